@@ -1,0 +1,124 @@
+"""Count what happened, under the names of /proc/vmstat, for the daemon and for each node.
+
+Every count is added to the daemon's table and to a node's in one step without a checkpoint, so any single reading of
+the top-level table balances (semantics.md, section 7):
+
+    pghotd_taken = pgpromote_success + every pghotd_refused_* + every pghotd_failed_* + pghotd_in_flight
+"""
+
+import errno
+from collections.abc import Callable
+
+from pghotd.engine.kinds import KINDS
+
+#: Why a folio whose record was taken is not moved, in the order in which it is asked.
+REFUSALS: tuple[str, ...] = ("same_node", "age", "rate_limit", "dirty", "no_space", "isolate")
+
+#: What a move can fail with, each its own counter; anything else is `other`.
+MOVE_ERRNOS: tuple[int, ...] = (
+    errno.EBUSY,
+    errno.ENOMEM,
+    errno.ENOENT,
+    errno.EAGAIN,
+    errno.EFAULT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ESRCH,
+    errno.ENODEV,
+    errno.EINVAL,
+    errno.EIO,
+)
+
+
+def failure_name(code: int) -> str:
+    """Return the counter of a move that failed with errno `code`."""
+    name = errno.errorcode[code].lower() if code in MOVE_ERRNOS else "other"
+    return f"pghotd_failed_{name}"
+
+
+def refusal_name(reason: str) -> str:
+    """Return the counter of refusals for `reason`."""
+    return f"pghotd_refused_{reason}"
+
+
+_PROMOTION = ("pgpromote_success", "pgpromote_candidate", "pgpromote_candidate_nrl")
+_DEMOTION = ("pgdemote_kswapd", "pgdemote_direct")
+_PGHOTD = (
+    "pghotd_taken",
+    "pghotd_in_flight",
+    *(refusal_name(reason) for reason in REFUSALS),
+    *(failure_name(code) for code in MOVE_ERRNOS),
+    "pghotd_failed_other",
+)
+_INJECT = ("pghotd_inject_malformed",)
+
+#: Names are only ever added, at the end.
+VMSTAT: tuple[str, ...] = (
+    "pghot_recorded_accesses",
+    *(f"pghot_recorded_{kind}" for kind in KINDS),
+    *_PROMOTION,
+    *_DEMOTION,
+    "pgmigrate_success",
+    "pgmigrate_fail",
+    "numa_pages_migrated",
+    *_PGHOTD,
+    *_INJECT,
+)
+NODE_VMSTAT: tuple[str, ...] = (*_PROMOTION, *_DEMOTION, *_PGHOTD)
+
+
+class Changes:
+    """Number the changes of something and tell those who wait for the next one."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._callbacks: list[Callable[[], None]] = []
+
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        self._callbacks.append(callback)
+
+    def unsubscribe(self, callback: Callable[[], None]) -> None:
+        self._callbacks.remove(callback)
+
+    def notify(self) -> None:
+        self.version += 1
+        for callback in tuple(self._callbacks):
+            callback()
+
+
+class Counters:
+    """Hold the daemon's counters and each node's; all from zero, none but `pghotd_in_flight` ever goes back."""
+
+    def __init__(self) -> None:
+        self.total = dict.fromkeys(VMSTAT, 0)
+        self._nodes: dict[int, dict[str, int]] = {}
+        self.owners: dict[str, int] = {}
+        self.changes = Changes()
+
+    def node(self, nid: int) -> dict[str, int]:
+        """Return node `nid`'s counters, from zero when nothing was counted there yet."""
+        return self._nodes.setdefault(nid, dict.fromkeys(NODE_VMSTAT, 0))
+
+    def add(self, name: str, amount: int) -> None:
+        """Add `amount` to the daemon's counter `name` alone."""
+        self.total[name] += amount
+
+    def add_on(self, nid: int, name: str, amount: int) -> None:
+        """Add `amount` to counter `name` of the daemon and of node `nid`."""
+        self.total[name] += amount
+        self.node(nid)[name] += amount
+
+    def migrated_for(self, owner: str, pages: int) -> None:
+        """Count pages promoted for a memory cgroup; with 0 the cgroup is seen."""
+        self.owners[owner] = self.owners.get(owner, 0) + pages
+
+    def demoted(self, nid: int, pages: int, *, direct: bool) -> None:
+        """Count pages that a demotion moved off node `nid`."""
+        self.add_on(nid, "pgdemote_direct" if direct else "pgdemote_kswapd", pages)
+        self.add("pgmigrate_success", pages)
+        self.changes.notify()
+
+
+def render(table: dict[str, int]) -> str:
+    """Return a table as `name value` lines, as /proc/vmstat has them."""
+    return "".join(f"{name} {value}\n" for name, value in table.items())

@@ -1,0 +1,28 @@
+"""Read an unsigned integer exactly as the kernel's kstrtouint(base 0) does, and nothing else."""
+
+import errno
+import re
+
+_UINT = re.compile(rb"\+?(?:0[xX](?P<hex>[0-9a-fA-F]+)|0(?P<oct>[0-7]*)|(?P<dec>[1-9][0-9]*))\n?\Z")
+#: Longer texts can only be out of range; int() on 128 kB of digits would be a long computation.
+_LONGEST = 64
+UINT_MAX = 2**32 - 1
+
+
+def kstrtouint(text: bytes) -> int:
+    """Return the value of `text`: optional +, decimal, 0x hexadecimal or 0 octal, at most one newline.
+
+    OSError(EINVAL) for anything else and for values above UINT_MAX (semantics.md, section 4).
+    """
+    match = _UINT.match(text) if len(text) <= _LONGEST else None
+    if match is None:
+        raise OSError(errno.EINVAL, "not an unsigned integer")
+    if (digits := match["hex"]) is not None:
+        value = int(digits, 16)
+    elif (digits := match["oct"]) is not None:
+        value = int(digits or b"0", 8)
+    else:
+        value = int(match["dec"])
+    if value > UINT_MAX:
+        raise OSError(errno.EINVAL, "above 4294967295")
+    return value

@@ -1,0 +1,85 @@
+"""Bind the engine's parts for one daemon: records, tunables, counters, admission, and the machine they are about.
+
+Sources come in through `recorder`, kmigrated takes ready folios out through a SectionWalk, the control tree reads.
+"""
+
+import logging
+from collections.abc import Callable
+
+from pghotd.engine.admission import Admission, Limits
+from pghotd.engine.counters import Changes, Counters
+from pghotd.engine.decisions import Decisions
+from pghotd.engine.record_default import DefaultFormat
+from pghotd.engine.record_precise import PreciseFormat
+from pghotd.engine.recording import Recorder
+from pghotd.engine.records import RecordFormat, Revision
+from pghotd.engine.store import RecordStore
+from pghotd.engine.targets import Targets
+from pghotd.engine.tunables import Mode, Tunables
+from pghotd.memory.protocol import Memory
+
+log = logging.getLogger(__name__)
+
+
+class Pghot:
+    """Track hot pages of `memory` in `mode`; `now` is the start's time in ms."""
+
+    def __init__(
+        self, memory: Memory, counters: Counters, now: int, mode: Mode = "default", revision: Revision = "v6"
+    ) -> None:
+        self.memory = memory
+        self.mode = mode
+        self.revision = revision
+        self.started_at = now
+        self.format: RecordFormat = DefaultFormat() if mode == "default" else PreciseFormat()
+        self.counters = counters
+        self.targets = Targets(memory)
+        self.tunables = Tunables(mode, self.targets.lowest, self.targets.is_target)
+        self.store = RecordStore(self.format)
+        self.recorder = Recorder(memory, self.store, self.tunables, self.counters, self.targets, revision)
+        self.decisions = Decisions()
+        self.paused = False
+        #: Why pghotd paused itself; empty when an operator did, or when it is not paused.
+        self.pause_reason = ""
+        #: Notified when `lower_nids` has changed, for whoever runs a kmigrated for each.
+        self.nodes_changed = Changes()
+        self._admissions: dict[int, Admission] = {}
+        for node in memory.nodes():
+            if node.tier == "lower":
+                self.store.reserve(node.nid, (memory.section_nid == node.nid).nonzero()[0])
+        memory.register_notifier(self._section_changed)
+
+    @property
+    def lower_nids(self) -> list[int]:
+        """Return the lower-tier nodes that have memory, in nid order: each has records and a kmigrated."""
+        return self.store.nids
+
+    def admission(self, nid: int) -> Admission:
+        """Return the admission state of target node `nid`."""
+        return self._admissions.setdefault(nid, Admission(self.started_at))
+
+    def limits(self) -> Limits:
+        """Return the tunables that admission reads, as they are now."""
+        return Limits(self.tunables.promote_freq_window_ms, self.tunables.promote_rate_limit_MBps)
+
+    def pause(self, paused: bool, reason: str = "") -> None:
+        """Stop kmigrated from taking records, or let it go on; recording and counters go on either way."""
+        self.paused = paused
+        self.pause_reason = reason if paused else ""
+
+    def _section_changed(self, section: int, nid: int, online: bool) -> None:
+        self.targets.refresh()
+        if self.targets.tracked[nid]:
+            before = self.store.nids
+            if online:
+                self.store.online(section, nid)
+            else:
+                self.store.offline(section, nid)
+            if self.store.nids != before:
+                self.nodes_changed.notify()
+        elif not self.targets.is_target(self.tunables.target_nid):
+            gone, self.tunables.target_nid = self.tunables.target_nid, self.targets.lowest
+            log.warning("node %d has no memory any more: target_nid is now %d", gone, self.tunables.target_nid)
+
+
+Clock = Callable[[], int]

@@ -1,0 +1,250 @@
+"""Record accesses: the filters and the update of semantics.md, section 3, for whole batches.
+
+A batch gives exactly what its accesses would give one by one in order. Repeated PFNs are what makes that hard for
+arrays; here is what was found. Since one access at a fixed time is a function `step` of the record alone that reaches a
+fixed point (see records.py), a round of "gather, step, scatter" gives every PFN one access, and only what a round
+changed needs another. Within a round, the first of the accesses that share a slot of a small tag table wins and the
+others go into the next round; so the writes of a round are to different PFNs, in as many rounds as the frequency has
+steps, however often a PFN repeats. Sorting the batch to find repetitions was three times slower, and a tag for each
+record would cost four times the records. Chunks are sized so that their temporaries stay in the L2 cache.
+"""
+
+import errno
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.engine.counters import Counters
+from pghotd.engine.kinds import KINDS
+from pghotd.engine.records import Revision, Step
+from pghotd.engine.store import RecordStore
+from pghotd.engine.targets import Targets
+from pghotd.engine.tunables import Tunables
+from pghotd.geometry import (
+    MAX_NUMNODES,
+    NUMA_NO_NODE,
+    PAGES_PER_SECTION,
+    SECTION_SHIFT,
+)
+from pghotd.memory.protocol import NO_SECTION, Memory, PageState
+
+CHUNK = 8192
+_TAG_BITS = 16
+_TAG_MASK = (1 << _TAG_BITS) - 1
+
+#: One number for the whole batch, or one for each access.
+PerAccess = int | NDArray[np.int64]
+
+_KIND_COUNTERS = tuple(f"pghot_recorded_{kind}" for kind in KINDS)
+
+
+class Recorder:
+    """Record the accesses that sources report."""
+
+    def __init__(
+        self,
+        memory: Memory,
+        store: RecordStore,
+        tunables: Tunables,
+        counters: Counters,
+        targets: Targets,
+        revision: Revision,
+    ) -> None:
+        self._memory = memory
+        self._store = store
+        self._tunables = tunables
+        self._counters = counters
+        self._targets = targets
+        self._revision = revision
+        self._format = store.format
+        self._tags = np.zeros(1 << _TAG_BITS, dtype=np.uint16)
+        self._ordinals = np.arange(CHUNK * self._format.freq_max, dtype=np.uint16)
+
+    def check(self, nids: PerAccess, kinds: PerAccess) -> None:
+        """Raise OSError(EINVAL) for an unknown kind or, in precision mode, a nid that is no source of accesses.
+
+        Step 1 of semantics.md, section 3: nothing is counted for what is refused here.
+        """
+        lowest, highest = (kinds, kinds) if isinstance(kinds, int) else (kinds.min(), kinds.max())
+        if lowest < 0 or highest >= len(KINDS):
+            raise OSError(errno.EINVAL, f"kinds are numbered 0..{len(KINDS) - 1}")
+        if not self._format.keeps_nid:
+            return
+        if isinstance(nids, int):
+            known = nids == NUMA_NO_NODE or self._targets.is_top(nids)
+        else:
+            inside = (nids >= NUMA_NO_NODE) & (nids < MAX_NUMNODES)
+            known = bool(inside.all() and self._targets.accessing[nids].all())
+        if not known:
+            raise OSError(errno.EINVAL, "a nid is neither -1 nor an online top-tier node")
+
+    def record(
+        self, pfns: NDArray[np.int64], nids: PerAccess, kinds: PerAccess, now: int, counts: PerAccess = 1
+    ) -> None:
+        """Record one report for each of `pfns` (int64, any value from 0), of `counts` accesses each, at `now` (ms).
+
+        OSError(EINVAL) as `check` says, with nothing recorded. No checkpoint inside.
+        """
+        if not len(pfns):
+            return
+        self.check(nids, kinds)
+        enabled = self._tunables.enabled_sources
+        total = self._counters.total
+        if isinstance(kinds, int):
+            if not enabled >> kinds & 1:
+                return
+            total[_KIND_COUNTERS[kinds]] += len(pfns)
+        else:
+            reports = np.bincount(kinds, minlength=len(KINDS)).tolist()
+            if any(reports[kind] for kind in range(len(KINDS)) if not enabled >> kind & 1):
+                keep = ((enabled >> kinds) & 1).astype(bool)
+                pfns, nids, counts = pfns[keep], _subset(nids, keep), _subset(counts, keep)
+            for kind, number in enumerate(reports):
+                if enabled >> kind & 1:
+                    total[_KIND_COUNTERS[kind]] += number
+        if len(pfns):
+            self._record_admitted(pfns, nids, now, counts)
+        self._counters.changes.notify()
+
+    def record_range(self, first: int, length: int, nid: int, kind: int, now: int, count: int) -> bool:
+        """Count one report on a range of pages, which then is walked section by section with `walk_range`.
+
+        Return whether to walk it. OSError(EINVAL) for an empty range, one that wraps, a count of 0, and as `check`.
+        """
+        if length < 1 or first < 0 or first + length >= 1 << 64 or count < 1:
+            raise OSError(errno.EINVAL, "a range has at least one page, does not wrap, and counts at least once")
+        self.check(nid, kind)
+        if not self._tunables.enabled_sources >> kind & 1:
+            return False
+        self._counters.total[_KIND_COUNTERS[kind]] += 1
+        self._counters.changes.notify()
+        return True
+
+    def walk_range(self, first: int, length: int, nid: int, now: int, count: int, section: int) -> None:
+        """Give every folio that the part of the range in `section` touches `count` accesses at `now`.
+
+        A folio never crosses a section, so walking section by section meets each folio once.
+        """
+        base = section << SECTION_SHIFT
+        start, end = max(first, base), min(first + length, base + PAGES_PER_SECTION)
+        pfns = np.arange(start, end, dtype=np.int64)
+        heads = self._heads(pfns, self._memory.states(pfns))
+        # The head of each folio touched: the range may begin inside the first one.
+        self._record_admitted(pfns[(heads == pfns) | (pfns == start)], nid, now, count)
+        self._counters.changes.notify()
+
+    def sections_of_range(self, first: int, length: int) -> NDArray[np.int64]:
+        """Return the online lower-tier sections that a range touches, in order."""
+        section_nid = self._memory.section_nid
+        low = first >> SECTION_SHIFT
+        high = (first + length - 1) >> SECTION_SHIFT
+        found = np.flatnonzero(section_nid[low : high + 1] != NO_SECTION) + low
+        return found[self._targets.tracked[section_nid[found]]]
+
+    def _record_admitted(self, pfns: NDArray[np.int64], nids: PerAccess, now: int, counts: PerAccess) -> None:
+        """Apply steps 4 to 6 to reports that have been counted for their kind."""
+        tunables = self._tunables
+        step = self._format.step(now, tunables.promote_freq_window_ms, tunables.freq_threshold, self._revision)
+        node = self._one_node(pfns)
+        for start in range(0, len(pfns), CHUNK):
+            part = slice(start, start + CHUNK)
+            chunk, chunk_nids, chunk_counts = pfns[part], _subset(nids, part), _subset(counts, part)
+            if node is not None:
+                self._record_chunk(chunk, node, chunk_nids, chunk_counts, step)
+                continue
+            sections = np.minimum(chunk >> SECTION_SHIFT, len(self._memory.section_nid) - 1)
+            found = self._memory.section_nid.take(sections)
+            for present in np.unique(found).tolist():
+                if present != NO_SECTION and present in self._store:
+                    here = np.flatnonzero(found == present)
+                    self._record_chunk(
+                        chunk[here], present, _subset(chunk_nids, here), _subset(chunk_counts, here), step
+                    )
+
+    def _one_node(self, pfns: NDArray[np.int64]) -> int | None:
+        """Return the lower-tier node that every section between the lowest and highest PFN belongs to, if one does.
+
+        Two reductions instead of a gather for each access; most machines have one lower-tier node.
+        """
+        low, high = int(pfns.min()) >> SECTION_SHIFT, int(pfns.max()) >> SECTION_SHIFT
+        section_nid = self._memory.section_nid
+        if high >= len(section_nid):
+            return None
+        node = int(section_nid[low])
+        if node not in self._store or (section_nid[low : high + 1] != node).any():
+            return None
+        return node
+
+    def _heads(self, pfns: NDArray[np.int64], states: NDArray[np.uint8]) -> NDArray[np.int64]:
+        order = (states & PageState.ORDER).astype(np.int64)
+        return (pfns >> order) << order
+
+    def _record_chunk(self, pfns: NDArray[np.int64], node: int, nids: PerAccess, counts: PerAccess, step: Step) -> None:
+        """Record a chunk whose PFNs are all in online sections of one lower-tier node."""
+        if isinstance(nids, int):
+            if nids == node:
+                return
+        elif (local := nids == node).any():
+            away = ~local
+            pfns, nids, counts = pfns[away], nids[away], _subset(counts, away)
+        states = self._memory.states(pfns)
+        on_lru = states & PageState.LRU
+        if not on_lru.all():
+            keep = on_lru.astype(bool)
+            pfns, states, nids, counts = pfns[keep], states[keep], _subset(nids, keep), _subset(counts, keep)
+        if (states & PageState.ORDER).any():
+            pfns = self._heads(pfns, states)
+        if not len(pfns):
+            return
+        if isinstance(counts, int):
+            recorded, repeats = len(pfns) * counts, min(counts, self._format.freq_max)
+            if repeats > 1:
+                pfns, nids = np.repeat(pfns, repeats), _repeat(nids, repeats)
+        else:
+            recorded = int(counts.sum())
+            each = np.minimum(counts, self._format.freq_max)
+            pfns, nids = np.repeat(pfns, each), _repeat(nids, each)
+        self._counters.total["pghot_recorded_accesses"] += recorded
+        self._update(pfns, node, nids, step)
+
+    def _update(self, pfns: NDArray[np.int64], node: int, nids: PerAccess, step: Step) -> None:
+        """Apply one access after another to the records of `pfns` on `node`."""
+        store = self._store
+        kept = store.node(node)
+        records, ready_bit = kept.records, self._format.ready_bit
+        indices = pfns - kept.first_pfn
+        all_indices = indices
+        old = records.take(indices)
+        new = step(old)
+        ready = new >= ready_bit
+        if ready.any():
+            store.flag_hot(node, pfns[ready])
+        changed = np.flatnonzero(new != old)
+        while len(changed):
+            indices, new = indices[changed], new[changed]
+            slots = indices & _TAG_MASK
+            ordinals = self._ordinals[: len(indices)]
+            self._tags[slots] = ordinals
+            won = self._tags.take(slots) == ordinals
+            records[indices[won]] = new[won]
+            indices = indices[~won]
+            if not len(indices):
+                break
+            old = records.take(indices)
+            new = step(old)
+            ready = new >= ready_bit
+            if ready.any():
+                store.flag_hot(node, indices[ready] + kept.first_pfn)
+            changed = np.flatnonzero(new != old)
+        if self._format.keeps_nid:
+            stamps = self._targets.stamp(nids, self._tunables.target_nid, len(all_indices))
+            # numpy keeps the last of several assignments to one index: the last accessor wins.
+            records[all_indices] = self._format.stamp_nid(records.take(all_indices), stamps)
+
+
+def _subset(value: PerAccess, where: slice | NDArray[np.bool_] | NDArray[np.int64]) -> PerAccess:
+    return value if isinstance(value, int) else value[where]
+
+
+def _repeat(value: PerAccess, times: int | NDArray[np.int64]) -> PerAccess:
+    return value if isinstance(value, int) else np.repeat(value, times)

@@ -1,0 +1,141 @@
+"""Keep the hotness records: one sparse mapping a lower-tier node, and a hot flag for each section.
+
+Consumers: recording writes records and flags, kmigrated takes records and clears flags, the hot list reads. Sections
+come and go with memory hotplug; what went offline has lost its records (semantics.md, section 2).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.engine.records import RecordFormat, Records
+from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
+from pghotd.sparse import discard, sparse_array
+
+
+class NodeRecords:
+    """Hold one node's records: `records[pfn - first_pfn]`, from its first to its last section, holes included."""
+
+    def __init__(self, dtype: np.dtype[Any]) -> None:
+        self._dtype = dtype
+        self.sections: set[int] = set()
+        self.first_pfn = 0
+        self.records: Records = sparse_array(0, dtype)
+
+    def cover(self, first_section: int, last_section: int) -> None:
+        """Make room for the sections from first to last, both included; what was kept stays."""
+        have_first = self.first_pfn >> SECTION_SHIFT
+        have_last = have_first + (len(self.records) >> SECTION_SHIFT) - 1
+        if len(self.records):
+            if have_first <= first_section and last_section <= have_last:
+                return
+            first_section, last_section = min(first_section, have_first), max(last_section, have_last)
+        old, old_first = self.records, self.first_pfn
+        self.records = sparse_array((last_section - first_section + 1) << SECTION_SHIFT, self._dtype)
+        self.first_pfn = first_section << SECTION_SHIFT
+        for section in self.sections:
+            start = (section << SECTION_SHIFT) - old_first
+            kept = old[start : start + PAGES_PER_SECTION]
+            if kept.any():  # copying zeros would make them resident
+                self.section(section)[...] = kept
+
+    def section(self, section: int) -> Records:
+        """Return the records of one section, as a view."""
+        start = (section << SECTION_SHIFT) - self.first_pfn
+        return self.records[start : start + PAGES_PER_SECTION]
+
+
+class RecordStore:
+    """Hold every node's records, the hot flag of each section, and the wake flag of each node's kmigrated."""
+
+    def __init__(self, fmt: RecordFormat) -> None:
+        self.format = fmt
+        self._nodes: dict[int, NodeRecords] = {}
+        #: 1 where a section holds a record that became ready since its last walk, by section number.
+        self.hot: NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
+        self._wake: set[int] = set()
+
+    def reserve(self, nid: int, sections: NDArray[np.int64]) -> None:
+        """Bring many sections of node `nid` online at once, in one mapping."""
+        if not len(sections):
+            return
+        first, last = int(sections.min()), int(sections.max())
+        self._flags_up_to(last)
+        records = self._nodes.setdefault(nid, NodeRecords(self.format.dtype))
+        records.cover(first, last)
+        records.sections.update(sections.tolist())
+
+    def online(self, section: int, nid: int) -> None:
+        """Give a section of lower-tier node `nid` records, all 0."""
+        self.reserve(nid, np.array([section]))
+
+    def offline(self, section: int, nid: int) -> None:
+        """Take a section's records and flag away; a node's last section takes its mapping along."""
+        node = self._nodes[nid]
+        node.sections.remove(section)
+        self.hot[section] = 0
+        discard(node.section(section))
+        if not node.sections:
+            del self._nodes[nid]
+            self._wake.discard(nid)
+
+    def _flags_up_to(self, section: int) -> None:
+        if section >= len(self.hot):
+            grown = np.zeros(section + 1, dtype=np.uint8)
+            grown[: len(self.hot)] = self.hot
+            self.hot = grown
+
+    @property
+    def nids(self) -> list[int]:
+        """Return the nodes that have records, in nid order."""
+        return sorted(self._nodes)
+
+    def __contains__(self, nid: int) -> bool:
+        return nid in self._nodes
+
+    def node(self, nid: int) -> NodeRecords:
+        """Return node `nid`'s records; KeyError when it has none."""
+        return self._nodes[nid]
+
+    def flag_hot(self, nid: int, pfns: NDArray[np.int64]) -> None:
+        """Flag the sections of `pfns` hot, then wake the node's kmigrated: in this order, so no wake-up is missed."""
+        self.hot[pfns >> SECTION_SHIFT] = 1
+        self._wake.add(nid)
+
+    def take_wake(self, nid: int) -> bool:
+        """Tell whether node `nid`'s kmigrated was woken, and clear its wake flag."""
+        if nid in self._wake:
+            self._wake.remove(nid)
+            return True
+        return False
+
+    def wake(self, nid: int) -> None:
+        """Set the wake flag of node `nid`'s kmigrated."""
+        self._wake.add(nid)
+
+    def hot_sections(self, nid: int) -> NDArray[np.int64]:
+        """Return node `nid`'s sections whose hot flag is set now, in order."""
+        node = self._nodes.get(nid)
+        if node is None:
+            return np.zeros(0, dtype=np.int64)
+        first = node.first_pfn >> SECTION_SHIFT
+        count = len(node.records) >> SECTION_SHIFT
+        hot = np.flatnonzero(self.hot[first : first + count]) + first
+        if len(node.sections) == count:
+            return hot
+        return np.array([section for section in hot.tolist() if section in node.sections], dtype=np.int64)
+
+    def sections(self, nid: int) -> Iterator[tuple[int, Records]]:
+        """Yield node `nid`'s online sections with their records, in PFN order."""
+        node = self._nodes.get(nid)
+        if node is not None:
+            for section in sorted(node.sections):
+                yield section, node.section(section)
+
+    @property
+    def record_bytes(self) -> int:
+        """Return the memory for records: exactly 1 or 4 bytes for each PFN of an online lower-tier section."""
+        online = sum(len(node.sections) for node in self._nodes.values())
+        return online * PAGES_PER_SECTION * self.format.dtype.itemsize

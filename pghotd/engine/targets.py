@@ -1,0 +1,66 @@
+"""Know which nodes accesses come from and pages go to, as nodes and their memory come and go."""
+
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.geometry import MAX_NUMNODES, NUMA_NO_NODE
+from pghotd.memory.protocol import Memory, Node
+
+
+class Targets:
+    """Map an accessing node to the node its pages would go to: itself, or the nearest top-tier one with memory.
+
+    semantics.md, section 1, "top tier". `refresh` is called when nodes or their memory have changed.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        #: Whether a nid is an accessing node, by nid; the last entry stands for -1, the unknown one.
+        self.accessing: NDArray[np.bool_] = np.zeros(MAX_NUMNODES + 1, dtype=bool)
+        #: Whether a nid's pages are tracked, by nid: those of the lower tier. The last entry stands for no node.
+        self.tracked: NDArray[np.bool_] = np.zeros(MAX_NUMNODES + 1, dtype=bool)
+        self._nearest: NDArray[np.int64] = np.full(MAX_NUMNODES + 1, NUMA_NO_NODE, dtype=np.int64)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the nodes anew."""
+        nodes = self._memory.nodes()
+        top = [node for node in nodes if node.tier == "top"]
+        with_memory = [node for node in top if self._memory.present_pages(node.nid)]
+        self.accessing[:] = False
+        self.accessing[-1] = True
+        self.tracked[:] = False
+        self._nearest[:] = NUMA_NO_NODE
+        for node in nodes:
+            self.tracked[node.nid] = node.tier == "lower"
+        for node in top:
+            self.accessing[node.nid] = True
+            if with_memory:
+                self._nearest[node.nid] = min(with_memory, key=partial(_distance, node)).nid
+        self._with_memory = [node.nid for node in with_memory]
+
+    def is_top(self, nid: int) -> bool:
+        """Tell whether `nid` is an online top-tier node, with memory or without."""
+        return 0 <= nid < MAX_NUMNODES and bool(self.accessing[nid])
+
+    def is_target(self, nid: int) -> bool:
+        """Tell whether `nid` is an online top-tier node that has memory."""
+        return nid in self._with_memory
+
+    @property
+    def lowest(self) -> int:
+        """Return the lowest-numbered top-tier node that has memory, -1 when there is none."""
+        return min(self._with_memory, default=NUMA_NO_NODE)
+
+    def stamp(self, nids: int | NDArray[np.int64], target_nid: int, length: int) -> NDArray[np.int64]:
+        """Return what precision mode keeps as target for accesses from `nids`; `target_nid` stands for -1."""
+        if isinstance(nids, int):
+            nids = np.full(length, nids, dtype=np.int64)
+        return np.where(nids == NUMA_NO_NODE, target_nid, self._nearest.take(nids))
+
+
+def _distance(start: Node, end: Node) -> tuple[int, int]:
+    """Order nodes by distance from `start`, the lowest nid first on a tie."""
+    return start.distances[end.nid], end.nid

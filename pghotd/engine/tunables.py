@@ -1,0 +1,154 @@
+"""Hold the tunables: one table that feeds the engine, configuration, command line, control files and documents.
+
+A tunable is read where it is used, at each use, so that a write takes effect at the next one. A value is one Python
+integer, replaced whole: it is never torn between two writers.
+"""
+
+import errno
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from pghotd.engine.kinds import ALL_KINDS
+from pghotd.engine.kstrtox import kstrtouint
+
+Mode = Literal["default", "precise"]
+MODES: tuple[Mode, ...] = ("default", "precise")
+
+
+@dataclass(frozen=True, slots=True)
+class PerMode:
+    """Hold a number for each mode."""
+
+    default: int
+    precise: int
+
+    def of(self, mode: Mode) -> int:
+        return self.default if mode == "default" else self.precise
+
+
+@dataclass(frozen=True, slots=True)
+class Tunable:
+    """Describe one tunable: its range and default in each mode, its unit, and what it does."""
+
+    name: str
+    low: int
+    high: PerMode
+    default: PerMode
+    unit: str
+    help: str
+
+
+def _same(value: int) -> PerMode:
+    return PerMode(value, value)
+
+
+#: semantics.md, section 4; the kernel's pghot_* debugfs files and NUMA balancing's promotion rate limit.
+TUNABLES: dict[str, Tunable] = {
+    tunable.name: tunable
+    for tunable in (
+        Tunable(
+            "enabled_sources",
+            0,
+            _same(ALL_KINDS),
+            _same(ALL_KINDS),
+            "bits",
+            "which kinds of sources count: 0x1 hintfaults, 0x2 hwhints, 0x4 pgtscans, 0x8 fma",
+        ),
+        Tunable(
+            "target_nid",
+            0,
+            _same(1023),
+            _same(0),
+            "nid",
+            "the online top-tier node that gets pages whose accessing node is not known",
+        ),
+        Tunable(
+            "freq_threshold",
+            1,
+            PerMode(3, 7),
+            _same(2),
+            "accesses",
+            "accesses within the window that make a page ready for promotion",
+        ),
+        Tunable(
+            "promote_freq_window_ms",
+            1000,
+            PerMode(3968, 16383),
+            PerMode(3000, 5000),
+            "ms",
+            "an access later than this after the last one starts counting anew",
+        ),
+        Tunable(
+            "promote_rate_limit_MBps",
+            0,
+            _same(2**31 - 1),
+            _same(65536),
+            "MB/s",
+            "promotion to each target node is limited to this while the node has no free space to give away",
+        ),
+        Tunable(
+            "kmigrated_sleep_ms",
+            50,
+            _same(1000),
+            _same(100),
+            "ms",
+            "how long a kmigrated with nothing to do sleeps before it looks again",
+        ),
+        Tunable(
+            "kmigrated_batch_nr",
+            64,
+            _same(1024),
+            _same(512),
+            "folios",
+            "a batch that holds more folios than this is moved",
+        ),
+    )
+}
+
+
+class Tunables:
+    """Hold the present value of each tunable for one daemon.
+
+    `is_target(nid)` tells whether nid is an online top-tier node with memory: which nodes are changes while running.
+    """
+
+    enabled_sources: int
+    target_nid: int
+    freq_threshold: int
+    promote_freq_window_ms: int
+    promote_rate_limit_MBps: int  # noqa: N815 - the interface's own name
+    kmigrated_sleep_ms: int
+    kmigrated_batch_nr: int
+
+    def __init__(self, mode: Mode, target_nid: int, is_target: Callable[[int], bool]) -> None:
+        self.mode = mode
+        self._is_target = is_target
+        for tunable in TUNABLES.values():
+            setattr(self, tunable.name, tunable.default.of(mode))
+        self.target_nid = target_nid
+
+    def check(self, name: str, value: int) -> None:
+        """Raise OSError(EINVAL), with what would be right, unless `value` is in the range of tunable `name`."""
+        tunable = TUNABLES[name]
+        low, high = tunable.low, tunable.high.of(self.mode)
+        if not low <= value <= high:
+            raise OSError(errno.EINVAL, f"{value} is not in {low}..{high}")
+        if name == "target_nid" and not self._is_target(value):
+            raise OSError(errno.EINVAL, f"node {value} is not an online top-tier node")
+
+    def set(self, name: str, value: int) -> None:
+        """Set tunable `name` to `value`, or raise OSError(EINVAL) and change nothing."""
+        self.check(name, value)
+        setattr(self, name, value)
+
+    def store(self, name: str, text: bytes) -> None:
+        """Set tunable `name` from the text written into its control file; OSError(EINVAL) changes nothing."""
+        self.set(name, kstrtouint(text))
+
+    def __getitem__(self, name: str) -> int:
+        value: int = getattr(self, TUNABLES[name].name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(TUNABLES)

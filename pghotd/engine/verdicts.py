@@ -1,0 +1,19 @@
+"""Number what can become of a folio whose ready record was taken: admitted, moved, failed, or refused for a reason."""
+
+from pghotd.engine.counters import REFUSALS
+
+ADMITTED = 0
+PROMOTED = 1
+FAILED = 2
+_FIRST_REFUSAL = 3
+
+REFUSED: dict[str, int] = {reason: _FIRST_REFUSAL + index for index, reason in enumerate(REFUSALS)}
+REFUSED_SAME_NODE = REFUSED["same_node"]
+REFUSED_AGE = REFUSED["age"]
+REFUSED_RATE_LIMIT = REFUSED["rate_limit"]
+REFUSED_DIRTY = REFUSED["dirty"]
+REFUSED_NO_SPACE = REFUSED["no_space"]
+REFUSED_ISOLATE = REFUSED["isolate"]
+
+#: The name of each verdict, by number.
+VERDICTS: tuple[str, ...] = ("in_flight", "promoted", "failed", *(f"refused_{reason}" for reason in REFUSALS))

@@ -1,0 +1,148 @@
+"""Promote ready pages: one kmigrated task for each lower-tier node (semantics.md, section 5).
+
+Lost wake-ups are excluded by order: the wake flag is cleared before the hot flags are read, and each hot flag before
+its section is walked; recording sets them the other way round. Whatever becomes ready in between is found by this pass
+or starts the next.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import trio
+
+from pghotd.engine.counters import Changes
+from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.walk import SectionWalk, settle
+
+#: How long kmigrated may work before it lets the other tasks run; a client of the control tree feels more.
+_STEP_S = 0.0005
+
+
+@dataclass
+class Standing:
+    """Say what one node's kmigrated is doing, for its control file."""
+
+    state: Literal["sleeping", "walking", "paused"] = "sleeping"
+    wakeups: int = 0
+    passes: int = 0
+    batches: int = 0
+    last_pass_us: int = 0
+    changes: Changes = field(default_factory=Changes)
+
+
+class Kmigrated:
+    """Be the task `kmigrated<nid>`: sleep, look, walk what is hot, move it in batches."""
+
+    def __init__(self, pghot: Pghot, nid: int, clock: Clock) -> None:
+        self._pghot = pghot
+        self._nid = nid
+        self._clock = clock
+        self.standing = Standing()
+
+    async def run(self) -> None:
+        """Run until cancelled; a batch that is being moved is finished and counted first."""
+        pghot, standing = self._pghot, self.standing
+        while True:
+            if pghot.paused:
+                self._enter("paused")
+            elif pghot.store.take_wake(self._nid):
+                standing.wakeups += 1
+                self._enter("walking")
+                await self._pass()
+                continue
+            else:
+                self._enter("sleeping")
+            await trio.sleep(pghot.tunables.kmigrated_sleep_ms / 1000)
+
+    def _enter(self, state: Literal["sleeping", "walking", "paused"]) -> None:
+        if self.standing.state != state:
+            self.standing.state = state
+            self.standing.changes.notify()
+
+    async def _pass(self) -> None:
+        """Visit the sections whose hot flag is set, clearing each flag before its walk."""
+        pghot, started = self._pghot, trio.current_time()
+        stepped = started
+        hot = pghot.store.hot_sections(self._nid).tolist()
+        for position, section in enumerate(hot):
+            if pghot.paused:
+                # The flags of the rest are still set: walk them when the pause is over.
+                pghot.store.wake(self._nid)
+                break
+            if self._nid not in pghot.store or not pghot.store.hot[section]:
+                continue
+            pghot.store.hot[section] = 0
+            await self._walk(section)
+            if position + 1 < len(hot) and trio.current_time() - stepped > _STEP_S:
+                await trio.lowlevel.checkpoint()
+                stepped = trio.current_time()
+        self.standing.passes += 1
+        self.standing.last_pass_us = round((trio.current_time() - started) * 1e6)
+        self.standing.changes.notify()
+        await trio.lowlevel.checkpoint()
+
+    async def _walk(self, section: int) -> None:
+        pghot = self._pghot
+        walk = SectionWalk(pghot, self._nid, section)
+        while True:
+            if pghot.paused:
+                batch = walk.flush()
+                # Not all of the section may have been walked: look again when the pause is over.
+                pghot.store.hot[section] = 1
+                pghot.store.wake(self._nid)
+            else:
+                batch = walk.next_batch(self._clock())
+            if batch is None:
+                return
+            self.standing.batches += 1
+            self.standing.changes.notify()
+            with trio.CancelScope(shield=True):
+                results = await pghot.memory.promote(batch.heads, batch.nid)
+            settle(pghot, self._nid, batch, np.asarray(results), self._clock())
+            await trio.lowlevel.checkpoint()
+
+
+class KmigratedSet:
+    """Run a kmigrated for each lower-tier node with memory, started and stopped as nodes come and go."""
+
+    def __init__(self, pghot: Pghot, clock: Clock) -> None:
+        self._pghot = pghot
+        self._clock = clock
+        self.running: dict[int, Kmigrated] = {}
+        self._scopes: dict[int, trio.CancelScope] = {}
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled."""
+        changed = trio.Event()
+
+        def wake() -> None:
+            changed.set()
+
+        self._pghot.nodes_changed.subscribe(wake)
+        try:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    self._match(nursery)
+                    task_status.started()
+                    task_status = trio.TASK_STATUS_IGNORED
+                    await changed.wait()
+                    changed = trio.Event()
+        finally:
+            self._pghot.nodes_changed.unsubscribe(wake)
+
+    def _match(self, nursery: trio.Nursery) -> None:
+        wanted = set(self._pghot.lower_nids)
+        for nid in self.running.keys() - wanted:
+            self._scopes.pop(nid).cancel()
+            del self.running[nid]
+        for nid in sorted(wanted - self.running.keys()):
+            task = self.running[nid] = Kmigrated(self._pghot, nid, self._clock)
+            scope = self._scopes[nid] = trio.CancelScope()
+            nursery.start_soon(_run_in, scope, task.run, name=f"kmigrated{nid}")
+
+
+async def _run_in(scope: trio.CancelScope, run: Callable[[], Awaitable[None]]) -> None:
+    with scope:
+        await run()

@@ -1,0 +1,104 @@
+"""Say what the engine and kmigrated need of a machine: the memory protocol, which every backend implements.
+
+Stored here: nothing. Backends (the memory model, and real Linux nodes) own the arrays; the engine reads them in
+batches and never keeps a copy over a checkpoint, since memory comes and goes while it runs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntFlag
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Tier = Literal["top", "lower"]
+Pfns = NDArray[np.int64]
+
+#: An entry of `section_nid` whose section is offline, of device memory, or in a hole.
+NO_SECTION = -1
+
+
+class PageState(IntFlag):
+    """Give the bits of a page's state byte, one a page: what the record path looks at is in one gather.
+
+    A page that is free, offline or in a hole has state 0.
+    """
+
+    #: The log2 of the folio's pages; folios are naturally aligned, so the head is the PFN with these bits cleared.
+    ORDER = 0x0F
+    LRU = 0x10
+    #: A page-cache folio that has to be written back first.
+    DIRTY_FILE = 0x20
+    #: A page that cannot be taken off its LRU list now: pinned, or busy.
+    PINNED = 0x40
+    FILE = 0x80
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Describe one NUMA node; distances are by nid, 10 to itself."""
+
+    nid: int
+    tier: Tier
+    distances: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """Give one zone's figures in pages, as /proc/zoneinfo has them; `protection` is its lowmem reserve here."""
+
+    free: int
+    min: int
+    low: int
+    high: int
+    promo: int
+    present: int
+    protection: int = 0
+
+
+class Memory(Protocol):
+    """Be the machine. All PFN arrays are int64; results have the length of their argument."""
+
+    backend: str
+    #: int16: the nid of each online section, else NO_SECTION. The last entry is always NO_SECTION, so that an
+    #: index clipped to it finds nothing. Replaced by a longer array when the machine grows.
+    section_nid: NDArray[np.int16]
+    #: The names of the memory cgroups seen, by owner index.
+    owners: Sequence[str]
+
+    def nodes(self) -> Sequence[Node]:
+        """Return the online nodes in nid order, those without memory included."""
+
+    def present_pages(self, nid: int) -> int:
+        """Return how many pages of memory node `nid` has online."""
+
+    def zones(self, nid: int) -> Sequence[Zone]:
+        """Return the present figures of node `nid`'s zones."""
+
+    def states(self, pfns: Pfns) -> NDArray[np.uint8]:
+        """Return the PageState byte of each PFN; every PFN is in an online section."""
+
+    def owner_of(self, heads: Pfns) -> NDArray[np.int64]:
+        """Return the owner index of each folio, -1 where nobody owns it."""
+
+    def mark_accessed(self, pfns: Pfns) -> None:
+        """Set the accessed bit of each page where the backend keeps it itself; no figure changes."""
+
+    def wake_kswapd(self, nid: int) -> None:
+        """Tell the machine that a promotion found no room on node `nid`, as migrate_misplaced_folio_prepare() does."""
+
+    async def promote(self, heads: Pfns, nid: int) -> NDArray[np.int64]:
+        """Move a batch of folios to node `nid` and return for each 0 or the errno it failed with.
+
+        Takes time. Not cancelled half way: what has begun ends.
+        """
+
+    def register_notifier(self, notify: Callable[[int, int, bool], None]) -> None:
+        """Call `notify(section, nid, online)` when a section has come online, or is about to go.
+
+        As the kernel's memory hotplug notifiers; called without a checkpoint in between.
+        """
+
+    def resolve(self, pid: int, address: int) -> int | None:
+        """Return the PFN behind an address of a process that the backend knows, or None."""
