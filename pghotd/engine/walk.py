@@ -1,8 +1,8 @@
 """Walk a hot section and make batches of what is to be promoted (semantics.md, section 5).
 
 The walk goes in PFN order, a folio at a time, but in arrays: a run of folios with the same target and owner is judged
-as a whole, and as much of it is taken as fits the batch. What is taken and not refused is in flight from that moment, so
-the books balance between any two steps.
+as a whole, and as much of it is taken as fits the batch. What is taken and not refused is in flight from that moment,
+so the books balance between any two steps.
 """
 
 from dataclasses import dataclass
@@ -147,7 +147,7 @@ class SectionWalk:
         admitted = np.flatnonzero(verdicts == ADMITTED)
         other = bool(self._pending) and (run.nid, run.owner) != (self._pending[0].nid, self._pending[0].owner)
         # A folio with another target or owner sends the batch off before it is added; until one is admitted, the
-        # walk goes on. A batch of the same kind is sent off at one folio more than kmigrated_batch_nr, as in the kernel.
+        # walk goes on. A batch of the same kind is sent off at one folio more than kmigrated_batch_nr.
         room_nr = 1 if other else max(pghot.tunables.kmigrated_batch_nr + 1 - self._pending_nr, 1)
         taken = int(admitted[room_nr - 1]) + 1 if len(admitted) >= room_nr else len(run.heads)
         if judgement is not None:

@@ -6,7 +6,6 @@ batches and never keeps a copy over a checkpoint, since memory comes and goes wh
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntFlag
 from typing import Literal, Protocol
 
 import numpy as np
@@ -19,10 +18,11 @@ Pfns = NDArray[np.int64]
 NO_SECTION = -1
 
 
-class PageState(IntFlag):
+class PageState:
     """Give the bits of a page's state byte, one a page: what the record path looks at is in one gather.
 
-    A page that is free, offline or in a hole has state 0.
+    A page that is free, offline or in a hole has state 0. Plain integers, not an enum: numpy widens a uint8 array that
+    meets any other type.
     """
 
     #: The log2 of the folio's pages; folios are naturally aligned, so the head is the PFN with these bits cleared.
@@ -61,14 +61,23 @@ class Memory(Protocol):
     """Be the machine. All PFN arrays are int64; results have the length of their argument."""
 
     backend: str
-    #: int16: the nid of each online section, else NO_SECTION. The last entry is always NO_SECTION, so that an
-    #: index clipped to it finds nothing. Replaced by a longer array when the machine grows.
-    section_nid: NDArray[np.int16]
-    #: The names of the memory cgroups seen, by owner index.
-    owners: Sequence[str]
+
+    @property
+    def section_nid(self) -> NDArray[np.int16]:
+        """Return the nid of each online section, else NO_SECTION; the last entry is always NO_SECTION.
+
+        So an index clipped to the last one finds nothing. A longer array comes when the machine grows.
+        """
+
+    @property
+    def owners(self) -> Sequence[str]:
+        """Return the names of the memory cgroups seen, by owner index."""
 
     def nodes(self) -> Sequence[Node]:
         """Return the online nodes in nid order, those without memory included."""
+
+    def node_sections(self, nid: int) -> NDArray[np.int64]:
+        """Return the sections that node `nid` has, online or not, in order."""
 
     def present_pages(self, nid: int) -> int:
         """Return how many pages of memory node `nid` has online."""
@@ -95,9 +104,9 @@ class Memory(Protocol):
         """
 
     def register_notifier(self, notify: Callable[[int, int, bool], None]) -> None:
-        """Call `notify(section, nid, online)` when a section has come online, or is about to go.
+        """Call `notify(section, nid, online)` when a section has come or gone, without a checkpoint in between.
 
-        As the kernel's memory hotplug notifiers; called without a checkpoint in between.
+        As the kernel's memory hotplug notifiers do.
         """
 
     def resolve(self, pid: int, address: int) -> int | None:

@@ -1,0 +1,83 @@
+"""Take sections of a machine offline and bring them back, as memory hotplug does."""
+
+import errno
+from collections.abc import Callable
+
+import numpy as np
+
+from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
+from pghotd.memory.model.frames import Flag, Frames
+from pghotd.memory.model.movement import Move, Mover
+from pghotd.memory.model.nodes import Nodes
+from pghotd.memory.protocol import NO_SECTION, PageState, Pfns
+
+Notify = Callable[[int, int, bool], None]
+
+
+class Hotplug:
+    """Switch the sections of one machine; `notifiers` are called after a section has come or gone."""
+
+    def __init__(self, frames: Frames, nodes: Nodes, mover: Mover) -> None:
+        self._frames = frames
+        self._nodes = nodes
+        self._mover = mover
+        self.notifiers: list[Notify] = []
+
+    def is_online(self, section: int) -> bool:
+        """Tell whether a section of the machine is online."""
+        return bool(self._frames.section_nid[section] != NO_SECTION)
+
+    def set_online(self, section: int, online: bool) -> None:
+        """Bring a section online, or move its pages away and take it offline; its present state is no error.
+
+        OSError EBUSY when a page of it is pinned, off the LRU or on the move, or when it is the last of the last
+        top-tier node; ENOMEM when its pages do not fit elsewhere. Then nothing has changed.
+        """
+        if self.is_online(section) == online:
+            return
+        frames, nodes = self._frames, self._nodes
+        nid = int(frames.home_nid[section])
+        if online:
+            frames.close(section, False)
+            frames.section_nid[section] = nid
+            nodes.present[nid] += PAGES_PER_SECTION
+        else:
+            if nid in nodes.top and sum(nodes.present[top] for top in nodes.top) == PAGES_PER_SECTION:
+                raise OSError(errno.EBUSY, "the last section of the last top-tier node")
+            self._evacuate(section, nid)
+            frames.section_nid[section] = NO_SECTION
+            nodes.present[nid] -= PAGES_PER_SECTION
+            frames.forget(section)
+        for notify in self.notifiers:
+            notify(section, nid, online)
+
+    def _evacuate(self, section: int, nid: int) -> None:
+        """Move the pages of a section to the same node, else by distance; all of them or none."""
+        frames = self._frames
+        heads = self._movable_heads(section)
+        frames.close(section, True)
+        moves: list[Move] = []
+        for target in [nid, *(other for other in self._nodes.by_distance(nid) if other != nid)]:
+            if not len(heads):
+                break
+            move = self._mover.begin(heads, target, frames.free_pages[target], may_be_busy=False)
+            moves.append(move)
+            heads = heads[move.results != 0]
+        if len(heads):
+            for move in moves:
+                self._mover.cancel(move)
+            frames.close(section, False)
+            raise OSError(errno.ENOMEM, "its pages do not fit elsewhere")
+        for move in moves:
+            self._mover.finish(move, 0)
+
+    def _movable_heads(self, section: int) -> Pfns:
+        """Return the heads of a section's folios; OSError(EBUSY) when one of them cannot move."""
+        base = section << SECTION_SHIFT
+        part = slice(base, base + PAGES_PER_SECTION)
+        used = (self._frames.flags[part] & Flag.USED) != 0
+        states = self._frames.state[part]
+        if (used & (states & (PageState.LRU | PageState.PINNED) != PageState.LRU)).any():
+            raise OSError(errno.EBUSY, "a page of it is pinned, off the LRU or on the move")
+        pfns = np.flatnonzero(used) + base
+        return self._frames.only_heads(pfns)

@@ -1,0 +1,103 @@
+"""Be a whole machine with tiered memory: the memory protocol's first implementation."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import trio
+from numpy.typing import NDArray
+
+from pghotd.engine.counters import Counters
+from pghotd.geometry import PAGE_SHIFT
+from pghotd.memory.model.figures import Figures
+from pghotd.memory.model.frames import Flag, Frames
+from pghotd.memory.model.hotplug import Hotplug, Notify
+from pghotd.memory.model.movement import Mover
+from pghotd.memory.model.nodes import Nodes
+from pghotd.memory.model.process import ModelProcess
+from pghotd.memory.model.reclaim import Reclaim
+from pghotd.memory.model.residency import Residency
+from pghotd.memory.model.spec import MachineSpec
+from pghotd.memory.model.watermarks import Watermarks
+from pghotd.memory.protocol import Node, Pfns, Zone
+
+
+class Machine:
+    """Hold the model's parts and answer for them; `clock` gives ms. Only `promote` and `run` wait for anything."""
+
+    backend = "model"
+
+    def __init__(self, spec: MachineSpec, counters: Counters, clock: Callable[[], int]) -> None:
+        self.frames = Frames(spec.nodes)
+        self.processes: dict[int, ModelProcess] = {}
+        self.figures = Figures(spec.nodes)
+        self._move_ns = spec.move_ns
+        self._nodes = Nodes(spec.nodes, self.frames)
+        self._mover = Mover(self.frames, self._nodes, self.processes, self.figures, clock, spec.seed)
+        self.reclaim = Reclaim(self.frames, self._nodes, self._mover, counters, spec.move_ns)
+        self.residency = Residency(
+            self.frames, self._nodes, self.processes, self.reclaim, self.figures, counters, clock, spec.move_ns
+        )
+        self.hotplug = Hotplug(self.frames, self._nodes, self._mover)
+        for process in spec.processes:
+            self.residency.populate(process)
+
+    async def run(self) -> None:
+        """Age and demote until cancelled."""
+        await self.reclaim.run()
+
+    @property
+    def section_nid(self) -> NDArray[np.int16]:
+        return self.frames.section_nid
+
+    @property
+    def owners(self) -> Sequence[str]:
+        return self.residency.owners
+
+    def nodes(self) -> Sequence[Node]:
+        return self._nodes.all()
+
+    def node_sections(self, nid: int) -> NDArray[np.int64]:
+        return np.flatnonzero(self.frames.home_nid == nid)
+
+    def present_pages(self, nid: int) -> int:
+        return self._nodes.present[nid]
+
+    def watermarks(self, nid: int) -> Watermarks:
+        """Return node `nid`'s watermarks for the memory it has now."""
+        return self._nodes.watermarks(nid)
+
+    def zones(self, nid: int) -> Sequence[Zone]:
+        return self._nodes.zones(nid)
+
+    def states(self, pfns: Pfns) -> NDArray[np.uint8]:
+        return self.frames.state.take(pfns)
+
+    def owner_of(self, heads: Pfns) -> NDArray[np.int64]:
+        return self.residency.owner_of(heads)
+
+    def mark_accessed(self, pfns: Pfns) -> None:
+        pfns = pfns[(pfns >= 0) & (pfns < self.frames.total)]
+        orders = self.frames.orders_of(pfns)
+        self.residency.mark(pfns >> orders << orders)
+
+    def wake_kswapd(self, nid: int) -> None:
+        self.reclaim.wake(nid, for_promotion=True)
+
+    async def promote(self, heads: Pfns, nid: int) -> NDArray[np.int64]:
+        move = self._mover.begin(heads, nid, self._nodes.room(nid))
+        await trio.sleep(move.moving * self._move_ns / 1e9)
+        results = self._mover.finish(move, Flag.PROMOTED)
+        if self._nodes.is_low(nid):
+            self.reclaim.wake(nid)
+        return results
+
+    def register_notifier(self, notify: Notify) -> None:
+        self.hotplug.notifiers.append(notify)
+
+    def resolve(self, pid: int, address: int) -> int | None:
+        for process in self.processes.values():
+            if process.pid == pid:
+                slot = process.slot_of(address >> PAGE_SHIFT)
+                entry = 0 if slot is None else int(process.table[slot])
+                return entry - 1 if entry else None
+        return None

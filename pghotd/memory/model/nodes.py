@@ -1,0 +1,45 @@
+"""Know a machine's nodes: how much memory each has now, its watermarks, and which are near."""
+
+from collections.abc import Sequence
+
+from pghotd.memory.model.frames import Frames
+from pghotd.memory.model.spec import NodeSpec
+from pghotd.memory.model.watermarks import Watermarks, watermarks
+from pghotd.memory.protocol import Node, Zone
+
+
+class Nodes:
+    """Hold the nodes of one machine; present pages follow the sections that come and go."""
+
+    def __init__(self, specs: tuple[NodeSpec, ...], frames: Frames) -> None:
+        self._frames = frames
+        self._nodes = {spec.nid: Node(spec.nid, spec.tier, spec.distances) for spec in specs}
+        self.top = frozenset(spec.nid for spec in specs if spec.tier == "top")
+        self.present = {spec.nid: spec.pages for spec in specs}
+
+    def all(self) -> Sequence[Node]:
+        """Return every node in nid order."""
+        return tuple(self._nodes.values())
+
+    def watermarks(self, nid: int) -> Watermarks:
+        """Return node `nid`'s watermarks for the memory it has now."""
+        return watermarks(self.present[nid])
+
+    def zones(self, nid: int) -> Sequence[Zone]:
+        """Return the one zone of node `nid`, none when it has no memory."""
+        marks, present = self.watermarks(nid), self.present[nid]
+        free = self._frames.free_pages[nid]
+        return (Zone(free, marks.min, marks.low, marks.high, marks.promo, present),) if present else ()
+
+    def room(self, nid: int) -> int:
+        """Return how many pages can be allocated on node `nid` before it is at its min watermark."""
+        return max(self._frames.free_pages[nid] - self.watermarks(nid).min, 0)
+
+    def is_low(self, nid: int) -> bool:
+        """Tell whether node `nid` is below its low watermark, where kswapd wakes."""
+        return self._frames.free_pages[nid] < self.watermarks(nid).low
+
+    def by_distance(self, nid: int) -> list[int]:
+        """Return the nodes that have memory, the nearest to `nid` first, the lowest nid first on a tie."""
+        distances = self._nodes[nid].distances
+        return sorted((other for other in self.present if self.present[other]), key=lambda n: (distances[n], n))

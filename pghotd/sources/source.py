@@ -1,0 +1,24 @@
+"""Say what a source driver is: the one interface between whatever sees accesses and the engine.
+
+A driver runs as one task, reports what it saw through Pghot.recorder as one of the four kinds, and tells what it is
+doing in `stat`. It reads its own `enabled` as it goes: 0 makes it stop looking, not end.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+
+class Source(Protocol):
+    """Be one configured driver; its name is that of its directory under sources/."""
+
+    name: str
+    #: What it reports as: an index into KINDS.
+    kind: int
+    #: Written by its control file at any time.
+    enabled: bool
+
+    def stat(self) -> Mapping[str, int | str]:
+        """Return what it is doing, as names and values; memory only, at once."""
+
+    async def run(self) -> None:
+        """Look and report until cancelled; whatever it changed outside is restored on the way out."""
