@@ -1,0 +1,60 @@
+"""Hold admission of runs against asking folio by folio."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pghotd.engine.admission import Admission, Limits, has_free_space
+from pghotd.engine.verdicts import VERDICTS
+from pghotd.memory.protocol import Zone
+from tests.engine.reference import ScalarAdmission
+
+RUN = st.tuples(
+    st.lists(st.tuples(st.sampled_from([1, 1, 1, 8, 512]), st.integers(0, 8000)), min_size=1, max_size=20),
+    st.booleans() | st.just(False),
+    st.integers(1000, 3968),
+    st.sampled_from([0, 1, 1, 2, 10, 65536, 2**31 - 1]),
+    st.sampled_from([0, 1, 500, 1000, 1001, 1500, 59_000, 60_000, 60_001, 200_000]),
+    st.integers(0, 20),
+)
+
+
+@given(st.lists(RUN, min_size=1, max_size=12))
+def test_a_run_is_judged_as_its_folios_one_by_one(runs):
+    admission, scalar = Admission(5000), ScalarAdmission(5000)
+    now = 5000
+    for folios, free, window, limit, later, taken in runs:
+        now += later
+        pages = np.array([n for n, _ in folios], dtype=np.int64)
+        ages = np.array([age for _, age in folios], dtype=np.int64)
+        judgement = admission.judge(pages, ages, free, Limits(window, limit), now)
+        taken = min(taken, len(folios))
+        admission.charge(judgement, taken)
+        got = [VERDICTS[v].removeprefix("refused_") for v in judgement.verdicts[:taken]]
+        expected = [scalar.ask(n, age, free, window, limit, now) for n, age in folios[:taken]]
+        assert got == ["in_flight" if verdict == "admitted" else verdict for verdict in expected]
+        assert (admission.candidate, admission.candidate_nrl) == (scalar.candidate, scalar.candidate_nrl)
+
+
+def test_the_folio_that_opens_a_window_weighs_nothing_and_0_refuses_everything():
+    admission = Admission(0)
+    run = np.ones(300, dtype=np.int64), np.zeros(300, dtype=np.int64)
+    judged = admission.judge(*run, False, Limits(3000, 1), 10)
+    # 256 pages a MB: the first one is the base, so one more than the limit passes.
+    assert (judged.verdicts == 0).sum() == 256
+    assert (Admission(0).judge(*run, False, Limits(3000, 0), 10).verdicts != 0).all()
+
+
+def test_free_space_is_promo_and_a_gigabyte_or_a_sixteenth_in_any_one_zone():
+    def zone(free, protection=0):
+        return Zone(free, 10, 20, 30, 40, 0, protection)
+
+    gib = 262_144
+    assert not has_free_space([zone(40 + gib)], gib)
+    assert has_free_space([zone(40 + gib + 1)], gib)
+    assert not has_free_space([zone(40 + gib + 1, protection=1)], gib)
+    assert not has_free_space([zone(40 + gib), zone(gib)], gib)
+    assert has_free_space([zone(0), zone(41 + gib)], gib)
+    assert not has_free_space([zone(40 + 2 * gib)], 32 * gib)
+    assert has_free_space([zone(41 + 2 * gib)], 32 * gib)
+    assert not has_free_space([], 0)
