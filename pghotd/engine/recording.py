@@ -133,13 +133,9 @@ class Recorder:
         self._record_admitted(pfns[(heads == pfns) | (pfns == start)], nid, now, count)
         self._counters.changes.notify()
 
-    def sections_of_range(self, first: int, length: int) -> NDArray[np.int64]:
-        """Return the online lower-tier sections that a range touches, in order."""
-        section_nid = self._memory.section_nid
-        low = first >> SECTION_SHIFT
-        high = (first + length - 1) >> SECTION_SHIFT
-        found = np.flatnonzero(section_nid[low : high + 1] != NO_SECTION) + low
-        return found[self._targets.tracked[section_nid[found]]]
+    def is_tracked(self, section: int) -> bool:
+        """Tell whether a section is online and of the lower tier."""
+        return bool(self._targets.tracked[self._memory.section_nid[section]])
 
     def _record_admitted(self, pfns: NDArray[np.int64], nids: PerAccess, now: int, counts: PerAccess) -> None:
         """Apply steps 4 to 6 to reports that have been counted for their kind."""

@@ -1,0 +1,84 @@
+"""Hold injected reports, and record them in steps that let others run in between."""
+
+import errno
+from dataclasses import dataclass
+
+import numpy as np
+import trio
+from numpy.typing import NDArray
+
+from pghotd.engine.pghot import Clock, Pghot
+from pghotd.geometry import PAGES_PER_SECTION, PFN_LIMIT, SECTION_SHIFT
+from pghotd.memory.protocol import NO_SECTION
+
+#: Reports recorded between two checkpoints: half a millisecond of work.
+_STEP = 8192
+_STEP_S = 0.0005
+
+Column = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """Hold reports in the order of their arrival, a column each; `lengths` are pages, 1 but for ranges."""
+
+    pfns: Column
+    lengths: Column
+    nids: Column
+    kinds: Column
+    counts: Column
+
+    def part(self, where: slice) -> "Reports":
+        """Return some of the reports, in order."""
+        return Reports(self.pfns[where], self.lengths[where], self.nids[where], self.kinds[where], self.counts[where])
+
+
+def check(pghot: Pghot, reports: Reports) -> None:
+    """Raise OSError(EINVAL) unless every report could be recorded now."""
+    if not len(reports.pfns):
+        return
+    if int(reports.pfns.max()) >= PFN_LIMIT or int(reports.counts.min()) < 1:
+        raise OSError(errno.EINVAL, "a PFN is below 2^52 and a count at least 1")
+    pghot.recorder.check(reports.nids, reports.kinds)
+
+
+async def record(pghot: Pghot, reports: Reports, clock: Clock) -> None:
+    """Record checked reports in order, and set the accessed bits of their pages."""
+    ranges = np.flatnonzero(reports.lengths > 1).tolist()
+    start = 0
+    for position in [*ranges, len(reports.pfns)]:
+        for step in range(start, position, _STEP):
+            _record_pages(pghot, reports.part(slice(step, min(step + _STEP, position))), clock())
+            if step + _STEP < position:
+                await trio.lowlevel.checkpoint()
+        if position < len(reports.pfns):
+            await _record_range(pghot, reports, position, clock)
+        start = position + 1
+
+
+def _record_pages(pghot: Pghot, reports: Reports, now: int) -> None:
+    pghot.memory.mark_accessed(reports.pfns)
+    pghot.recorder.record(reports.pfns, _scalar(reports.nids), _scalar(reports.kinds), now, _scalar(reports.counts))
+
+
+async def _record_range(pghot: Pghot, reports: Reports, position: int, clock: Clock) -> None:
+    first, length = int(reports.pfns[position]), int(reports.lengths[position])
+    nid, kind, count = (int(column[position]) for column in (reports.nids, reports.kinds, reports.counts))
+    walk = pghot.recorder.record_range(first, length, nid, kind, clock(), count)
+    stepped = trio.current_time()
+    online = pghot.memory.section_nid[first >> SECTION_SHIFT : (first + length - 1 >> SECTION_SHIFT) + 1] != NO_SECTION
+    for section in (np.flatnonzero(online) + (first >> SECTION_SHIFT)).tolist():
+        base = section << SECTION_SHIFT
+        pghot.memory.mark_accessed(np.arange(max(first, base), min(first + length, base + PAGES_PER_SECTION)))
+        # The section may have gone since the last checkpoint.
+        if walk and pghot.recorder.is_tracked(section):
+            pghot.recorder.walk_range(first, length, nid, clock(), count, section)
+        if trio.current_time() - stepped > _STEP_S:
+            await trio.lowlevel.checkpoint()
+            stepped = trio.current_time()
+
+
+def _scalar(column: Column) -> Column | int:
+    """Return the one value of a column that has no other, which is quicker to record, else the column."""
+    first = int(column[0])
+    return first if (column == first).all() else column
