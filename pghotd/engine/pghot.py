@@ -6,19 +6,26 @@ Sources come in through `recorder`, kmigrated takes ready folios out through a S
 import logging
 from collections.abc import Callable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pghotd.engine.admission import Admission, Limits
 from pghotd.engine.counters import Changes, Counters
 from pghotd.engine.decisions import Decisions
 from pghotd.engine.record_default import DefaultFormat
 from pghotd.engine.record_precise import PreciseFormat
 from pghotd.engine.recording import Recorder
-from pghotd.engine.records import RecordFormat, Revision
+from pghotd.engine.records import RecordFormat, Records, Revision
 from pghotd.engine.store import RecordStore
 from pghotd.engine.targets import Targets
 from pghotd.engine.tunables import Mode, Tunables
+from pghotd.geometry import SECTION_SHIFT
 from pghotd.memory.protocol import Memory
 
 log = logging.getLogger(__name__)
+
+#: A monotonic count of jiffies: 1 ms here.
+Clock = Callable[[], int]
 
 
 class Pghot:
@@ -62,6 +69,15 @@ class Pghot:
         """Return the tunables that admission reads, as they are now."""
         return Limits(self.tunables.promote_freq_window_ms, self.tunables.promote_rate_limit_MBps)
 
+    def records_of(self, pfns: NDArray[np.int64]) -> Records:
+        """Return the records of `pfns`, all in online sections; 0 where none is kept."""
+        records = np.zeros(len(pfns), dtype=self.format.dtype)
+        nids = self.memory.section_nid.take(pfns >> SECTION_SHIFT)
+        for nid in self.store.nids:
+            kept, here = self.store.node(nid), np.flatnonzero(nids == nid)
+            records[here] = kept.records[pfns[here] - kept.first_pfn]
+        return records
+
     def pause(self, paused: bool, reason: str = "") -> None:
         """Stop kmigrated from taking records, or let it go on; recording and counters go on either way."""
         self.paused = paused
@@ -80,6 +96,3 @@ class Pghot:
         elif not self.targets.is_target(self.tunables.target_nid):
             gone, self.tunables.target_nid = self.tunables.target_nid, self.targets.lowest
             log.warning("node %d has no memory any more: target_nid is now %d", gone, self.tunables.target_nid)
-
-
-Clock = Callable[[], int]

@@ -1,0 +1,53 @@
+"""Keep a census at hand while somebody reads it: taken in short steps, at most once a second.
+
+A reader never waits: the first steps of a due census are taken in the reader's own call, which finishes it on machines
+of a few GiB; on larger ones the reader gets the last census, with its age, while a task goes on with the next one.
+"""
+
+import trio
+
+from pghotd.engine.census import Census, Count
+from pghotd.engine.pghot import Clock, Pghot
+
+_PERIOD_MS = 1000
+#: How long a reader's call may take steps, and the task between two checkpoints.
+_READER_S = 0.002
+_STEP_S = 0.0005
+
+
+class CensusTaker:
+    """Take a census of one engine's records when it is asked for."""
+
+    def __init__(self, pghot: Pghot, clock: Clock) -> None:
+        self._pghot = pghot
+        self._clock = clock
+        self._last: Census | None = None
+        self._under_way: Count | None = None
+        self._wanted = trio.Event()
+
+    def latest(self) -> Census | None:
+        """Return the newest census there is, None before the first; one older than a second is being replaced."""
+        now = self._clock()
+        if self._under_way is None and (self._last is None or now - self._last.at >= _PERIOD_MS):
+            self._under_way = Count(self._pghot, now)
+            self._advance(_READER_S)
+            self._wanted.set()
+        return self._last
+
+    async def run(self) -> None:
+        """Finish what a reader began, until cancelled."""
+        while True:
+            while self._under_way is not None:
+                self._advance(_STEP_S)
+                await trio.lowlevel.checkpoint()
+            self._wanted = trio.Event()
+            await self._wanted.wait()
+
+    def _advance(self, seconds: float) -> None:
+        until = trio.current_time() + seconds
+        while self._under_way is not None:
+            census = self._under_way.step()
+            if census is not None:
+                self._last, self._under_way = census, None
+            elif trio.current_time() >= until:
+                break

@@ -1,0 +1,105 @@
+"""Count and list the records there are: the hottest of all nodes, and a histogram of each node.
+
+A full count reads every record once, so it is done in short steps, a section each; consumers are the control files `hot`
+and `histogram`. Reading what was never written does not make it resident.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.engine.pghot import Pghot
+from pghotd.engine.records import Records
+from pghotd.geometry import SECTION_SHIFT
+from pghotd.memory.protocol import PageState
+
+HOT_LINES = 1000
+_AGE_BITS = 14
+_FREQ_BITS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Census:
+    """Hold a finished count; `at` is when it began, in ms.
+
+    `hot` has rows of pfn, nid, frequency, age_ms, ready and owner index, hottest first. `histograms` has, by nid, the
+    pages of each frequency (from 1) and age class: up to 1 s, up to the window, older.
+    """
+
+    at: int
+    window_ms: int
+    hot: NDArray[np.int64]
+    histograms: dict[int, NDArray[np.int64]]
+
+
+class Count:
+    """Make one census; call `step` until it returns it."""
+
+    def __init__(self, pghot: Pghot, now: int) -> None:
+        self._pghot = pghot
+        self._now = now
+        self._window_ms = pghot.tunables.promote_freq_window_ms
+        self._target_nid = pghot.tunables.target_nid
+        self._sections = self._all_sections()
+        self._histograms = {nid: np.zeros((pghot.format.freq_max + 1, 3), dtype=np.int64) for nid in pghot.lower_nids}
+        self._rows: list[NDArray[np.int64]] = []
+        self._kept = 0
+        #: No row colder than this can be among the hottest any more.
+        self._coldest = np.iinfo(np.int64).max
+
+    def _all_sections(self) -> Iterator[tuple[int, int, Records]]:
+        for nid in self._pghot.lower_nids:
+            for section, records in self._pghot.store.sections(nid):
+                yield nid, section, records
+
+    def step(self) -> Census | None:
+        """Count one more section; return the census when that was the last."""
+        following = next(self._sections, None)
+        if following is None:
+            self._prune()
+            rows = np.concatenate(self._rows) if self._rows else np.zeros((0, 5), dtype=np.int64)
+            owners = self._pghot.memory.owner_of(rows[:, 0])
+            return Census(self._now, self._window_ms, np.column_stack([rows, owners]), self._histograms)
+        nid, section, records = following
+        found = np.flatnonzero(records)
+        if len(found) and nid in self._histograms:
+            self._count(nid, found + (section << SECTION_SHIFT), records[found])
+        return None
+
+    def _count(self, nid: int, pfns: NDArray[np.int64], records: Records) -> None:
+        fmt = self._pghot.format
+        frequency, age = fmt.frequency(records), fmt.age_ms(records, self._now)
+        pages = np.int64(1) << (self._pghot.memory.states(pfns) & PageState.ORDER).astype(np.int64)
+        age_class = (age > 1000).astype(np.int64) + (age > self._window_ms)
+        shape = self._histograms[nid].shape
+        counted = np.bincount(frequency * 3 + age_class, weights=pages, minlength=shape[0] * 3)
+        self._histograms[nid] += counted.astype(np.int64).reshape(shape)
+        ready = (records >= fmt.ready_bit).astype(np.int64)
+        coldness = _coldness(ready, frequency, age)
+        hot = np.flatnonzero(coldness <= self._coldest)
+        targets = fmt.nid(records[hot], self._target_nid)
+        self._rows.append(np.column_stack([pfns[hot], targets, frequency[hot], age[hot], ready[hot]]))
+        self._kept += len(hot)
+        if self._kept > 8 * HOT_LINES:
+            self._prune()
+
+    def _prune(self) -> None:
+        """Keep the hottest rows, in order: ready first, then frequency down, age up, PFN up."""
+        if not self._rows:
+            return
+        rows = np.concatenate(self._rows)
+        coldness = _coldness(rows[:, 4], rows[:, 2], rows[:, 3])
+        order = np.lexsort((rows[:, 0], coldness))[:HOT_LINES]
+        self._rows, self._kept = [rows[order]], len(order)
+        if len(order) == HOT_LINES:
+            self._coldest = int(coldness[order[-1]])
+
+
+def _coldness(ready: NDArray[np.int64], frequency: NDArray[np.int64], age_ms: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return a number for each record that is smaller the hotter it is."""
+    coldness: NDArray[np.int64] = (
+        (1 - ready) << (_AGE_BITS + _FREQ_BITS) | ((1 << _FREQ_BITS) - 1 - frequency) << _AGE_BITS | age_ms
+    )
+    return coldness

@@ -1,0 +1,170 @@
+"""See a workload's accesses as real sources would: a separate, lossy view of what happened.
+
+`hwhints` sees one access in `period`, with its node; `pgtscans` one bit a folio each 500 ms, no node; `hintfaults` arms
+256 MiB a second and sees the first access of each page armed; `all` sees everything, for tests.
+"""
+
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.engine.kinds import HINTFAULTS, HWHINTS, PGTSCANS
+from pghotd.engine.pghot import Pghot
+from pghotd.geometry import NUMA_NO_NODE, PAGES_PER_MB
+from pghotd.memory.model.machine import Machine
+from pghotd.memory.model.process import ModelProcess
+
+Observe = Literal["hwhints", "pgtscans", "hintfaults", "all"]
+OBSERVE: tuple[Observe, ...] = ("hwhints", "pgtscans", "hintfaults", "all")
+
+SCAN_MS = 500
+ARMED_PAGES_PER_MS = 256 * PAGES_PER_MB / 1000
+
+Slots = NDArray[np.int64]
+
+
+class View(Protocol):
+    """Choose which of a process's accesses are seen."""
+
+    kind: int
+    knows_nid: bool
+
+    def see(self, slots: Slots, now: int) -> Slots:
+        """Return the accesses, by slot, to be reported now, of those that happened just now and before."""
+
+
+class Everything:
+    """See every access."""
+
+    kind = HWHINTS
+    knows_nid = True
+
+    def see(self, slots: Slots, now: int) -> Slots:
+        return slots
+
+
+class Sampling:
+    """See one access in `period`, as IBS and PEBS do."""
+
+    kind = HWHINTS
+    knows_nid = True
+
+    def __init__(self, period: int, seed: int) -> None:
+        self._period = period
+        self._next = int(np.random.default_rng(seed).integers(0, period))
+
+    def see(self, slots: Slots, now: int) -> Slots:
+        sampled = slots[self._next :: self._period]
+        self._next = (self._next - len(slots)) % self._period
+        return sampled
+
+
+class Scanning:
+    """See one accessed bit a folio and scan, as idle page tracking does."""
+
+    kind = PGTSCANS
+    knows_nid = False
+
+    def __init__(self, slots: int, folio_order: int) -> None:
+        self._order = folio_order
+        self._accessed = np.zeros((slots >> folio_order) + 1, dtype=bool)
+        self._scanned_at: int | None = None
+
+    def see(self, slots: Slots, now: int) -> Slots:
+        self._accessed[slots >> self._order] = True
+        if self._scanned_at is None:
+            self._scanned_at = now
+        if now - self._scanned_at < SCAN_MS:
+            return slots[:0]
+        self._scanned_at = now
+        found = np.flatnonzero(self._accessed) << self._order
+        self._accessed[:] = False
+        return found
+
+
+class Faulting:
+    """See the first access to each armed folio, as NUMA hint faults do."""
+
+    kind = HINTFAULTS
+    knows_nid = True
+
+    def __init__(self, slots: int, folio_order: int) -> None:
+        self._order = folio_order
+        self._armed = np.zeros((slots >> folio_order) + 1, dtype=bool)
+        self._hand = 0
+        self._armed_at: int | None = None
+
+    def see(self, slots: Slots, now: int) -> Slots:
+        folios = slots >> self._order
+        faulted = np.unique(folios[self._armed[folios]])
+        self._armed[faulted] = False
+        if self._armed_at is None:
+            self._armed_at = now
+        more = int((now - self._armed_at) * ARMED_PAGES_PER_MS) >> self._order
+        if more:
+            self._armed_at = now
+            more = min(more, len(self._armed))
+            self._armed[(self._hand + np.arange(more)) % len(self._armed)] = True
+            self._hand = (self._hand + more) % len(self._armed)
+        return faulted << self._order
+
+
+class Observer:
+    """Report what a view sees of one process, and judge how well the ready set fits the true hot set."""
+
+    def __init__(self, view: View, pghot: Pghot, machine: Machine, process: ModelProcess) -> None:
+        self.kind = view.kind
+        self.seen = 0
+        self._view = view
+        self._pghot = pghot
+        self._machine = machine
+        self._process = process
+        self._became_ready = np.zeros(len(process.table), dtype=bool)
+        self._was_lower = self._became_ready.copy()
+
+    def begin(self) -> None:
+        """Begin a new ready set: the hot set is another one now."""
+        self._became_ready[:] = False
+        entries = self._process.table.astype(np.int64)
+        self._was_lower = entries > 0
+        mapped = np.flatnonzero(self._was_lower)
+        self._was_lower[mapped] = self._pghot.targets.tracked[self._machine.frames.nid_of(entries[mapped] - 1)]
+
+    def saw(self, slots: Slots, now: int) -> None:
+        """Report what is to be seen of accesses that happened at `now`."""
+        slots = self._view.see(slots, now)
+        entries = self._process.table.take(slots).astype(np.int64)
+        slots, pfns = slots[entries > 0], entries[entries > 0] - 1
+        if not len(slots):
+            return
+        self.seen += len(slots)
+        # The node that accesses is the process's home as long as it is one that accesses can come from.
+        home = self._process.home_nid
+        nid = home if self._view.knows_nid and self._pghot.targets.is_top(home) else NUMA_NO_NODE
+        self._pghot.recorder.record(pfns, nid, self._view.kind, now)
+        ready = self._pghot.records_of(pfns) >= self._pghot.format.ready_bit
+        self._became_ready[slots[ready]] = True
+
+    def quality(self, hot: Slots) -> tuple[int, int]:
+        """Return recall and precision, in ppm, of what became ready against the slots `hot`, since `begin`.
+
+        Recall is among the hot pages that were on the lower tier then: no others are tracked.
+        """
+        is_hot = np.zeros(len(self._became_ready), dtype=bool)
+        is_hot[hot] = True
+        found = int((self._became_ready & is_hot & self._was_lower).sum())
+        wanted, ready = int((is_hot & self._was_lower).sum()), int(self._became_ready.sum())
+        right = int((self._became_ready & is_hot).sum())
+        return (found * 1_000_000 // wanted if wanted else 0, right * 1_000_000 // ready if ready else 0)
+
+
+def make_view(observe: Observe, period: int, seed: int, slots: int, folio_order: int) -> View:
+    """Make the view that `observe` names."""
+    if observe == "hwhints":
+        return Sampling(period, seed)
+    if observe == "pgtscans":
+        return Scanning(slots, folio_order)
+    if observe == "hintfaults":
+        return Faulting(slots, folio_order)
+    return Everything()
