@@ -35,11 +35,11 @@ class Standing:
 class Kmigrated:
     """Be the task `kmigrated<nid>`: sleep, look, walk what is hot, move it in batches."""
 
-    def __init__(self, pghot: Pghot, nid: int, clock: Clock) -> None:
+    def __init__(self, pghot: Pghot, nid: int, clock: Clock, standing: Standing) -> None:
         self._pghot = pghot
         self._nid = nid
         self._clock = clock
-        self.standing = Standing()
+        self.standing = standing
 
     async def run(self) -> None:
         """Run until cancelled; a batch that is being moved is finished and counted first."""
@@ -101,6 +101,7 @@ class Kmigrated:
             with trio.CancelScope(shield=True):
                 results = await pghot.memory.promote(batch.heads, batch.nid)
             settle(pghot, self._nid, batch, np.asarray(results), self._clock())
+            self.standing.changes.notify()
             await trio.lowlevel.checkpoint()
 
 
@@ -110,8 +111,12 @@ class KmigratedSet:
     def __init__(self, pghot: Pghot, clock: Clock) -> None:
         self._pghot = pghot
         self._clock = clock
-        self.running: dict[int, Kmigrated] = {}
-        self._scopes: dict[int, trio.CancelScope] = {}
+        self._standings: dict[int, Standing] = {}
+        self._running: dict[int, trio.CancelScope] = {}
+
+    def standing(self, nid: int) -> Standing:
+        """Return what node `nid`'s kmigrated is doing; what it counted stays when the node loses its memory."""
+        return self._standings.setdefault(nid, Standing())
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled."""
@@ -134,12 +139,11 @@ class KmigratedSet:
 
     def _match(self, nursery: trio.Nursery) -> None:
         wanted = set(self._pghot.lower_nids)
-        for nid in self.running.keys() - wanted:
-            self._scopes.pop(nid).cancel()
-            del self.running[nid]
-        for nid in sorted(wanted - self.running.keys()):
-            task = self.running[nid] = Kmigrated(self._pghot, nid, self._clock)
-            scope = self._scopes[nid] = trio.CancelScope()
+        for nid in self._running.keys() - wanted:
+            self._running.pop(nid).cancel()
+        for nid in sorted(wanted - self._running.keys()):
+            task = Kmigrated(self._pghot, nid, self._clock, self.standing(nid))
+            scope = self._running[nid] = trio.CancelScope()
             nursery.start_soon(_run_in, scope, task.run, name=f"kmigrated{nid}")
 
 

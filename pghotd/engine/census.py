@@ -1,7 +1,7 @@
 """Count and list the records there are: the hottest of all nodes, and a histogram of each node.
 
-A full count reads every record once, so it is done in short steps, a section each; consumers are the control files `hot`
-and `histogram`. Reading what was never written does not make it resident.
+A full count reads every record once, so it is done in short steps, a section each; consumers are the control files
+`hot` and `histogram`. Reading what was never written does not make it resident.
 """
 
 from collections.abc import Iterator

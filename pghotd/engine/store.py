@@ -134,6 +134,21 @@ class RecordStore:
             for section in sorted(node.sections):
                 yield section, node.section(section)
 
+    def raw(self, nid: int, offset: int, size: int) -> bytes:
+        """Return up to `size` bytes from `offset` of the records of node `nid`'s online PFNs, in PFN order."""
+        node = self._nodes.get(nid)
+        if node is None:
+            return b""
+        per_section = PAGES_PER_SECTION * self.format.dtype.itemsize
+        parts = []
+        for section in sorted(node.sections)[offset // per_section :]:
+            start = offset % per_section if not parts else 0
+            parts.append(node.section(section).view(np.uint8)[start : start + size].tobytes())
+            size -= len(parts[-1])
+            if size <= 0:
+                break
+        return b"".join(parts)
+
     @property
     def record_bytes(self) -> int:
         """Return the memory for records: exactly 1 or 4 bytes for each PFN of an online lower-tier section."""

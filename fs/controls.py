@@ -1,0 +1,198 @@
+"""Name every control file: the tree of control-tree.md, made of shows and stores on the daemon's parts.
+
+Everything here runs in the event loop and touches memory only, so it returns at once.
+"""
+
+import errno
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from pghotd import __version__
+from pghotd.census_taker import CensusTaker
+from pghotd.engine.counters import render
+from pghotd.engine.kinds import KINDS
+from pghotd.engine.kstrtox import kstrtouint
+from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.tunables import TUNABLES
+from pghotd.fs.node_controls import node_dir
+from pghotd.fs.page_controls import addr_dir, hot, pfn_dir
+from pghotd.fs.tree import Attr, Dir, DynamicDir, Node, Stream
+from pghotd.kmigrated import KmigratedSet
+from pghotd.memory.model.machine import Machine
+from pghotd.sources.inject import InjectWriter
+from pghotd.sources.inject_raw import InjectRawWriter
+from pghotd.sources.source import Source
+
+INTERFACE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Hold what the control files show and change; `machine` is None where memory is no model."""
+
+    pghot: Pghot
+    clock: Clock
+    kmigrated: KmigratedSet
+    census: CensusTaker
+    sources: Sequence[Source]
+    machine: Machine | None
+    #: What else `status` shows: the daemon's own cost.
+    cost: Callable[[], Mapping[str, int | str]]
+
+
+def control_tree(parts: Parts) -> Dir:
+    """Return the whole tree."""
+    pghot, clock = parts.pghot, parts.clock
+    tunables = {
+        name: Attr(partial(_show_tunable, pghot, name), partial(pghot.tunables.store, name)) for name in TUNABLES
+    }
+    return Dir(
+        {
+            "mode": Attr(lambda: f"{pghot.mode}\n"),
+            "version": Attr(lambda: f"pghotd {__version__} interface {INTERFACE}\n"),
+            **tunables,
+            "paused": flag(lambda: pghot.paused, pghot.pause),
+            "status": Attr(lambda: lines(_status(parts))),
+            "vmstat": Attr(lambda: render(pghot.counters.total), size=0, changed=pghot.counters.changes),
+            "owners": Attr(lambda: _owners(pghot), size=0),
+            "inject": Stream(lambda: InjectWriter(pghot, clock)),
+            "inject_raw": Stream(lambda: InjectRawWriter(pghot, clock)),
+            "hot": Attr(lambda: hot(pghot, parts.census, clock()), mode=0o400, size=0),
+            "pfn": pfn_dir(pghot, clock),
+            "addr": addr_dir(pghot),
+            "sources": _sources(parts),
+            "nodes": _nodes(parts),
+            **({"model": _model(parts.machine)} if parts.machine is not None else {}),
+        }
+    )
+
+
+def flag(show: Callable[[], bool], store: Callable[[bool], None]) -> Attr:
+    """Return a file that is 0 or 1."""
+
+    def take(text: bytes) -> None:
+        value = kstrtouint(text)
+        if value > 1:
+            raise OSError(errno.EINVAL, "neither 0 nor 1")
+        store(bool(value))
+
+    return Attr(lambda: f"{int(show())}\n", take)
+
+
+def lines(values: Mapping[str, int | str]) -> str:
+    """Return `name value` lines."""
+    return "".join(f"{name} {value}\n" for name, value in values.items())
+
+
+def _show_tunable(pghot: Pghot, name: str) -> str:
+    return f"{pghot.tunables[name]}\n"
+
+
+def _status(parts: Parts) -> dict[str, int | str]:
+    pghot = parts.pghot
+    return {
+        "state": "paused" if pghot.paused else "running",
+        "pause_reason": (pghot.pause_reason or "asked for") if pghot.paused else "-",
+        "uptime_ms": parts.clock() - pghot.started_at,
+        "backend": pghot.memory.backend,
+        "mode": pghot.mode,
+        "revision": pghot.revision,
+        "record_bytes": pghot.store.record_bytes,
+        "sources": " ".join(source.name for source in parts.sources) or "-",
+        **parts.cost(),
+    }
+
+
+def _owners(pghot: Pghot) -> str:
+    return "# owner numa_pages_migrated\n" + lines(dict(pghot.counters.owners))
+
+
+def _sources(parts: Parts) -> Dir:
+    pghot = parts.pghot
+    kinds = {kind: _kind_dir(pghot, number) for number, kind in enumerate(KINDS)}
+    return Dir({**kinds, **{source.name: _driver_dir(source) for source in parts.sources}})
+
+
+def _kind_dir(pghot: Pghot, number: int) -> Dir:
+    def enabled() -> bool:
+        return bool(pghot.tunables.enabled_sources >> number & 1)
+
+    def enable(on: bool) -> None:
+        bits = pghot.tunables.enabled_sources & ~(1 << number)
+        pghot.tunables.set("enabled_sources", bits | on << number)
+
+    def stat() -> str:
+        return lines({"recorded": pghot.counters.total[f"pghot_recorded_{KINDS[number]}"]})
+
+    return Dir({"enabled": flag(enabled, enable), "stat": Attr(stat)})
+
+
+def _driver_dir(source: Source) -> Dir:
+    def enable(on: bool) -> None:
+        source.enabled = on
+
+    return Dir(
+        {
+            "enabled": flag(lambda: source.enabled, enable),
+            "kind": Attr(lambda: f"{KINDS[source.kind]}\n"),
+            "stat": Attr(lambda: lines(source.stat()), size=0),
+        }
+    )
+
+
+_NODE_NAME = re.compile(r"node(0|[1-9][0-9]{0,3})\Z", re.ASCII)
+
+
+def _nodes(parts: Parts) -> DynamicDir:
+    """Return the directory of the nodes there are now."""
+    made: dict[int, Node] = {}
+
+    def nids() -> list[int]:
+        return [node.nid for node in parts.pghot.memory.nodes()]
+
+    def names() -> Iterable[str]:
+        return [f"node{nid}" for nid in nids()]
+
+    def lookup(name: str) -> Node | None:
+        match = _NODE_NAME.match(name)
+        nid = int(match[1]) if match else -1
+        if nid not in nids():
+            return None
+        if nid not in made:
+            hotplug = parts.machine.hotplug if parts.machine is not None else None
+            made[nid] = node_dir(parts.pghot, nid, parts.clock, parts.kmigrated, parts.census, hotplug)
+        return made[nid]
+
+    return DynamicDir(names, lookup)
+
+
+def _model(machine: Machine) -> Dir:
+    return Dir(
+        {
+            "stat": Attr(lambda: lines(machine.figures.report())),
+            "processes": Attr(lambda: _processes(machine), size=0),
+        }
+    )
+
+
+def _processes(machine: Machine) -> str:
+    columns = (
+        "name pid home_nid owner pages_top pages_lower pages_not_modelled accesses_top accesses_lower".split()
+    )
+    rows = [
+        (
+            process.name,
+            process.pid,
+            process.home_nid,
+            process.spec.owner or "-",
+            process.pages_top,
+            process.pages_lower,
+            process.pages_not_modelled,
+            process.accesses_top,
+            process.accesses_lower,
+        )
+        for process in machine.processes.values()
+    ]
+    return f"# {' '.join(columns)}\n" + "".join(f"{' '.join(map(str, row))}\n" for row in rows)

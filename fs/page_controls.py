@@ -1,0 +1,103 @@
+"""Name the control files about single pages: the hottest ones, the page behind a PFN, the PFN behind an address."""
+
+import errno
+import re
+
+import numpy as np
+
+from pghotd.census_taker import CensusTaker
+from pghotd.engine.pghot import Clock, Pghot
+from pghotd.fs.tree import Attr, DynamicDir, Node
+from pghotd.geometry import PFN_LIMIT, SECTION_SHIFT
+from pghotd.memory.protocol import NO_SECTION, PageState
+
+_NUMBER = r"0[xX][0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}"
+_PFN_NAME = re.compile(rf"({_NUMBER})\Z", re.ASCII)
+_ADDR_NAME = re.compile(rf"([1-9][0-9]{{0,9}}):({_NUMBER})\Z", re.ASCII)
+
+
+def hot(pghot: Pghot, census: CensusTaker, now: int) -> str:
+    """Return the hottest records, hottest first, after a line that names the columns."""
+    latest = census.latest()
+    if latest is None:
+        return "# pfn nid frequency age_ms ready owner; being counted, read again\n"
+    owners = pghot.memory.owners
+    text = [f"# pfn nid frequency age_ms ready owner; {now - latest.at} ms old\n"]
+    text += [
+        f"{pfn} {nid} {frequency} {age} {ready} {owners[owner] if owner >= 0 else '-'}\n"
+        for pfn, nid, frequency, age, ready, owner in latest.hot.tolist()
+    ]
+    return "".join(text)
+
+
+def pfn_dir(pghot: Pghot, clock: Clock) -> DynamicDir:
+    """Return the directory in which every PFN can be looked up, and which lists nothing."""
+
+    def lookup(name: str) -> Node | None:
+        match = _PFN_NAME.match(name)
+        if match is None or (pfn := int(match[1], 0)) >= PFN_LIMIT:
+            return None
+        return Attr(lambda: _page(pghot, pfn, clock()), mode=0o400)
+
+    return DynamicDir(lambda: (), lookup)
+
+
+def addr_dir(pghot: Pghot) -> DynamicDir:
+    """Return the directory in which every mapped address of a known process can be looked up as PID:ADDRESS."""
+
+    def lookup(name: str) -> Node | None:
+        match = _ADDR_NAME.match(name)
+        if match is None:
+            return None
+        pid, address = int(match[1]), int(match[2], 0)
+
+        def show() -> str:
+            pfn = pghot.memory.resolve(pid, address)
+            if pfn is None:
+                raise OSError(errno.ENOENT, "not mapped")
+            return f"{pfn}\n"
+
+        return Attr(show, mode=0o400) if pghot.memory.resolve(pid, address) is not None else None
+
+    return DynamicDir(lambda: (), lookup)
+
+
+def _page(pghot: Pghot, pfn: int, now: int) -> str:
+    """Return one page's record and standing as `name value` lines."""
+    memory, section = pghot.memory, pfn >> SECTION_SHIFT
+    nid = int(memory.section_nid[section]) if section < len(memory.section_nid) else NO_SECTION
+    tier = next((node.tier for node in memory.nodes() if node.nid == nid), "none")
+    values: dict[str, int | str] = {"node": nid, "tier": tier, "section": section, "online": int(nid != NO_SECTION)}
+    lru, head, pages, owner = 0, pfn, 1, "-"
+    record = np.zeros(1, dtype=pghot.format.dtype)
+    if nid != NO_SECTION:
+        state = int(memory.states(np.array([pfn]))[0])
+        pages = 1 << (state & PageState.ORDER)
+        head = pfn & -pages
+        lru = int(bool(state & PageState.LRU))
+        index = int(memory.owner_of(np.array([head]))[0])
+        owner = memory.owners[index] if index >= 0 else "-"
+        record = pghot.records_of(np.array([head]))
+    touched = int(record[0]) != 0
+    values |= {
+        "lru": lru,
+        "folio_head": head,
+        "folio_pages": pages,
+        "owner": owner,
+        "record": f"{int(record[0]):#x}",
+        "frequency": int(pghot.format.frequency(record)[0]),
+        "age_ms": int(pghot.format.age_ms(record, now)[0]) if touched else "-",
+        "ready": int(record[0] >= pghot.format.ready_bit),
+        "target_nid": int(pghot.format.nid(record, pghot.tunables.target_nid)[0])
+        if touched
+        else pghot.tunables.target_nid,
+        "last_decision": _last_decision(pghot, head, now),
+    }
+    return "".join(f"{name} {value}\n" for name, value in values.items())
+
+
+def _last_decision(pghot: Pghot, head: int, now: int) -> str:
+    decision = pghot.decisions.last(head)
+    if decision is None:
+        return "none"
+    return f"{decision.verdict} to node {decision.target}, {now - decision.at} ms ago"
