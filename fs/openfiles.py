@@ -90,10 +90,11 @@ class OpenStream:
     wait in the middle of a piece.
     """
 
-    __slots__ = ("_lock", "_writer")
+    __slots__ = ("_closed", "_lock", "_writer")
 
     def __init__(self, node: Stream) -> None:
         self._writer: StreamWriter = node.open()
+        self._closed = False
         self._lock = trio.Lock()
 
     def read(self, offset: int, size: int) -> bytes:
@@ -109,7 +110,9 @@ class OpenStream:
 
     async def close(self) -> None:
         async with self._lock:
-            await self._writer.close()
+            if not self._closed:
+                self._closed = True
+                await self._writer.close()
 
 
 class OpenWindow:

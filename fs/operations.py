@@ -122,9 +122,11 @@ class TreeOperations(Operations):
 
     async def release(self, fh: FileHandleT) -> None:
         # Guarded here: nobody sees release's answer, so whatever happens is for the log and never an errno.
-        file = self._files.pop(fh, None)
+        # Cancelled on the way, it stays in the table and close() finishes it.
+        file = self._files.get(fh)
         if file is not None:
             await self._close(file)
+            self._files.pop(fh, None)
 
     @guarded
     def fsync(self, fh: FileHandleT, datasync: bool) -> None:
@@ -141,10 +143,10 @@ class TreeOperations(Operations):
 
         Streams get to know of their end, and no poll handle outlives the session that it points into.
         """
+        self._dirs.clear()
         while self._files:
             _, file = self._files.popitem()
             await self._close(file)
-        self._dirs.clear()
 
     async def _close(self, file: OpenFile) -> None:
         try:
