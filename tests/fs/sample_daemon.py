@@ -45,7 +45,7 @@ class Announcer:
 
 
 class Recorder:
-    """Keep what a stream took. A piece beginning with `refuse` is EINVAL, one with `slow` waits on the way."""
+    """Keep what a stream took. A piece beginning with `refuse` is EINVAL, one with `slow` takes a while."""
 
     def __init__(self, sample: Sample) -> None:
         self.sample = sample
@@ -117,16 +117,18 @@ class Sample:
         return Dir(
             {
                 "value": Attr(lambda: self.value, self.store, changed=self.changed),
+                "pollers": Attr(lambda: f"{len(self.changed.callbacks)}"),
                 "fixed": Attr(lambda: "fixed\n"),
                 "long": Attr(self.generation, size=0),
                 "secret": Attr(lambda: "secret\n", mode=0o400),
+                "page_and_more": Attr(lambda: "x" * 10_000),
                 "bytes": Attr(lambda: bytes(range(256))),
                 "number": Attr(lambda: self.value, self.store_number),
                 "bug": Attr(self.show_bug),
                 "trigger": Attr(None, lambda data: None),
                 "stores": Attr(lambda: f"{self.stores}\n"),
                 "stream": Stream(lambda: Recorder(self)),
-                "taken": Attr(lambda: b"|".join(self.taken), size=0),
+                "taken": Attr(lambda: b"|".join(self.taken), lambda data: self.taken.clear(), size=0),
                 "taken_lengths": Attr(lambda: " ".join(str(len(piece)) for piece in self.taken)),
                 "closed": Attr(lambda: f"{self.closed}\n"),
                 "window": Window(read_window),
