@@ -16,7 +16,7 @@ import trio
 from pyfuse3 import PollHandle
 
 from pghotd.fs.inodes import Inode
-from pghotd.fs.tree import Attr, Directory, Stream, StreamWriter, Window
+from pghotd.fs.tree import Attr, Directory, Node, Stream, StreamWriter, Window
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +79,9 @@ class OpenAttr:
             self._changed.unsubscribe(self._wake)
         return handle
 
-    async def close(self) -> None:
-        self._drop_handle()
+    def close(self) -> None:
+        if self._handle is not None:
+            self._drop_handle()
 
 
 class OpenStream:
@@ -108,7 +109,8 @@ class OpenStream:
     def poll(self, handle: PollHandle | None) -> int:
         return READY
 
-    async def close(self) -> None:
+    async def finish(self) -> None:
+        """Close the writer, once, after the writes that are under way."""
         async with self._lock:
             if not self._closed:
                 self._closed = True
@@ -129,7 +131,7 @@ class OpenWindow:
     def poll(self, handle: PollHandle | None) -> int:
         return READY
 
-    async def close(self) -> None:
+    def close(self) -> None:
         pass
 
 
@@ -153,8 +155,8 @@ class OpenDir:
 OpenFile: TypeAlias = OpenAttr | OpenStream | OpenWindow
 
 
-def open_node(node: Attr | Stream | Window, flags: int) -> OpenFile:
-    """Open a file as open(2) with these flags would.
+def open_node(node: Node, flags: int) -> OpenFile:
+    """Open a file as open(2) with these flags would; EISDIR for a directory.
 
     A mode does not stop root, and an open that cannot be used is refused to everybody: EACCES for reading
     what shows nothing and for writing what stores nothing, either for O_RDWR.
@@ -167,6 +169,9 @@ def open_node(node: Attr | Stream | Window, flags: int) -> OpenFile:
     elif isinstance(node, Stream):
         if not reads:
             return OpenStream(node)
-    elif not writes:
-        return OpenWindow(node)
+    elif isinstance(node, Window):
+        if not writes:
+            return OpenWindow(node)
+    else:
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
     raise OSError(errno.EACCES, os.strerror(errno.EACCES))

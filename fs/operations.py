@@ -38,7 +38,7 @@ from pyfuse3 import (
 
 from pghotd.fs.guard import guarded, guarded_async
 from pghotd.fs.inodes import InodeTable
-from pghotd.fs.openfiles import OpenDir, OpenFile, open_node
+from pghotd.fs.openfiles import OpenDir, OpenFile, OpenStream, open_node
 from pghotd.fs.tree import NAME_LIMIT, Dir, Directory, DynamicDir
 
 log = logging.getLogger(__name__)
@@ -100,10 +100,7 @@ class TreeOperations(Operations):
 
     @guarded
     def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        node = self._inodes[inode].node
-        if isinstance(node, Dir | DynamicDir):
-            raise FUSEError(errno.EISDIR)
-        file = open_node(node, flags)
+        file = open_node(self._inodes[inode].node, flags)
         fh = next(self._handles)
         self._files[fh] = file
         # Without direct_io the kernel trusts st_size, and every read of a file of size 0 would be empty.
@@ -122,11 +119,20 @@ class TreeOperations(Operations):
 
     async def release(self, fh: FileHandleT) -> None:
         # Guarded here: nobody sees release's answer, so whatever happens is for the log and never an errno.
-        # Cancelled on the way, it stays in the table and close() finishes it.
-        file = self._files.get(fh)
-        if file is not None:
-            await self._close(file)
+        file = self._files.pop(fh, None)
+        if file is None:
+            return
+        try:
+            if isinstance(file, OpenStream):
+                # Back for the time it takes: when this is cancelled on the way, close() finishes it.
+                self._files[fh] = file
+                await file.finish()
+                del self._files[fh]
+            else:
+                file.close()
+        except Exception:
             self._files.pop(fh, None)
+            log.exception("closing a file failed")
 
     @guarded
     def fsync(self, fh: FileHandleT, datasync: bool) -> None:
@@ -141,18 +147,12 @@ class TreeOperations(Operations):
     async def close(self) -> None:
         """Close what clients still have open: the kernel sends no release for it once the mount is gone.
 
-        Streams get to know of their end, and no poll handle outlives the session that it points into.
+        No poll handle outlives the session that it points into: those go first and without waiting. Then the
+        streams get to know of their end, for which a caller may set a deadline.
         """
         self._dirs.clear()
-        while self._files:
-            _, file = self._files.popitem()
-            await self._close(file)
-
-    async def _close(self, file: OpenFile) -> None:
-        try:
-            await file.close()
-        except Exception:
-            log.exception("closing a file failed")
+        for fh, _ in sorted(self._files.items(), key=lambda item: isinstance(item[1], OpenStream)):
+            await self.release(fh)
 
     # Directories
 

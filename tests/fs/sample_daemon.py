@@ -45,7 +45,7 @@ class Announcer:
 
 
 class Recorder:
-    """Keep what a stream took. A piece beginning with `refuse` is EINVAL, one with `slow` takes a while."""
+    """Keep what a stream took. Pieces may begin so: `refuse` is EINVAL, `slow` waits, `hang` stays."""
 
     def __init__(self, sample: Sample) -> None:
         self.sample = sample
@@ -53,6 +53,9 @@ class Recorder:
     async def write(self, data: bytes) -> None:
         if data.startswith(b"refuse"):
             raise OSError(errno.EINVAL, "refused")
+        if data.startswith(b"hang"):
+            self.sample.hanging += 1
+            await trio.sleep_forever()
         if data.startswith(b"slow"):
             for _ in range(50):
                 await trio.lowlevel.checkpoint()
@@ -73,6 +76,7 @@ class Sample:
         self.reads = 0
         self.taken: list[bytes] = []
         self.closed = 0
+        self.hanging = 0
         self.present = {"node0", "node1"}
         self.changed = Announcer()
 
@@ -130,6 +134,7 @@ class Sample:
                 "stream": Stream(lambda: Recorder(self)),
                 "taken": Attr(lambda: b"|".join(self.taken), lambda data: self.taken.clear(), size=0),
                 "taken_lengths": Attr(lambda: " ".join(str(len(piece)) for piece in self.taken)),
+                "hanging": Attr(lambda: f"{self.hanging}\n"),
                 "closed": Attr(lambda: f"{self.closed}\n"),
                 "window": Window(read_window),
                 "present": Attr(lambda: " ".join(sorted(self.present)), self.store_present),

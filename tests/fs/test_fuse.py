@@ -560,6 +560,44 @@ def test_second_instance_is_refused_and_the_first_stays(start: Callable[..., Dae
     assert first.stop() == (0, "")
 
 
+def test_stop_frees_a_client_inside_a_handler(start: Callable[..., Daemon], place: Path) -> None:
+    daemon = start()
+    results: list[str] = []
+    thread = threading.Thread(
+        target=lambda: results.append(refusal(lambda: write(place / "own" / "stream", b"hang")))
+    )
+    thread.start()
+    eventually(lambda: (place / "own" / "hanging").read_text() == "1\n")
+    assert (place / "own" / "fixed").read_text() == "fixed\n"  # one that hangs does not stop the others
+    assert daemon.stop() == (0, "")
+    thread.join(DEADLINE_S)
+    assert results in (["ENOTCONN"], ["ECONNABORTED"])
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[Path]:
+    """Give a fusectl file system, which has a directory for each FUSE connection."""
+    path = tmp_path / "control"
+    path.mkdir()
+    mounted = run("mount", "-t", "fusectl", "none", str(path))
+    require(mounted.returncode == 0, f"no fusectl file system: {mounted.stderr}")
+    yield path
+    run("umount", str(path))
+
+
+def test_aborted_connection_ends_the_daemon_and_leaves_nothing(
+    start: Callable[..., Daemon], place: Path, control: Path
+) -> None:
+    daemon = start()
+    connection = os.minor(os.stat(place / "own").st_dev)
+    write(control / str(connection) / "abort", b"1")
+    code, said = daemon.ended()
+    assert code == 2
+    assert said.count("\n") == 1
+    assert fstypes_at(place / "own") == []
+    assert not (place / "own").exists()
+
+
 @pytest.mark.parametrize("options", [(), ("-l",)])
 def test_unmount_from_outside_ends_the_daemon(
     start: Callable[..., Daemon], place: Path, options: tuple[str, ...]

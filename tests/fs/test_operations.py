@@ -468,6 +468,23 @@ async def test_close_drops_poll_handles() -> None:
     assert handle.notified == 0
 
 
+async def test_close_drops_poll_handles_before_it_waits_for_a_stream() -> None:
+    changed = Announcer()
+    operations = serving(
+        stream=Stream(lambda: Writer([], trio.Event())), value=Attr(lambda: "", changed=changed)
+    )
+    stream = await opened(operations, "stream", os.O_WRONLY)
+    handle = Handle()
+    await operations.poll(0, await opened(operations, "value"), handle, CTX)  # type: ignore[arg-type]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(operations.write, stream, 0, b"never done")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(operations.close)
+        await trio.testing.wait_all_tasks_blocked()
+        assert changed.callbacks == []
+        nursery.cancel_scope.cancel()
+
+
 class Listing:
     """Stand in for readdir_reply: take so many entries a call, as the kernel's buffer does."""
 
