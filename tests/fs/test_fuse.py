@@ -168,6 +168,13 @@ def test_one_value_files_can_be_copied_by_the_kernel(tree: Path, tmp_path: Path)
     assert (tmp_path / "cp").read_bytes() == b"12345\n"
 
 
+@pytest.mark.parametrize("tool", ["cat", "tail -n 1", "tail -c 4", "head -c 4", "wc -c", "grep -c ."])
+def test_tools_that_look_at_the_size(tree: Path, tool: str) -> None:
+    shown = run(*tool.split(), str(tree / "fixed")).stdout.split()[0]
+    assert shown == run(*tool.split(), data="fixed\n").stdout.split()[0]
+    assert run("tail", "-n", "1", str(tree / "long")).stdout.endswith(" 59999\n")
+
+
 def test_text_longer_than_its_size_is_read_whole(tree: Path) -> None:
     assert os.stat(tree / "page_and_more").st_size == 4096
     assert run("cat", str(tree / "page_and_more")).stdout == "x" * 10_000
