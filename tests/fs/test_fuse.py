@@ -1,154 +1,24 @@
 """A real mount, seen by its clients: what the kernel, libfuse and the shell make of the tree.
 
-One daemon serves the sample tree for all tests that only use it; those about the life of a mount start
-their own. Every wait is for an event, or for a file to say so, with a deadline.
+One daemon serves the sample tree for all of them. Every wait is for an event, or for a file to say so, with a
+deadline.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import select
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pghotd.fs.mountpoint import FSTYPE, fstypes_at, lock_name
-from tests.requirements import require
-
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = Path(__file__).with_name("sample_daemon.py")
-DEADLINE_S = 20
-NOBODY = 65534
-
-
-class Daemon:
-    """Run the sample daemon on a mount point until stopped. A watchdog frees clients that hang in it."""
-
-    def __init__(self, mountpoint: Path, lock_dir: Path, prefix: tuple[str, ...] = ()) -> None:
-        self.mountpoint = mountpoint
-        self.process = subprocess.Popen(
-            [*prefix, sys.executable, str(PROGRAM), str(mountpoint), str(lock_dir)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        self.watchdog = threading.Timer(120, self.process.kill)
-        self.watchdog.daemon = True
-        self.watchdog.start()
-        assert self.process.stdout is not None
-        self.ready = self.process.stdout.readline().startswith("ready")
-
-    def ended(self) -> tuple[int, str]:
-        """Wait for the end; give the exit code and what was said on stderr."""
-        _, said = self.process.communicate(timeout=DEADLINE_S)
-        self.watchdog.cancel()
-        return self.process.returncode, said
-
-    def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
-        self.process.send_signal(number)
-        return self.ended()
-
-    def clean_up(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-        self.watchdog.cancel()
-        if fstypes_at(self.mountpoint):
-            subprocess.run(["umount", "-l", str(self.mountpoint)], check=True, timeout=DEADLINE_S)
-
-
-@pytest.fixture(scope="session")
-def place() -> Iterator[Path]:
-    """Give a directory that everybody can enter, unlike pytest's own; the skip is decided here."""
-    require(os.path.exists("/dev/fuse"), "no /dev/fuse")
-    require(os.geteuid() == 0, "mounting for other users needs root")
-    path = Path(tempfile.mkdtemp(prefix="pghotd-test-"))
-    path.chmod(0o755)
-    (path / "locks").mkdir()
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture(scope="session")
-def shared(place: Path) -> Iterator[Daemon]:
-    (place / "shared").mkdir()
-    daemon = Daemon(place / "shared", place / "locks")
-    try:
-        assert daemon.ready, daemon.ended()
-        yield daemon
-    finally:
-        daemon.clean_up()
-        (place / "shared").rmdir()
-
-
-@pytest.fixture
-def tree(shared: Daemon) -> Path:
-    return shared.mountpoint
-
-
-@pytest.fixture
-def start(place: Path) -> Iterator[Callable[..., Daemon]]:
-    """Start daemons on the same fresh path, which is missing at first."""
-    with contextlib.ExitStack() as stack:
-
-        def start_daemon(mountpoint: Path = place / "own") -> Daemon:
-            daemon = Daemon(mountpoint, place / "locks")
-            stack.callback(daemon.clean_up)
-            return daemon
-
-        yield start_daemon
-    with contextlib.suppress(FileNotFoundError):
-        (place / "own").rmdir()
-
-
-def run(*command: str, user: int | None = None, data: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        user=user,
-        group=user,
-        extra_groups=None if user is None else [],
-        input=data,
-        cwd="/",
-        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
-    )
-
-
-def write(path: Path, data: bytes, flags: int = os.O_WRONLY) -> int:
-    fd = os.open(path, flags)
-    try:
-        return os.write(fd, data)
-    finally:
-        os.close(fd)
-
-
-def refusal(act: Callable[[], object]) -> str:
-    """Give the name of the errno that it fails with."""
-    with pytest.raises(OSError) as caught:  # noqa: PT011 - the errno is what is asserted
-        act()
-    return errno.errorcode[caught.value.errno or 0]
-
-
-def eventually(condition: Callable[[], bool]) -> float:
-    """Wait for what the kernel does in its own time and tells nobody; give the seconds it took."""
-    begin = time.monotonic()
-    while not condition():
-        assert time.monotonic() - begin < DEADLINE_S
-        os.sched_yield()
-    return time.monotonic() - begin
-
+from pghotd.fs.mountpoint import FSTYPE, fstypes_at
+from tests.fs.mounted import DEADLINE_S, NOBODY, eventually, poll, refusal, run, write
 
 # Reading
 
@@ -443,12 +313,6 @@ def polled(tree: Path) -> Iterator[int]:
     os.close(fd)
 
 
-def poll(fd: int, events: int, timeout_ms: int) -> int:
-    poller = select.poll()
-    poller.register(fd, events)
-    return dict(poller.poll(timeout_ms)).get(fd, 0)
-
-
 WAKE_S = 0.25  # measured 1 ms; the rest is for a busy machine
 
 
@@ -504,156 +368,3 @@ def test_two_pollers_of_one_file_wake(tree: Path, polled: int) -> None:
 def test_file_that_never_tells_is_ready(tree: Path) -> None:
     with open(tree / "fixed", "rb") as file:
         assert poll(file.fileno(), select.POLLIN | select.POLLPRI, 0) == select.POLLIN
-
-
-# The life of a mount
-
-
-def test_stop_is_clean_and_leaves_nothing(start: Callable[..., Daemon], place: Path) -> None:
-    daemon = start()
-    assert daemon.ready
-    assert (place / "own" / "fixed").read_text() == "fixed\n"
-    assert (place / "locks" / lock_name(place / "own")).exists()
-    assert daemon.stop() == (0, "")
-    assert fstypes_at(place / "own") == []
-    assert not (place / "own").exists()
-    assert not (place / "locks" / lock_name(place / "own")).exists()
-
-
-def test_stop_with_files_open_and_a_poller(start: Callable[..., Daemon], place: Path) -> None:
-    (place / "own").mkdir()
-    daemon = start()
-    assert daemon.ready, daemon.ended()
-    value = os.open(place / "own" / "value", os.O_RDONLY)
-    stream = os.open(place / "own" / "stream", os.O_WRONLY)
-    os.read(value, 4096)
-    assert poll(value, select.POLLPRI, 0) == 0
-    os.write(stream, b"half a line")
-    assert daemon.stop() == (0, "")
-    assert refusal(lambda: os.read(value, 4096)) == "ENOTCONN"
-    for fd in (value, stream):
-        with contextlib.suppress(OSError):
-            os.close(fd)
-    assert (place / "own").is_dir()  # was there before
-
-
-def test_killed_daemon_leaves_a_dead_mount_that_the_next_clears(
-    start: Callable[..., Daemon], place: Path
-) -> None:
-    (place / "own").mkdir()
-    first = start()
-    first.stop(signal.SIGKILL)
-    assert fstypes_at(place / "own") == [FSTYPE]
-    assert refusal(lambda: os.stat(place / "own")) == "ENOTCONN"
-    second = start()
-    assert second.ready, second.ended()
-    assert fstypes_at(place / "own") == [FSTYPE]
-    assert (place / "own" / "fixed").read_text() == "fixed\n"
-    code, said = second.stop()
-    assert code == 0
-    assert "cleared the mount of a pghotd that was killed" in said
-    assert fstypes_at(place / "own") == []
-
-
-def test_second_instance_is_refused_and_the_first_stays(start: Callable[..., Daemon], place: Path) -> None:
-    first = start()
-    second = start()
-    assert not second.ready
-    code, said = second.ended()
-    assert code == 1
-    pid = first.process.pid
-    assert said == f"sample_daemon: {place}/own: already mounted by a running pghotd (pid {pid})\n"
-    assert (place / "own" / "fixed").read_text() == "fixed\n"
-    assert first.stop() == (0, "")
-
-
-def test_stop_frees_a_client_inside_a_handler(start: Callable[..., Daemon], place: Path) -> None:
-    daemon = start()
-    results: list[str] = []
-    thread = threading.Thread(
-        target=lambda: results.append(refusal(lambda: write(place / "own" / "stream", b"hang")))
-    )
-    thread.start()
-    eventually(lambda: (place / "own" / "hanging").read_text() == "1\n")
-    assert (place / "own" / "fixed").read_text() == "fixed\n"  # one that hangs does not stop the others
-    assert daemon.stop() == (0, "")
-    thread.join(DEADLINE_S)
-    assert results in (["ENOTCONN"], ["ECONNABORTED"])
-
-
-@pytest.fixture
-def control(tmp_path: Path) -> Iterator[Path]:
-    """Give a fusectl file system, which has a directory for each FUSE connection."""
-    path = tmp_path / "control"
-    path.mkdir()
-    mounted = run("mount", "-t", "fusectl", "none", str(path))
-    require(mounted.returncode == 0, f"no fusectl file system: {mounted.stderr}")
-    yield path
-    run("umount", str(path))
-
-
-def test_aborted_connection_ends_the_daemon_and_leaves_nothing(
-    start: Callable[..., Daemon], place: Path, control: Path
-) -> None:
-    daemon = start()
-    connection = os.minor(os.stat(place / "own").st_dev)
-    write(control / str(connection) / "abort", b"1")
-    code, said = daemon.ended()
-    assert code == 2
-    assert said.count("\n") == 1
-    assert fstypes_at(place / "own") == []
-    assert not (place / "own").exists()
-
-
-@pytest.mark.parametrize("options", [(), ("-l",)])
-def test_unmount_from_outside_ends_the_daemon(
-    start: Callable[..., Daemon], place: Path, options: tuple[str, ...]
-) -> None:
-    daemon = start()
-    assert run("umount", *options, str(place / "own")).returncode == 0
-    code, said = daemon.ended()
-    assert code == 2
-    assert said == f"sample_daemon: {place}/own was unmounted from outside\n"
-    assert not (place / "own").exists()
-
-
-@pytest.mark.parametrize(
-    ("make", "reason"),
-    [
-        (lambda path: path.touch(), "not a directory; the mount point must be an empty directory"),
-        (
-            lambda path: (path / "data").mkdir(parents=True),
-            "not empty; the mount point must be an empty directory",
-        ),
-        (lambda path: path.symlink_to("/tmp"), "a symbolic link; name the directory that it points to"),
-    ],
-)
-def test_unfit_mount_points_are_refused(
-    start: Callable[..., Daemon], tmp_path: Path, make: Callable[[Path], None], reason: str
-) -> None:
-    path = tmp_path / "unfit"
-    make(path)
-    assert start(path).ended() == (1, f"sample_daemon: {path}: {reason}\n")
-
-
-def test_reason_of_libfuse_for_a_failed_mount(place: Path) -> None:
-    require(shutil.which("setpriv"), "no setpriv")
-    # mount(2) is refused, and then fusermount3 is missing or refused as well.
-    daemon = Daemon(place / "own", place / "locks", ("setpriv", "--bounding-set", "-sys_admin"))
-    code, said = daemon.ended()
-    assert code == 1
-    assert said.startswith(f"sample_daemon: {place}/own: cannot mount: fuse")
-    assert said.count("\n") == 1
-    assert not (place / "own").exists()
-
-
-def test_mount_point_with_blanks(start: Callable[..., Daemon], tmp_path: Path) -> None:
-    path = tmp_path / 'two words\\and "more"'
-    first = start(path)
-    assert first.ready
-    assert (path / "fixed").read_text() == "fixed\n"
-    first.stop(signal.SIGKILL)
-    second = start(path)
-    assert second.ready
-    assert second.stop()[0] == 0
-    assert fstypes_at(path) == []
