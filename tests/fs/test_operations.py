@@ -194,7 +194,7 @@ async def test_errnos(raised: int | None, answered: int) -> None:
         raise error
 
     async def fuse_error(self: object) -> None:
-        raise FUSEError(raised)
+        raise FUSEError(raised or 0)
 
     operations = serving(value=Attr(show))
     fh = await opened(operations, "value")
