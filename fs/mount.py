@@ -1,0 +1,134 @@
+"""Mount a tree and serve it until cancelled, through pyfuse3.
+
+For the program, as a task: `await nursery.start(serve, operations, options)` returns when it is mounted.
+
+What pyfuse3 asks for, and answers with a crash of the interpreter otherwise: close() only after main() has
+returned, and only once. So both are in one function, in this order, whatever ends it; terminate() is not
+used at all: cancelling ends main() just as well, and no other task has to know. pyfuse3 keeps its session in
+globals, so there is one mount in a process.
+
+Nothing in the event loop's thread may touch the mount, not even with stat: it would wait for itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyfuse3
+import trio
+
+from pghotd.fs.mountpoint import MOUNTINFO, MountError, claimed, last_line
+from pghotd.fs.operations import TreeOperations
+
+__all__ = ["MountError", "MountOptions", "UnmountedError", "serve"]
+
+# The name in mount tables and the type, fuse.pghotd, by which a dead mount is known; and what makes the
+# kernel check mode bits, and never run or trust anything of it.
+FUSE_OPTIONS = frozenset(
+    ("fsname=pghotd", "subtype=pghotd", "default_permissions", "nosuid", "nodev", "noexec")
+)
+
+CLOSE_TIMEOUT_S = 1.0  # for streams that are still open: they take what they hold and wait for nothing
+
+CAPTURE_LIMIT = 65536
+
+log = logging.getLogger(__name__)
+
+_mounted = False
+
+
+class UnmountedError(Exception):
+    """Say that the mount went away without the daemon being asked to stop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountOptions:
+    """Say where and how to mount. `allow_other` lets in users other than the daemon's, by mode bits."""
+
+    mountpoint: Path
+    allow_other: bool = False
+    lock_dir: Path | None = None  # None: /run for root, else the user's runtime directory
+    mountinfo: Path = MOUNTINFO
+
+    def fuse_options(self) -> set[str]:
+        """Give the options for libfuse. Never allow_other alone: no mode bit holds without the other."""
+        return {*FUSE_OPTIONS, "allow_other"} if self.allow_other else set(FUSE_OPTIONS)
+
+
+async def serve(
+    operations: TreeOperations,
+    options: MountOptions,
+    task_status: trio.TaskStatus[Path] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Mount, report the final path as started, and answer requests until cancelled.
+
+    MountError when it cannot be mounted. UnmountedError when somebody else unmounted it. On every way out
+    the mount is gone, open streams are closed, and a mount point that was made is removed.
+    """
+    global _mounted
+    if _mounted:
+        raise RuntimeError("pyfuse3 serves one mount in a process, and there is one")
+    _mounted = True
+    try:
+        with claimed(options.mountpoint, options.lock_dir, options.mountinfo) as path:
+            initialise(operations, path, options)
+            try:
+                # Requests wait in the kernel until main() runs; cancelled before that, only close() is due.
+                task_status.started(path)
+                await run(path)
+            finally:
+                # main() is over: no handler runs, and none will. Poll handles point into the session, so they
+                # go before it.
+                with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+                    await operations.close()
+                pyfuse3.close()
+    finally:
+        _mounted = False
+
+
+async def run(path: Path) -> None:
+    """Run pyfuse3's loop; it ends by itself only when the mount is gone, and that is UnmountedError."""
+    reason = f"{path} was unmounted from outside"
+    try:
+        await pyfuse3.main()
+    except* OSError as group:
+        # What reading the FUSE device gives when its connection is aborted (/sys/fs/fuse/connections).
+        reason = f"{path} lost its connection to the kernel: {group.exceptions[0]}"
+    # Asked to stop at the same time: then it was not unmounted from outside as far as anybody cares.
+    await trio.lowlevel.checkpoint_if_cancelled()
+    raise UnmountedError(reason)
+
+
+def initialise(operations: TreeOperations, path: Path, options: MountOptions) -> None:
+    """Mount. MountError with libfuse's reason, which it writes to stderr and nowhere else."""
+    said = b""
+    try:
+        with stderr_captured() as written:
+            try:
+                pyfuse3.init(operations, str(path), options.fuse_options())
+            finally:
+                said = os.pread(written, CAPTURE_LIMIT, 0)
+    except RuntimeError as error:
+        raise MountError(f"{path}: cannot mount: {last_line(said) or error}") from None
+    if said:
+        log.warning("libfuse: %s", last_line(said))
+
+
+@contextlib.contextmanager
+def stderr_captured() -> Iterator[int]:
+    """Turn file descriptor 2 into a file in memory, given as a descriptor to read it by."""
+    sys.stderr.flush()
+    with contextlib.ExitStack() as stack:
+        written = os.memfd_create("stderr")
+        stack.callback(os.close, written)
+        saved = os.dup(2)
+        stack.callback(os.close, saved)
+        stack.callback(os.dup2, saved, 2)
+        os.dup2(written, 2)
+        yield written

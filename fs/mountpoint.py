@@ -1,0 +1,195 @@
+"""Claim a directory to mount on: lock it against a second daemon, clear a dead mount, check it, make it.
+
+For `mount.py`. Knows paths, /proc/self/mountinfo and umount, nothing of pyfuse3.
+
+The order is the point. libfuse unmounts by path, so without a lock the stop of one daemon takes away the
+mount of another. A dead mount, as SIGKILL leaves it, answers every stat with ENOTCONN, so it is found by
+reading mountinfo and cleared before anything looks at the directory. And libfuse mounts on a regular file or
+over somebody's data without a word, so the directory is checked last, when what is seen is the directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+import re
+import stat
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+MOUNTINFO = Path("/proc/self/mountinfo")
+FSTYPE = "fuse.pghotd"  # what the kernel makes of subtype=pghotd
+UNMOUNT_TIMEOUT_S = 10
+
+
+class MountError(ValueError):
+    """Say in one line why nothing was mounted, naming the thing at fault and what would be right."""
+
+
+def final_path(mountpoint: Path) -> Path:
+    """Resolve all of the path but its last component, which may be a dead mount that no call may touch."""
+    path = Path(os.path.abspath(mountpoint))
+    if not path.name:
+        raise MountError(
+            f"{mountpoint}: the root directory cannot be the mount point; name a directory in it"
+        )
+    return Path(os.path.realpath(path.parent)) / path.name
+
+
+def fstypes_at(path: Path, mountinfo: Path = MOUNTINFO) -> list[str]:
+    """List the types of the file systems mounted at exactly this path, the visible one last.
+
+    mountinfo (proc_pid_mountinfo(5)) has the path fifth, with blanks and backslashes as octal escapes, and
+    the type first after a lone "-". Its lines are in the order of mounting. Any other line is skipped.
+    """
+    wanted = os.fsencode(path)
+    types = []
+    for line in mountinfo.read_bytes().splitlines():
+        place, dash, filesystem = line.partition(b" - ")
+        fields = place.split(b" ")
+        if dash and len(fields) > 4 and unescape(fields[4]) == wanted:
+            types.append(os.fsdecode(filesystem.split(b" ")[0]))
+    return types
+
+
+def unescape(field: bytes) -> bytes:
+    """Decode the octal escapes of a field of mountinfo."""
+    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8) & 0xFF]), field)
+
+
+def clear_dead(path: Path, mountinfo: Path = MOUNTINFO) -> int:
+    """Unmount, lazily, what a killed daemon left mounted at path; give how many there were.
+
+    For the holder of the lock only: then no living pghotd has the path. Another file system on top stays,
+    also with a dead mount below it.
+    """
+    cleared = 0
+    while (types := fstypes_at(path, mountinfo)) and types[-1] == FSTYPE:
+        command = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
+        try:
+            subprocess.run(
+                [*command, "--", str(path)], check=True, capture_output=True, timeout=UNMOUNT_TIMEOUT_S
+            )
+        except subprocess.CalledProcessError as error:
+            reason = last_line(error.stderr) or f"{command[0]} exited {error.returncode}"
+            raise MountError(f"{path}: cannot clear the dead mount there: {reason}") from None
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise MountError(f"{path}: cannot clear the dead mount there: {error}") from None
+        cleared += 1
+    return cleared
+
+
+def check(path: Path) -> bool:
+    """Check that path can be mounted on. True when it has first to be made: only the last part is missing."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise MountError(f"{path}: {path.parent} is not a directory; make it first") from None
+        return True
+    except OSError as error:
+        raise MountError(f"{path}: {error.strerror}; the mount point must be an empty directory") from None
+    if stat.S_ISLNK(mode):
+        raise MountError(f"{path}: a symbolic link; name the directory that it points to")
+    if not stat.S_ISDIR(mode):
+        raise MountError(f"{path}: not a directory; the mount point must be an empty directory")
+    with os.scandir(path) as entries:
+        if next(entries, None) is not None:
+            raise MountError(f"{path}: not empty; the mount point must be an empty directory")
+    return False
+
+
+def lock_directory() -> Path:
+    """Give the directory for lock files: /run for root, else the user's, else that for temporary files."""
+    if os.geteuid() == 0:
+        return Path("/run")
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime) if runtime else Path(tempfile.gettempdir())
+
+
+def lock_name(path: Path) -> str:
+    """Give the lock file's name for a mount point, readable where it fits: pghotd-run-pghot.lock."""
+    escaped = str(path).strip("/").replace("\\", r"\x5c").replace("-", r"\x2d").replace("/", "-")
+    if len(os.fsencode(escaped)) > 200:
+        escaped = hashlib.sha256(os.fsencode(path)).hexdigest()
+    return f"pghotd-{escaped}.lock"
+
+
+@contextlib.contextmanager
+def locked(path: Path, directory: Path) -> Iterator[None]:
+    """Hold the lock of a mount point; MountError when a running pghotd has it.
+
+    The file carries the holder's pid for the message alone: what counts is the flock, which ends with the
+    process. It is removed at the end, so whoever gets a lock looks whether it is still that of the name.
+    """
+    lock = directory / lock_name(path)
+    while True:
+        try:
+            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise MountError(f"{path}: cannot open the lock file {lock}: {error.strerror}") from None
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+            os.close(fd)
+            if error.errno != errno.EWOULDBLOCK:
+                raise MountError(f"{path}: cannot lock {lock}: {error.strerror}") from None
+            who = f" (pid {holder})" if holder.isdigit() else ""
+            raise MountError(f"{path}: already mounted by a running pghotd{who}") from None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(fd), os.lstat(lock)):
+                break
+        os.close(fd)
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def claimed(mountpoint: Path, lock_dir: Path | None = None, mountinfo: Path = MOUNTINFO) -> Iterator[Path]:
+    """Hold a mount point that is ready to mount on, as its final path; afterwards leave it as it was found.
+
+    Afterwards means unmounted: if the mount is still there, because its connection was aborted, it is dead
+    and cleared. A directory that was made here is removed, unless somebody has put something into it.
+    """
+    path = final_path(mountpoint)
+    with locked(path, lock_directory() if lock_dir is None else lock_dir):
+        if clear_dead(path, mountinfo):
+            log.warning("%s: cleared the mount of a pghotd that was killed", path)
+        made = check(path)
+        if made:
+            try:
+                path.mkdir(mode=0o755)
+            except OSError as error:
+                raise MountError(f"{path}: cannot make the mount point: {error.strerror}") from None
+        try:
+            yield path
+        finally:
+            try:
+                clear_dead(path, mountinfo)
+            except MountError as error:
+                log.error("%s", error)
+            if made:
+                try:
+                    path.rmdir()
+                except OSError as error:
+                    log.warning("%s: the mount point stays: %s", path, error.strerror)
+
+
+def last_line(output: bytes) -> str:
+    """Give the last line of a program's output that says anything."""
+    lines = output.decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

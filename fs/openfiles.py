@@ -1,0 +1,177 @@
+"""Hold the state of what a client has open: a text's snapshot, a stream's writer, a listing's names.
+
+For `operations.py`, which keeps one object of this file for each open(2). An open file keeps its node: a name
+that goes away or is looked up anew changes nothing for who has it open.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+from typing import TypeAlias
+
+import trio
+from pyfuse3 import PollHandle
+
+from pghotd.fs.inodes import Inode
+from pghotd.fs.tree import Attr, Directory, Node, Stream, StreamWriter, Window
+
+log = logging.getLogger(__name__)
+
+READY = select.POLLIN | select.POLLOUT  # a read or a write never waits
+CHANGED = select.POLLERR | select.POLLPRI  # what sysfs_notify() makes of a poll
+
+
+class OpenAttr:
+    """Read from a snapshot of an `Attr`, hand writes to its store, and tell pollers of changes."""
+
+    __slots__ = ("_changed", "_handle", "_node", "_seen", "_text")
+
+    def __init__(self, node: Attr) -> None:
+        self._node = node
+        self._text: bytes | None = None
+        self._changed = node.changed
+        self._seen = 0 if self._changed is None else self._changed.version
+        self._handle: PollHandle | None = None
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Read a piece. Offset 0 takes a new text, other offsets go on in the last one."""
+        text = self._text
+        if offset == 0 or text is None:
+            if self._changed is not None:
+                self._seen = self._changed.version
+            self._text = text = self._node.render()
+        return text[offset : offset + size]
+
+    async def write(self, data: bytes) -> None:
+        self._node.accept(data)
+
+    def poll(self, handle: PollHandle | None) -> int:
+        """Answer poll, and keep the handle until the next change or the next poll.
+
+        It is kept also when there is a change to tell: an edge-triggered epoll waits for the one after it.
+        Waiting pollers are all woken by one handle, so the newest is enough.
+        """
+        changed = self._changed
+        if changed is None:
+            return READY
+        if handle is not None:
+            if self._handle is None:
+                changed.subscribe(self._wake)
+            self._handle = handle
+        return READY if changed.version == self._seen else READY | CHANGED
+
+    def _wake(self) -> None:
+        handle = self._drop_handle()
+        if handle is None:
+            return
+        try:
+            handle.notify()
+        except OSError as error:
+            # The file was closed, or the mount went, between the change and now: nobody waits any more.
+            log.debug("poll notification not delivered: %s", error)
+
+    def _drop_handle(self) -> PollHandle | None:
+        handle, self._handle = self._handle, None
+        if handle is not None and self._changed is not None:
+            self._changed.unsubscribe(self._wake)
+        return handle
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._drop_handle()
+
+
+class OpenStream:
+    """Hand writes to the `StreamWriter` of this open file, strictly in the order they came in.
+
+    trio.Lock is fair. That is the whole guarantee: two threads may write to one descriptor, and a writer may
+    wait in the middle of a piece.
+    """
+
+    __slots__ = ("_closed", "_lock", "_writer")
+
+    def __init__(self, node: Stream) -> None:
+        self._writer: StreamWriter = node.open()
+        self._closed = False
+        self._lock = trio.Lock()
+
+    def read(self, offset: int, size: int) -> bytes:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    async def write(self, data: bytes) -> None:
+        if data:
+            async with self._lock:
+                await self._writer.write(data)
+
+    def poll(self, handle: PollHandle | None) -> int:
+        return READY
+
+    async def finish(self) -> None:
+        """Close the writer, once, after the writes that are under way."""
+        async with self._lock:
+            if not self._closed:
+                self._closed = True
+                await self._writer.close()
+
+
+class OpenWindow:
+    """Pass reads straight through to a `Window`."""
+
+    __slots__ = ("read",)
+
+    def __init__(self, node: Window) -> None:
+        self.read = node.read
+
+    async def write(self, data: bytes) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    def poll(self, handle: PollHandle | None) -> int:
+        return READY
+
+    def close(self) -> None:
+        pass
+
+
+class OpenDir:
+    """List a directory from a snapshot of its names, so that an offset means the same name throughout."""
+
+    __slots__ = ("_names", "directory", "inode")
+
+    def __init__(self, inode: Inode, directory: Directory) -> None:
+        self.inode = inode
+        self.directory = directory
+        self._names: list[bytes] | None = None
+
+    def names(self, start: int) -> list[bytes]:
+        """Give all names; a start at 0 (the first read, or rewinddir) takes them anew."""
+        if start == 0 or self._names is None:
+            self._names = [os.fsencode(name) for name in self.directory.names()]
+        return self._names
+
+
+OpenFile: TypeAlias = OpenAttr | OpenStream | OpenWindow
+
+
+def open_node(node: Node, flags: int) -> OpenFile:
+    """Open a file as open(2) with these flags would; EISDIR for a directory.
+
+    A mode does not stop root, and an open that cannot be used is refused to everybody: EACCES for reading
+    what shows nothing and for writing what stores nothing, either for O_RDWR.
+    """
+    access = flags & os.O_ACCMODE
+    reads, writes = access != os.O_WRONLY, access != os.O_RDONLY
+    if isinstance(node, Attr):
+        if not ((reads and node.show is None) or (writes and node.store is None)):
+            return OpenAttr(node)
+    elif isinstance(node, Stream):
+        if not reads:
+            return OpenStream(node)
+    elif isinstance(node, Window):
+        if not writes:
+            return OpenWindow(node)
+    else:
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    raise OSError(errno.EACCES, os.strerror(errno.EACCES))

@@ -1,0 +1,248 @@
+"""Answer the kernel's FUSE requests for a tree of control files.
+
+For `mount.py`, which hands this object to pyfuse3. The tree says what a file shows and takes; this file
+says how that looks to a client: attributes, open files, listings, errnos.
+
+flush, access and the xattr calls are left as pyfuse3 has them, answering ENOSYS: the kernel remembers it and
+asks no more, which saves a round trip each. Reading is the path that matters: one open, one read, one
+release, each a plain function (see `guard.py`) with a dict lookup or two; attributes are made once.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import logging
+import os
+import time
+from collections.abc import Sequence
+from typing import NoReturn
+
+from pyfuse3 import (
+    EntryAttributes,
+    FileHandleT,
+    FileInfo,
+    FileNameT,
+    FlagT,
+    FUSEError,
+    InodeT,
+    ModeT,
+    Operations,
+    PollHandle,
+    ReaddirToken,
+    RequestContext,
+    SetattrFields,
+    StatvfsData,
+    readdir_reply,
+)
+
+from pghotd.fs.guard import guarded, guarded_async
+from pghotd.fs.inodes import InodeTable
+from pghotd.fs.openfiles import OpenDir, OpenFile, OpenStream, open_node
+from pghotd.fs.tree import NAME_LIMIT, Dir, Directory, DynamicDir
+
+log = logging.getLogger(__name__)
+
+
+class HandleTable(dict[int, OpenFile]):
+    """Map file handles to open files. A handle that is not open is EBADF."""
+
+    def __missing__(self, fh: int) -> OpenFile:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+
+class TreeOperations(Operations):
+    """Serve a tree. Files belong to whoever runs the daemon; their times are the time of the mount."""
+
+    def __init__(self, root: Directory, time_ns: int | None = None) -> None:
+        super().__init__()
+        self._inodes = InodeTable(
+            root, os.getuid(), os.getgid(), time.time_ns() if time_ns is None else time_ns
+        )
+        self._files = HandleTable()
+        self._dirs: dict[int, OpenDir] = {}
+        self._handles = itertools.count(1)
+
+    # Names and attributes
+
+    @guarded
+    def lookup(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> EntryAttributes:
+        inode = self._inodes.child(self._inodes[parent_inode], name)
+        inode.lookups += 1
+        return inode.attributes
+
+    async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
+        # Not guarded: there is nobody to answer, and pyfuse3 takes not even a FUSEError here.
+        for number, count in inode_list:
+            self._inodes.forget(number, count)
+
+    @guarded
+    def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
+        return self._inodes[inode].attributes
+
+    @guarded
+    def setattr(
+        self,
+        inode: InodeT,
+        attr: EntryAttributes,
+        fields: SetattrFields,
+        fh: FileHandleT | None,
+        ctx: RequestContext,
+    ) -> EntryAttributes:
+        # truncate(2) comes before a write in many programs and means nothing here; it brings times along.
+        # What would change mode, owner or times for good is refused.
+        times = fields.update_atime or fields.update_mtime or fields.update_ctime
+        if fields.update_mode or fields.update_uid or fields.update_gid or (times and not fields.update_size):
+            raise FUSEError(errno.EPERM)
+        return self._inodes[inode].attributes
+
+    # Files
+
+    @guarded
+    def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
+        file = open_node(self._inodes[inode].node, flags)
+        fh = next(self._handles)
+        self._files[fh] = file
+        # Without direct_io the kernel trusts st_size, and every read of a file of size 0 would be empty.
+        return FileInfo(fh=fh, direct_io=True, keep_cache=False)
+
+    @guarded
+    def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
+        return self._files[fh].read(off, size)
+
+    @guarded_async
+    async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
+        # All or nothing: a short count makes the client write the rest, and 0 makes a shell try for ever. An
+        # empty write is 0, as in sysfs, and reaches no store; the kernel does not even send it.
+        await self._files[fh].write(buf)
+        return len(buf)
+
+    async def release(self, fh: FileHandleT) -> None:
+        # Guarded here: nobody sees release's answer, so whatever happens is for the log and never an errno.
+        file = self._files.pop(fh, None)
+        if file is None:
+            return
+        try:
+            if isinstance(file, OpenStream):
+                # Back for the time it takes: when this is cancelled on the way, close() finishes it.
+                self._files[fh] = file
+                await file.finish()
+                del self._files[fh]
+            else:
+                file.close()
+        except Exception:
+            self._files.pop(fh, None)
+            log.exception("closing a file failed")
+
+    @guarded
+    def fsync(self, fh: FileHandleT, datasync: bool) -> None:
+        return None
+
+    @guarded
+    def poll(
+        self, inode: InodeT, fh: FileHandleT, poll_handle: PollHandle | None, ctx: RequestContext
+    ) -> int:
+        return self._files[fh].poll(poll_handle)
+
+    async def close(self) -> None:
+        """Close what clients still have open: the kernel sends no release for it once the mount is gone.
+
+        No poll handle outlives the session that it points into: those go first and without waiting. Then the
+        streams get to know of their end, for which a caller may set a deadline.
+        """
+        self._dirs.clear()
+        for fh, _ in sorted(self._files.items(), key=lambda item: isinstance(item[1], OpenStream)):
+            await self.release(fh)
+
+    # Directories
+
+    @guarded
+    def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
+        opened = self._inodes[inode]
+        if not isinstance(opened.node, Dir | DynamicDir):
+            raise FUSEError(errno.ENOTDIR)
+        fh = next(self._handles)
+        self._dirs[fh] = OpenDir(opened, opened.node)
+        return fh
+
+    @guarded
+    def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
+        opened = self._dirs.get(fh)
+        if opened is None:
+            raise FUSEError(errno.EBADF)
+        names = opened.names(start_id)
+        for offset in range(start_id, len(names)):
+            name = names[offset]
+            try:
+                inode = self._inodes.child(opened.inode, name)
+            except OSError:
+                continue  # went away since the names were taken; its offset stays used
+            if not readdir_reply(token, name, inode.attributes, offset + 1):
+                self._inodes.drop_unused(inode)
+                return
+            inode.lookups += 1
+
+    @guarded
+    def releasedir(self, fh: FileHandleT) -> None:
+        self._dirs.pop(fh, None)
+
+    @guarded
+    def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:
+        return None
+
+    @guarded
+    def statfs(self, ctx: RequestContext) -> StatvfsData:
+        stats = StatvfsData()
+        stats.f_bsize = stats.f_frsize = 4096
+        stats.f_namemax = NAME_LIMIT
+        return stats
+
+    # What the tree never does, refused as debugfs and sysfs refuse it
+
+    @guarded
+    def create(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
+    ) -> NoReturn:
+        raise FUSEError(errno.EACCES)
+
+    @guarded
+    def mknod(
+        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
+    ) -> NoReturn:
+        raise FUSEError(errno.EPERM)
+
+    @guarded
+    def mkdir(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext) -> NoReturn:
+        raise FUSEError(errno.EPERM)
+
+    @guarded
+    def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        raise FUSEError(errno.EPERM)
+
+    @guarded
+    def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
+        raise FUSEError(errno.EPERM)
+
+    @guarded
+    def symlink(
+        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
+    ) -> NoReturn:
+        raise FUSEError(errno.EPERM)
+
+    @guarded
+    def rename(
+        self,
+        parent_inode_old: InodeT,
+        name_old: FileNameT,
+        parent_inode_new: InodeT,
+        name_new: FileNameT,
+        flags: FlagT,
+        ctx: RequestContext,
+    ) -> None:
+        raise FUSEError(errno.EPERM)
+
+    @guarded
+    def link(
+        self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
+    ) -> NoReturn:
+        raise FUSEError(errno.EPERM)

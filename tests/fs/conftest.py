@@ -1,0 +1,59 @@
+"""Give the tests on a real mount a place to mount on and a daemon, or skip them with a reason."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fs.mounted import Daemon
+from tests.requirements import require
+
+
+@pytest.fixture(scope="session")
+def place() -> Iterator[Path]:
+    """Give a directory that everybody can enter, unlike pytest's own; the skip is decided here."""
+    require(os.path.exists("/dev/fuse"), "no /dev/fuse")
+    require(os.geteuid() == 0, "mounting for other users needs root")
+    path = Path(tempfile.mkdtemp(prefix="pghotd-test-"))
+    path.chmod(0o755)
+    (path / "locks").mkdir()
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def shared(place: Path) -> Iterator[Daemon]:
+    (place / "shared").mkdir()
+    daemon = Daemon(place / "shared", place / "locks")
+    try:
+        assert daemon.ready, daemon.ended()
+        yield daemon
+    finally:
+        daemon.clean_up()
+        (place / "shared").rmdir()
+
+
+@pytest.fixture
+def tree(shared: Daemon) -> Path:
+    return shared.mountpoint
+
+
+@pytest.fixture
+def start(place: Path) -> Iterator[Callable[..., Daemon]]:
+    """Start daemons on the same fresh path, which is missing at first."""
+    with contextlib.ExitStack() as stack:
+
+        def start_daemon(mountpoint: Path = place / "own") -> Daemon:
+            daemon = Daemon(mountpoint, place / "locks")
+            stack.callback(daemon.clean_up)
+            return daemon
+
+        yield start_daemon
+    with contextlib.suppress(FileNotFoundError):
+        (place / "own").rmdir()

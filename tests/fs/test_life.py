@@ -1,0 +1,168 @@
+"""The life of a real mount: how it begins, is refused, is killed, is taken away, and what stays after it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pghotd.fs.mountpoint import FSTYPE, fstypes_at, lock_name
+from tests.fs.mounted import DEADLINE_S, Daemon, eventually, poll, refusal, run, write
+from tests.requirements import require
+
+
+def test_stop_is_clean_and_leaves_nothing(start: Callable[..., Daemon], place: Path) -> None:
+    daemon = start()
+    assert daemon.ready
+    assert (place / "own" / "fixed").read_text() == "fixed\n"
+    assert (place / "locks" / lock_name(place / "own")).exists()
+    assert daemon.stop() == (0, "")
+    assert fstypes_at(place / "own") == []
+    assert not (place / "own").exists()
+    assert not (place / "locks" / lock_name(place / "own")).exists()
+
+
+def test_stop_with_files_open_and_a_poller(start: Callable[..., Daemon], place: Path) -> None:
+    (place / "own").mkdir()
+    daemon = start()
+    assert daemon.ready, daemon.ended()
+    value = os.open(place / "own" / "value", os.O_RDONLY)
+    stream = os.open(place / "own" / "stream", os.O_WRONLY)
+    os.read(value, 4096)
+    assert poll(value, select.POLLPRI, 0) == 0
+    os.write(stream, b"half a line")
+    assert daemon.stop() == (0, "")
+    assert refusal(lambda: os.read(value, 4096)) == "ENOTCONN"
+    for fd in (value, stream):
+        with contextlib.suppress(OSError):
+            os.close(fd)
+    assert (place / "own").is_dir()  # was there before
+
+
+def test_killed_daemon_leaves_a_dead_mount_that_the_next_clears(
+    start: Callable[..., Daemon], place: Path
+) -> None:
+    (place / "own").mkdir()
+    first = start()
+    first.stop(signal.SIGKILL)
+    assert fstypes_at(place / "own") == [FSTYPE]
+    assert refusal(lambda: os.stat(place / "own")) == "ENOTCONN"
+    second = start()
+    assert second.ready, second.ended()
+    assert fstypes_at(place / "own") == [FSTYPE]
+    assert (place / "own" / "fixed").read_text() == "fixed\n"
+    code, said = second.stop()
+    assert code == 0
+    assert "cleared the mount of a pghotd that was killed" in said
+    assert fstypes_at(place / "own") == []
+
+
+def test_second_instance_is_refused_and_the_first_stays(start: Callable[..., Daemon], place: Path) -> None:
+    first = start()
+    second = start()
+    assert not second.ready
+    code, said = second.ended()
+    assert code == 1
+    pid = first.process.pid
+    assert said == f"sample_daemon: {place}/own: already mounted by a running pghotd (pid {pid})\n"
+    assert (place / "own" / "fixed").read_text() == "fixed\n"
+    assert first.stop() == (0, "")
+
+
+def test_stop_frees_a_client_inside_a_handler(start: Callable[..., Daemon], place: Path) -> None:
+    daemon = start()
+    results: list[str] = []
+    thread = threading.Thread(
+        target=lambda: results.append(refusal(lambda: write(place / "own" / "stream", b"hang")))
+    )
+    thread.start()
+    eventually(lambda: (place / "own" / "hanging").read_text() == "1\n")
+    assert (place / "own" / "fixed").read_text() == "fixed\n"  # one that hangs does not stop the others
+    assert daemon.stop() == (0, "")
+    thread.join(DEADLINE_S)
+    assert results in (["ENOTCONN"], ["ECONNABORTED"])
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[Path]:
+    """Give a fusectl file system, which has a directory for each FUSE connection."""
+    path = tmp_path / "control"
+    path.mkdir()
+    mounted = run("mount", "-t", "fusectl", "none", str(path))
+    require(mounted.returncode == 0, f"no fusectl file system: {mounted.stderr}")
+    yield path
+    run("umount", str(path))
+
+
+def test_aborted_connection_ends_the_daemon_and_leaves_nothing(
+    start: Callable[..., Daemon], place: Path, control: Path
+) -> None:
+    daemon = start()
+    connection = os.minor(os.stat(place / "own").st_dev)
+    write(control / str(connection) / "abort", b"1")
+    code, said = daemon.ended()
+    assert code == 2
+    assert said.count("\n") == 1
+    assert fstypes_at(place / "own") == []
+    assert not (place / "own").exists()
+
+
+@pytest.mark.parametrize("options", [(), ("-l",)])
+def test_unmount_from_outside_ends_the_daemon(
+    start: Callable[..., Daemon], place: Path, options: tuple[str, ...]
+) -> None:
+    daemon = start()
+    assert run("umount", *options, str(place / "own")).returncode == 0
+    code, said = daemon.ended()
+    assert code == 2
+    assert said == f"sample_daemon: {place}/own was unmounted from outside\n"
+    assert not (place / "own").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: path.touch(), "not a directory; the mount point must be an empty directory"),
+        (
+            lambda path: (path / "data").mkdir(parents=True),
+            "not empty; the mount point must be an empty directory",
+        ),
+        (lambda path: path.symlink_to("/tmp"), "a symbolic link; name the directory that it points to"),
+    ],
+)
+def test_unfit_mount_points_are_refused(
+    start: Callable[..., Daemon], tmp_path: Path, make: Callable[[Path], None], reason: str
+) -> None:
+    path = tmp_path / "unfit"
+    make(path)
+    assert start(path).ended() == (1, f"sample_daemon: {path}: {reason}\n")
+
+
+def test_reason_of_libfuse_for_a_failed_mount(place: Path) -> None:
+    require(shutil.which("setpriv"), "no setpriv")
+    # mount(2) is refused, and then fusermount3 is missing or refused as well.
+    daemon = Daemon(place / "own", place / "locks", ("setpriv", "--bounding-set", "-sys_admin"))
+    code, said = daemon.ended()
+    assert code == 1
+    assert said.startswith(f"sample_daemon: {place}/own: cannot mount: fuse")
+    assert said.count("\n") == 1
+    assert not (place / "own").exists()
+
+
+def test_mount_point_with_blanks(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    path = tmp_path / 'two words\\and "more"'
+    first = start(path)
+    assert first.ready
+    assert (path / "fixed").read_text() == "fixed\n"
+    first.stop(signal.SIGKILL)
+    second = start(path)
+    assert second.ready
+    assert second.stop()[0] == 0
+    assert fstypes_at(path) == []
