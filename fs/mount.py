@@ -30,9 +30,7 @@ __all__ = ["MountError", "MountOptions", "UnmountedError", "serve"]
 
 # The name in mount tables and the type, fuse.pghotd, by which a dead mount is known; and what makes the
 # kernel check mode bits, and never run or trust anything of it.
-FUSE_OPTIONS = frozenset(
-    ("fsname=pghotd", "subtype=pghotd", "default_permissions", "nosuid", "nodev", "noexec")
-)
+FUSE_OPTIONS = frozenset(("fsname=pghotd", "subtype=pghotd", "default_permissions", "nosuid", "nodev", "noexec"))
 
 CLOSE_TIMEOUT_S = 1.0  # for streams that are still open: they take what they hold and wait for nothing
 

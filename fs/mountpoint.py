@@ -38,9 +38,7 @@ def final_path(mountpoint: Path) -> Path:
     """Resolve all of the path but its last component, which may be a dead mount that no call may touch."""
     path = Path(os.path.abspath(mountpoint))
     if not path.name:
-        raise MountError(
-            f"{mountpoint}: the root directory cannot be the mount point; name a directory in it"
-        )
+        raise MountError(f"{mountpoint}: the root directory cannot be the mount point; name a directory in it")
     return Path(os.path.realpath(path.parent)) / path.name
 
 
@@ -75,9 +73,7 @@ def clear_dead(path: Path, mountinfo: Path = MOUNTINFO) -> int:
     while (types := fstypes_at(path, mountinfo)) and types[-1] == FSTYPE:
         command = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
         try:
-            subprocess.run(
-                [*command, "--", str(path)], check=True, capture_output=True, timeout=UNMOUNT_TIMEOUT_S
-            )
+            subprocess.run([*command, "--", str(path)], check=True, capture_output=True, timeout=UNMOUNT_TIMEOUT_S)
         except subprocess.CalledProcessError as error:
             reason = last_line(error.stderr) or f"{command[0]} exited {error.returncode}"
             raise MountError(f"{path}: cannot clear the dead mount there: {reason}") from None

@@ -56,9 +56,7 @@ class TreeOperations(Operations):
 
     def __init__(self, root: Directory, time_ns: int | None = None) -> None:
         super().__init__()
-        self._inodes = InodeTable(
-            root, os.getuid(), os.getgid(), time.time_ns() if time_ns is None else time_ns
-        )
+        self._inodes = InodeTable(root, os.getuid(), os.getgid(), time.time_ns() if time_ns is None else time_ns)
         self._files = HandleTable()
         self._dirs: dict[int, OpenDir] = {}
         self._handles = itertools.count(1)
@@ -139,9 +137,7 @@ class TreeOperations(Operations):
         return None
 
     @guarded
-    def poll(
-        self, inode: InodeT, fh: FileHandleT, poll_handle: PollHandle | None, ctx: RequestContext
-    ) -> int:
+    def poll(self, inode: InodeT, fh: FileHandleT, poll_handle: PollHandle | None, ctx: RequestContext) -> int:
         return self._files[fh].poll(poll_handle)
 
     async def close(self) -> None:
@@ -200,15 +196,11 @@ class TreeOperations(Operations):
     # What the tree never does, refused as debugfs and sysfs refuse it
 
     @guarded
-    def create(
-        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext
-    ) -> NoReturn:
+    def create(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext) -> NoReturn:
         raise FUSEError(errno.EACCES)
 
     @guarded
-    def mknod(
-        self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
-    ) -> NoReturn:
+    def mknod(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext) -> NoReturn:
         raise FUSEError(errno.EPERM)
 
     @guarded
@@ -224,9 +216,7 @@ class TreeOperations(Operations):
         raise FUSEError(errno.EPERM)
 
     @guarded
-    def symlink(
-        self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
-    ) -> NoReturn:
+    def symlink(self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext) -> NoReturn:
         raise FUSEError(errno.EPERM)
 
     @guarded
@@ -242,7 +232,5 @@ class TreeOperations(Operations):
         raise FUSEError(errno.EPERM)
 
     @guarded
-    def link(
-        self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
-    ) -> NoReturn:
+    def link(self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext) -> NoReturn:
         raise FUSEError(errno.EPERM)

@@ -164,12 +164,7 @@ Node: TypeAlias = File | Directory
 
 def is_name(name: str) -> bool:
     """Say whether a directory can hold the name."""
-    return (
-        name not in ("", ".", "..")
-        and "/" not in name
-        and "\0" not in name
-        and len(os.fsencode(name)) <= NAME_LIMIT
-    )
+    return name not in ("", ".", "..") and "/" not in name and "\0" not in name and len(os.fsencode(name)) <= NAME_LIMIT
 
 
 def resolve(root: Node, path: str) -> Node:

@@ -1,12 +1,15 @@
-"""Read the [sources.NAME] tables: which drivers run, and how."""
+"""Read the [sources.NAME] tables, and make the drivers that they configure."""
 
 from dataclasses import dataclass
 from typing import Literal
 
+from pghotd.engine.pghot import Clock, Pghot
 from pghotd.geometry import MAX_FOLIO_PAGES, MAX_NUMNODES
 from pghotd.settings_table import SettingsTable, choice, integer, number, pages, share, word
+from pghotd.memory.model.machine import Machine
 from pghotd.sources.observers import Observe
-from pghotd.sources.workload import WorkloadSettings
+from pghotd.sources.source import Source
+from pghotd.sources.workload import Workload, WorkloadSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +17,14 @@ class SourceSettings:
     """Hold each driver's settings, None for one that is not configured."""
 
     workload: WorkloadSettings | None = None
+
+
+def make_sources(settings: SourceSettings, machine: Machine, pghot: Pghot, clock: Clock) -> list[Source]:
+    """Return the configured drivers, none of them running."""
+    sources: list[Source] = []
+    if settings.workload is not None:
+        sources.append(Workload(settings.workload, machine, pghot, clock))
+    return sources
 
 
 def source_settings(sources: SettingsTable, nids: set[int]) -> SourceSettings:

@@ -138,9 +138,7 @@ class Sample:
                 "closed": Attr(lambda: f"{self.closed}\n"),
                 "window": Window(read_window),
                 "present": Attr(lambda: " ".join(sorted(self.present)), self.store_present),
-                "errors": Dir(
-                    {name: Attr(None, self.refuse(number)) for name, number in sorted(errors().items())}
-                ),
+                "errors": Dir({name: Attr(None, self.refuse(number)) for name, number in sorted(errors().items())}),
                 "nodes": DynamicDir(lambda: sorted(self.present), self.node),
                 "pfn": DynamicDir(tuple, self.pfn),
                 "sections": sections,

@@ -154,10 +154,7 @@ def test_stream_takes_writes_in_order_and_learns_of_the_end(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "answer"),
     [
-        *(
-            (name, name)
-            for name in ("EINVAL", "EBUSY", "ENOMEM", "ENODEV", "ERANGE", "EAGAIN", "EPERM", "EACCES")
-        ),
+        *((name, name) for name in ("EINVAL", "EBUSY", "ENOMEM", "ENODEV", "ERANGE", "EAGAIN", "EPERM", "EACCES")),
         ("EINTR", "EIO"),
         ("ENOSYS", "EOPNOTSUPP"),
         ("ERESTARTSYS", "EIO"),
@@ -354,9 +351,7 @@ def test_two_pollers_of_one_file_wake(tree: Path, polled: int) -> None:
         )
         thread.start()
         eventually(lambda: (tree / "pollers").read_text() == "1")
-        third = threading.Thread(
-            target=lambda: results.append(poll(polled, select.POLLPRI, DEADLINE_S * 1000))
-        )
+        third = threading.Thread(target=lambda: results.append(poll(polled, select.POLLPRI, DEADLINE_S * 1000)))
         third.start()
         eventually(lambda: (tree / "pollers").read_text() == "2")
         write(tree / "value", b"both")

@@ -80,18 +80,14 @@ async def test_offsets_stay_valid_while_names_come_and_go(monkeypatch: pytest.Mo
 
 
 async def test_listing_order_and_absent_dots(monkeypatch: pytest.MonkeyPatch) -> None:
-    operations = serving(
-        b=Attr(lambda: ""), a=Dir({}), empty=DynamicDir(tuple, lambda name: Attr(lambda: ""))
-    )
+    operations = serving(b=Attr(lambda: ""), a=Dir({}), empty=DynamicDir(tuple, lambda name: Attr(lambda: "")))
     listing = Listing(monkeypatch, 10)
     assert await listing.all(operations, ROOT_INODE) == [b"b", b"a", b"empty"]
     assert await listing.all(operations, (await find(operations, "empty")).st_ino) == []
 
 
 async def test_inodes_of_dynamic_names_are_forgotten() -> None:
-    operations = serving(
-        pfn=DynamicDir(tuple, lambda name: Attr(lambda: f"{name}\n")), value=Attr(lambda: "")
-    )
+    operations = serving(pfn=DynamicDir(tuple, lambda name: Attr(lambda: f"{name}\n")), value=Attr(lambda: ""))
     directory, value = await find(operations, "pfn"), await find(operations, "value")
     before = len(operations._inodes)
     numbers = [(await operations.lookup(directory.st_ino, b"%d" % pfn, CTX)).st_ino for pfn in range(1000)]

@@ -46,9 +46,7 @@ def test_stop_with_files_open_and_a_poller(start: Callable[..., Daemon], place: 
     assert (place / "own").is_dir()  # was there before
 
 
-def test_killed_daemon_leaves_a_dead_mount_that_the_next_clears(
-    start: Callable[..., Daemon], place: Path
-) -> None:
+def test_killed_daemon_leaves_a_dead_mount_that_the_next_clears(start: Callable[..., Daemon], place: Path) -> None:
     (place / "own").mkdir()
     first = start()
     first.stop(signal.SIGKILL)
@@ -79,9 +77,7 @@ def test_second_instance_is_refused_and_the_first_stays(start: Callable[..., Dae
 def test_stop_frees_a_client_inside_a_handler(start: Callable[..., Daemon], place: Path) -> None:
     daemon = start()
     results: list[str] = []
-    thread = threading.Thread(
-        target=lambda: results.append(refusal(lambda: write(place / "own" / "stream", b"hang")))
-    )
+    thread = threading.Thread(target=lambda: results.append(refusal(lambda: write(place / "own" / "stream", b"hang"))))
     thread.start()
     eventually(lambda: (place / "own" / "hanging").read_text() == "1\n")
     assert (place / "own" / "fixed").read_text() == "fixed\n"  # one that hangs does not stop the others

@@ -113,9 +113,7 @@ def test_what_covers_a_dead_mount_stays(monkeypatch: pytest.MonkeyPatch, mountin
 
 def test_dead_mount_that_cannot_be_cleared(monkeypatch: pytest.MonkeyPatch, mountinfo: Path) -> None:
     fake_umount(monkeypatch, mountinfo, code=32)
-    with pytest.raises(
-        MountError, match="/run/pghot: cannot clear the dead mount there: umount: no permission"
-    ):
+    with pytest.raises(MountError, match="/run/pghot: cannot clear the dead mount there: umount: no permission"):
         clear_dead(Path("/run/pghot"), mountinfo)
 
 
@@ -128,9 +126,7 @@ def test_check_wants_an_empty_directory(tmp_path: Path) -> None:
         check(tmp_path / "missing" / "too")
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(
-        MountError, match=f"{file}: not a directory; the mount point must be an empty directory"
-    ):
+    with pytest.raises(MountError, match=f"{file}: not a directory; the mount point must be an empty directory"):
         check(file)
     with pytest.raises(MountError, match="Not a directory"):
         check(file / "below")
@@ -157,8 +153,7 @@ def test_last_component_is_never_touched(tmp_path: Path, monkeypatch: pytest.Mon
 def test_lock_names() -> None:
     assert lock_name(Path("/run/pghot")) == "pghotd-run-pghot.lock"
     names = {
-        lock_name(Path(p))
-        for p in ("/a/b-c", "/a-b/c", "/a/b/c", r"/a/b\x2dc", "/" + "a/" * 300, "/" + "b/" * 300)
+        lock_name(Path(p)) for p in ("/a/b-c", "/a-b/c", "/a/b/c", r"/a/b\x2dc", "/" + "a/" * 300, "/" + "b/" * 300)
     }
     assert len(names) == 6
     assert all(len(name) < 255 and "/" not in name for name in names)
@@ -280,9 +275,7 @@ def operations() -> TreeOperations:
     return TreeOperations(Dir({"value": Attr(lambda: "1")}))
 
 
-async def test_cancelled_serve_closes_after_main(
-    fuse: Fuse, operations: TreeOperations, options: MountOptions
-) -> None:
+async def test_cancelled_serve_closes_after_main(fuse: Fuse, operations: TreeOperations, options: MountOptions) -> None:
     async with trio.open_nursery() as nursery:
         assert await nursery.start(serve, operations, options) == options.mountpoint
         await trio.testing.wait_all_tasks_blocked()
@@ -292,9 +285,7 @@ async def test_cancelled_serve_closes_after_main(
     assert not options.mountpoint.exists()
 
 
-async def test_serve_cancelled_before_main(
-    fuse: Fuse, operations: TreeOperations, options: MountOptions
-) -> None:
+async def test_serve_cancelled_before_main(fuse: Fuse, operations: TreeOperations, options: MountOptions) -> None:
     with trio.CancelScope() as scope:
         scope.cancel()
         await serve(operations, options)

@@ -447,9 +447,7 @@ async def test_close_drops_poll_handles() -> None:
 
 async def test_close_drops_poll_handles_before_it_waits_for_a_stream() -> None:
     changed = Announcer()
-    operations = serving(
-        stream=Stream(lambda: Writer([], trio.Event())), value=Attr(lambda: "", changed=changed)
-    )
+    operations = serving(stream=Stream(lambda: Writer([], trio.Event())), value=Attr(lambda: "", changed=changed))
     stream = await opened(operations, "stream", os.O_WRONLY)
     handle = Handle()
     await operations.poll(0, await opened(operations, "value"), handle, CTX)  # type: ignore[arg-type]

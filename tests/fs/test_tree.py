@@ -87,9 +87,7 @@ def sample() -> tuple[Dir, dict[str, Node]]:
         "hotmap": Window(lambda offset, size: b"x" * size),
     }
     present = {"node0": Dir({"value": nodes["value"]}), "node1": Dir({})}
-    dynamic = DynamicDir(
-        lambda: present, lambda name: present.get(name, nodes["value"] if name == "hidden" else None)
-    )
+    dynamic = DynamicDir(lambda: present, lambda name: present.get(name, nodes["value"] if name == "hidden" else None))
     return Dir({"a": Dir(nodes), "nodes": dynamic}), nodes
 
 

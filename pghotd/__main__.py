@@ -1,0 +1,5 @@
+"""Run `python -m pghotd`."""
+
+from pghotd.program import main
+
+main()

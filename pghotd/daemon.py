@@ -1,0 +1,104 @@
+"""Put the daemon together: the one place where everything is started, in order, and stopped in reverse.
+
+Ready is announced last, when the tree answers. The first thing to stop is the mount, so no client meets a half-stopped
+daemon.
+"""
+
+import gc
+import logging
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+import trio
+
+from pghotd import __version__
+from pghotd.census_taker import CensusTaker
+from pghotd.config import ConfigError, Settings
+from pghotd.engine.counters import Counters
+from pghotd.engine.pghot import Pghot
+from pghotd.fs.controls import Parts, control_tree
+from pghotd.fs.mount import MountOptions, serve
+from pghotd.fs.operations import TreeOperations
+from pghotd.kmigrated import KmigratedSet
+from pghotd.memory.model.machine import Machine
+from pghotd.memory.model.residency import SpecError
+from pghotd.sources.settings import make_sources
+
+log = logging.getLogger(__name__)
+
+
+def clock() -> int:
+    """Return the present jiffies: a monotonic count of ms, on trio's clock so that tests can be on a virtual one."""
+    return int(trio.current_time() * 1000)
+
+
+class Cost:
+    """Measure what the daemon itself costs."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._started = trio.current_time()
+
+    def __call__(self) -> Mapping[str, int | str]:
+        times = self._process.cpu_times()
+        cpu_s = times.user + times.system
+        elapsed_s = max(trio.current_time() - self._started, 0.001)
+        return {
+            "cpu_ms": int(cpu_s * 1000),
+            "cpu_ppm": int(cpu_s / elapsed_s * 1_000_000),
+            "rss_bytes": self._process.memory_info().rss,
+        }
+
+
+def build(settings: Settings) -> Parts:
+    """Return the daemon's parts, none of them running; ConfigError when the machine cannot be as described."""
+    counters = Counters()
+    try:
+        machine = Machine(settings.machine, counters, clock)
+    except SpecError as wrong:
+        raise ConfigError(f"memory.process: {wrong}") from None
+    pghot = Pghot(machine, counters, clock(), settings.mode, settings.revision)
+    for name, value in settings.tunables.items():
+        try:
+            pghot.tunables.set(name, value)
+        except OSError as wrong:
+            raise ConfigError(f"{name}: {wrong.strerror}") from None
+    return Parts(
+        pghot=pghot,
+        clock=clock,
+        kmigrated=KmigratedSet(pghot, clock),
+        census=CensusTaker(pghot, clock),
+        sources=make_sources(settings.sources, machine, pghot, clock),
+        machine=machine,
+        cost=Cost(),
+    )
+
+
+async def run(settings: Settings) -> None:
+    """Run the daemon until it is asked to stop by SIGINT, SIGTERM or SIGHUP.
+
+    ConfigError or MountError when it cannot start; UnmountedError when somebody else unmounted it.
+    """
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
+        parts = build(settings)
+        async with trio.open_nursery() as nursery:
+            if parts.machine is not None:
+                nursery.start_soon(parts.machine.run)
+            await nursery.start(parts.kmigrated.run)
+            nursery.start_soon(parts.census.run)
+            async with trio.open_nursery() as mounted:
+                options = MountOptions(mountpoint=Path(settings.mountpoint), allow_other=bool(settings.allow_other))
+                path = await mounted.start(serve, TreeOperations(control_tree(parts)), options)
+                for source in parts.sources:
+                    nursery.start_soon(source.run)
+                # What there is now stays: no collection needs to look at it again.
+                gc.collect()
+                gc.freeze()
+                log.info("version %s, %s mode, mounted at %s", __version__, settings.mode, path)
+                async for number in signals:
+                    log.info("%s: stopping", signal.Signals(number).name)
+                    break
+                mounted.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,105 @@
+"""Be the program `pghotd`: options, configuration, log and exit codes around the daemon.
+
+0: stopped as asked. 1: failed while running, an unmount from outside included. 2: usage or configuration, one line, nothing
+mounted. A bug is a traceback.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+import trio
+
+from pghotd import __version__, config, daemon
+from pghotd.engine.tunables import MODES
+from pghotd.fs.mount import MountError, UnmountedError
+from pghotd.settings_table import ConfigError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+class LogFormatter(logging.Formatter):
+    """Write `pghotd: message`, with the level before the message where it is above info."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
+        return f"pghotd: {level}{super().format(record)}"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    options = argparse.ArgumentParser(
+        prog="pghotd", description="Track hot pages and promote them to fast memory.", allow_abbrev=False
+    )
+    options.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_FILE})")
+    options.add_argument("--mountpoint", metavar="DIR", help=f"where the tree is (default: {config.MOUNTPOINT})")
+    options.add_argument("--mode", choices=MODES, help="1 byte a page, or 4 with time and node")
+    options.add_argument(
+        "--set", action="append", default=[], metavar="TUNABLE=VALUE", help="set a tunable; may be repeated"
+    )
+    options.add_argument("--check-config", action="store_true", help="read the configuration, say what is wrong, exit")
+    options.add_argument("--version", action="version", version=f"pghotd {__version__}")
+    return options
+
+
+def main() -> NoReturn:
+    """Run the program."""
+    arguments = parser().parse_args()
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    try:
+        settings = config.load(arguments.config, arguments.mode, arguments.set)
+        if arguments.mountpoint is not None:
+            settings = replace(settings, mountpoint=str(Path(arguments.mountpoint).absolute()))
+        if settings.allow_other is None:
+            settings = replace(settings, allow_other=os.geteuid() == 0)
+    except ConfigError as wrong:
+        die(EXIT_USAGE, wrong)
+    sys.exit(check(settings) if arguments.check_config else run(settings))
+
+
+def check(settings: config.Settings) -> int:
+    """Build what is configured, without running it, and return the exit code."""
+
+    async def built() -> None:
+        daemon.build(settings)
+
+    try:
+        trio.run(built)
+    except ConfigError as wrong:
+        die(EXIT_USAGE, wrong)
+    print("configuration is valid")
+    return 0
+
+
+def run(settings: config.Settings) -> int:
+    """Run the daemon and return the exit code."""
+    code = 0
+    try:
+        trio.run(daemon.run, settings)
+    except* (ConfigError, MountError) as group:
+        code = die_with(group, EXIT_USAGE)
+    except* UnmountedError as group:
+        code = die_with(group, EXIT_FAILED)
+    return code
+
+
+def die_with(group: BaseExceptionGroup[BaseException], code: int) -> int:
+    """Print the one error of a group and return the exit code."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    print(f"pghotd: {error}", file=sys.stderr)
+    return code
+
+
+def die(code: int, error: Exception) -> NoReturn:
+    """Print one line and exit."""
+    print(f"pghotd: {error}", file=sys.stderr)
+    sys.exit(code)
