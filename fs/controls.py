@@ -178,7 +178,17 @@ def _model(machine: Machine) -> Dir:
 
 
 def _processes(machine: Machine) -> str:
-    columns = "name pid home_nid owner pages_top pages_lower pages_not_modelled accesses_top accesses_lower".split()
+    columns = [
+        "name",
+        "pid",
+        "home_nid",
+        "owner",
+        "pages_top",
+        "pages_lower",
+        "pages_not_modelled",
+        "accesses_top",
+        "accesses_lower",
+    ]
     rows = [
         (
             process.name,

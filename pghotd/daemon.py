@@ -15,7 +15,7 @@ import trio
 
 from pghotd import __version__
 from pghotd.census_taker import CensusTaker
-from pghotd.config import ConfigError, Settings
+from pghotd.config import Settings
 from pghotd.engine.counters import Counters
 from pghotd.engine.pghot import Pghot
 from pghotd.fs.controls import Parts, control_tree
@@ -24,6 +24,7 @@ from pghotd.fs.operations import TreeOperations
 from pghotd.kmigrated import KmigratedSet
 from pghotd.memory.model.machine import Machine
 from pghotd.memory.model.residency import SpecError
+from pghotd.settings_table import ConfigError
 from pghotd.sources.settings import make_sources
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Take typed values out of a TOML table, and say in one line what is wrong with one: the file, the key, what is right."""
+"""Take typed values out of a TOML table, and say in one line what is wrong: the file, the key, what is right."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -50,7 +50,8 @@ class SettingsTable:
 
     def tables(self, key: str) -> "list[SettingsTable]":
         """Take an array of tables."""
-        entries = self.take(key, list_of(_table), [])
+        none: list[dict[str, Any]] = []
+        entries = self.take(key, list_of(_table), none)
         return [self._sub(f"{key}[{position}]", entry) for position, entry in enumerate(entries)]
 
     def sub_tables(self, known: Sequence[str]) -> "dict[str, SettingsTable]":

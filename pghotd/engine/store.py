@@ -140,7 +140,7 @@ class RecordStore:
         if node is None:
             return b""
         per_section = PAGES_PER_SECTION * self.format.dtype.itemsize
-        parts = []
+        parts: list[bytes] = []
         for section in sorted(node.sections)[offset // per_section :]:
             start = offset % per_section if not parts else 0
             parts.append(node.section(section).view(np.uint8)[start : start + size].tobytes())

@@ -5,8 +5,8 @@ from typing import Literal
 
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.geometry import MAX_FOLIO_PAGES, MAX_NUMNODES
-from pghotd.settings_table import SettingsTable, choice, integer, number, pages, share, word
 from pghotd.memory.model.machine import Machine
+from pghotd.settings_table import SettingsTable, choice, integer, number, pages, share, word
 from pghotd.sources.observers import Observe
 from pghotd.sources.source import Source
 from pghotd.sources.workload import Workload, WorkloadSettings
