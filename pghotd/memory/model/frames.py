@@ -133,9 +133,11 @@ class Frames:
         for array in (self.flags, self.state, self.process, self.slot, self.moved_at):
             array[pages] = 0
         np.subtract.at(self._used, pages >> MAX_FOLIO_ORDER, 1)
-        nids, counts = np.unique(self.home_nid.take(pages >> SECTION_SHIFT), return_counts=True)
-        for nid, count in zip(nids.tolist(), counts.tolist(), strict=True):
-            self.free_pages[nid] += count
+        sections = pages >> SECTION_SHIFT
+        # What is freed in a closed section does not count as free before the section is opened again.
+        freed = np.bincount(self.home_nid.take(sections[~self._closed.take(sections)]))
+        for nid in np.flatnonzero(freed).tolist():
+            self.free_pages[nid] += int(freed[nid])
 
     def close(self, section: int, closed: bool) -> None:
         """Keep allocations out of a section, whose free pages then do not count as free; or let them in again."""
