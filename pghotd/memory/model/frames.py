@@ -40,7 +40,7 @@ class Frames:
         self.total = sum(node.pages for node in nodes)
         self.state: NDArray[np.uint8] = sparse_array(self.total, np.uint8)
         self.flags: NDArray[np.uint8] = sparse_array(self.total, np.uint8)
-        #: 1 + the index of the process that maps the page, 0 for nobody.
+        #: The index of the process that maps the page, 0 for nobody.
         self.process: NDArray[np.uint16] = sparse_array(self.total, np.uint16)
         #: Where in that process's page table.
         self.slot: NDArray[np.uint32] = sparse_array(self.total, np.uint32)

@@ -1,7 +1,8 @@
 """Move folios between nodes: isolate, copy for a while, then switch page tables and free the old frames.
 
 The parts in between take no time of their own: who moves sleeps between `begin` and `finish`. What happens to a folio
-in between - its process may exit - is seen at `finish`.
+in between - its process may exit - is seen at `finish`. Until then its frames are nobody else's: whoever moves a folio
+holds a reference to it, as in the kernel.
 """
 
 import errno
@@ -97,16 +98,17 @@ class Mover:
         frames.release(frames.pages_of(move.targets[moving], move.orders[moving]))
 
     def finish(self, move: Move, direction: int) -> NDArray[np.int64]:
-        """Switch to the new frames and count it; return the results, ENOENT for what has gone meanwhile.
+        """Switch to the new frames and count it; return the results, ENOENT for what was unmapped meanwhile.
 
         `direction` is PROMOTED or DEMOTED, or 0 for memory that goes offline. What changed tiers starts youngest.
         """
         frames, now = self._frames, self._clock()
         results = move.results.copy()
         under_way = results == 0
-        gone = under_way & ((frames.flags.take(move.heads) & Flag.MOVING) == 0)
+        gone = under_way & (frames.process.take(move.heads) == 0)
         results[gone] = errno.ENOENT
-        frames.release(frames.pages_of(move.targets[gone], move.orders[gone]))
+        for ends in (move.heads, move.targets):
+            frames.release(frames.pages_of(ends[gone], move.orders[gone]))
         moved = under_way & ~gone
         old = frames.pages_of(move.heads[moved], move.orders[moved])
         new = frames.pages_of(move.targets[moved], move.orders[moved])

@@ -110,14 +110,20 @@ class Residency:
         return len(missing) << order
 
     def unmap(self, process: ModelProcess, slots: Slots) -> None:
-        """Free the pages behind `slots`, whole folios; those not mapped are passed over."""
+        """Free the pages behind `slots`, whole folios; those not mapped are passed over.
+
+        One on the move becomes nobody's, and whoever moves it frees it: freed here, its frame could be handed out
+        again, to a process or to another move, before the move ends.
+        """
         pages = process.table.take(slots).astype(np.int64) - 1
         slots, pages = slots[pages >= 0], pages[pages >= 0]
         process.table[slots] = 0
         top = int(np.isin(self._frames.nid_of(pages), list(self._nodes.top)).sum())
         process.pages_top -= top
         process.pages_lower -= len(pages) - top
-        self._frames.release(pages)
+        moving = (self._frames.flags.take(pages) & Flag.MOVING) != 0
+        self._frames.process[pages[moving]] = 0
+        self._frames.release(pages[~moving])
 
     def access(self, process: ModelProcess, slots: Slots) -> Pfns:
         """Let a process access its pages, one memory access for each of `slots`; return their PFNs.
