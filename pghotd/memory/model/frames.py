@@ -106,12 +106,13 @@ class Frames:
         if closed.any():
             candidates = candidates[~closed]
         found: list[Pfns] = []
-        position = 0
+        position, least = 0, 1
         while number > 0 and position < len(candidates):
-            # As many blocks as would do if their free pages were all together; more only where they are not.
+            # As many blocks as would do if their free pages were all together; where they are not, twice as many each
+            # time, so that memory in pieces is not searched block by block.
             free = np.cumsum((MAX_FOLIO_PAGES - self._used[candidates[position : position + number]]) >> order)
-            some = candidates[position : position + int(np.searchsorted(free, number)) + 1]
-            position += len(some)
+            some = candidates[position : position + max(int(np.searchsorted(free, number)) + 1, least)]
+            position, least = position + len(some), 2 * len(some)
             rows = self.flags.reshape(-1, MAX_FOLIO_PAGES)[some].reshape(-1, size)
             empty = np.flatnonzero(rows[:, 0] == 0) if order == 0 else np.flatnonzero(~rows.any(axis=1))
             empty = empty[:number]
