@@ -28,17 +28,20 @@ class Generations:
     def __init__(self, frames: Frames) -> None:
         self._frames = frames
         self._hands: dict[int, int] = {}
+        #: 1 where a section has no victim before the next aging: an allocation on a full node asks again and again.
+        self._barren = np.zeros(len(frames.home_nid), dtype=bool)
 
     def age(self, section: int) -> None:
         """Age the pages of one section; one without pages in use costs nothing."""
         if self._frames.used_in(section):
             flags = self._frames.flags[section << SECTION_SHIFT : (section + 1) << SECTION_SHIFT]
             flags[:] = _AGING.take(flags)
+        self._barren[section] = False
 
     def victims(self, nid: int, pages: int) -> Pfns:
         """Return the heads of folios of the oldest generation on node `nid`, of `pages` pages or a little more."""
         frames = self._frames
-        sections = np.flatnonzero(frames.section_nid == nid)
+        sections = np.flatnonzero((frames.section_nid[:-1] == nid) & ~self._barren)
         if not len(sections):
             return np.zeros(0, dtype=np.int64)
         start = int(np.searchsorted(sections, self._hands.get(nid, 0)))
@@ -48,6 +51,9 @@ class Generations:
                 continue
             self._hands[nid] = section
             heads = self._oldest(section)
+            if not len(heads):
+                self._barren[section] = True
+                continue
             sizes = np.int64(1) << frames.orders_of(heads)
             enough = int(np.searchsorted(np.cumsum(sizes), pages)) + 1
             found.append(heads[:enough])
