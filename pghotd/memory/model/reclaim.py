@@ -5,8 +5,6 @@ watermark, as the kernel's pgdat_balanced() has it in tiering mode: a promotion 
 so a node that is balanced for allocations would otherwise refuse every promotion for ever.
 """
 
-from collections.abc import Callable
-
 import trio
 
 from pghotd.engine.counters import Counters
@@ -33,14 +31,14 @@ class Reclaim:
         self._move_ns = move_ns
         self.generations = Generations(frames)
         self._for_promotion: dict[int, bool] = {}
-        self._woken: Callable[[], None] = lambda: None
+        self._woken = {nid: trio.Event() for nid in nodes.top}
         self._aged = trio.Event()
 
     def wake(self, nid: int, *, for_promotion: bool = False) -> None:
         """Wake node `nid`'s kswapd."""
         if nid in self._nodes.top:
             self._for_promotion[nid] = self._for_promotion.get(nid, False) or for_promotion
-            self._woken()
+            self._woken[nid].set()
 
     def demote_direct(self, nid: int, pages: int) -> None:
         """Demote about `pages` pages of node `nid` at once, for an allocation that found it below min."""
@@ -52,7 +50,8 @@ class Reclaim:
         """Age the top tier every second, and be kswapd for each of its nodes, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._age_for_ever)
-            nursery.start_soon(self._kswapd)
+            for nid in sorted(self._nodes.top):
+                nursery.start_soon(self._kswapd, nid, name=f"kswapd{nid}")
 
     async def _age_for_ever(self) -> None:
         next_aging = trio.current_time() + AGING_S
@@ -69,25 +68,17 @@ class Reclaim:
             self._aged.set()
             self._aged = trio.Event()
 
-    async def _kswapd(self) -> None:
-        """Balance the nodes that were woken, one after the other: their demotions share one memory bus anyway."""
-        woken = trio.Event()
-
-        def wake() -> None:
-            woken.set()
-
-        self._woken = wake
+    async def _kswapd(self, nid: int) -> None:
+        """Balance node `nid` whenever it was woken."""
         while True:
-            if not self._for_promotion:
-                await woken.wait()
-            woken = trio.Event()
-            # Without a victim everything waits for the next aging: nothing else can make one.
-            if not any([await self._balance(nid) for nid in tuple(self._for_promotion)]) and self._for_promotion:
+            await self._woken[nid].wait()
+            self._woken[nid] = trio.Event()
+            # Without a victim the node waits for the next aging: nothing else makes one.
+            while nid in self._for_promotion and not await self._balance(nid):
                 await self._aged.wait()
 
     async def _balance(self, nid: int) -> bool:
-        """Demote from node `nid` until it is balanced, as far as there are victims; tell whether any was found."""
-        found = False
+        """Demote from node `nid` until it is balanced; tell whether it is, False when the victims ran out before."""
         while True:
             marks, free = self._nodes.watermarks(nid), self._frames.free_pages[nid]
             goal = marks.promo if self._for_promotion[nid] else marks.high
@@ -97,13 +88,12 @@ class Reclaim:
                 return True
             move = self._begin(nid, min(goal - free + 1, _CLUSTER))
             if move is None:
-                return found
+                return False
             with trio.CancelScope(shield=True):
                 await trio.sleep(move.moving * self._move_ns / 1e9)
-            moved = self._finish(nid, move, direct=False)
-            found = found or moved
-            if not moved:
-                return found
+            if not self._finish(nid, move, direct=False):
+                return False
+            await trio.lowlevel.checkpoint()
 
     def _begin(self, nid: int, pages: int) -> Move | None:
         """Isolate victims for the nearest lower-tier node that has room; None when there is none of either."""
