@@ -38,6 +38,10 @@ class Generations:
             flags[:] = _AGING.take(flags)
         self._barren[section] = False
 
+    def rejuvenate(self, heads: Pfns) -> None:
+        """Put folios back into the youngest generation; those that are free by now are passed over."""
+        self._frames.flags[heads] &= ~Flag.GENERATION & 0xFF
+
     def victims(self, nid: int, pages: int) -> Pfns:
         """Return the heads of folios of the oldest generation on node `nid`, of `pages` pages or a little more."""
         frames = self._frames

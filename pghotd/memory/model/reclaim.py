@@ -91,8 +91,7 @@ class Reclaim:
                 return False
             with trio.CancelScope(shield=True):
                 await trio.sleep(move.moving * self._move_ns / 1e9)
-            if not self._finish(nid, move, direct=False):
-                return False
+            self._finish(nid, move, direct=False)
             await trio.lowlevel.checkpoint()
 
     def _begin(self, nid: int, pages: int) -> Move | None:
@@ -102,13 +101,15 @@ class Reclaim:
         )
         if target is None:
             return None
-        victims = self.generations.victims(nid, pages)
-        return self._mover.begin(victims, target, self._nodes.room(target)) if len(victims) else None
+        room = self._nodes.room(target)
+        victims = self.generations.victims(nid, min(pages, room))
+        return self._mover.begin(victims, target, room) if len(victims) else None
 
-    def _finish(self, nid: int, move: Move, *, direct: bool) -> bool:
-        """End a demotion and count it; tell whether anything moved."""
+    def _finish(self, nid: int, move: Move, *, direct: bool) -> None:
+        """End a demotion and count it."""
         moved = self._mover.finish(move, Flag.DEMOTED) == 0
         sizes = 1 << move.orders
+        # What could not be moved goes back as young: the search would find it first again, and nothing behind it.
+        self.generations.rejuvenate(move.heads[~moved])
         self._counters.demoted(nid, int(sizes[moved].sum()), direct=direct)
         self._counters.add("pgmigrate_fail", int(sizes[~moved].sum()))
-        return bool(moved.any())
