@@ -14,7 +14,7 @@ import trio
 
 from pghotd.engine.counters import Changes
 from pghotd.engine.pghot import Clock, Pghot
-from pghotd.engine.walk import SectionWalk, settle
+from pghotd.engine.walk import Batch, SectionWalk, settle
 
 #: How long kmigrated may work before it lets the other tasks run; a client of the control tree feels more.
 _STEP_S = 0.0005
@@ -44,17 +44,20 @@ class Kmigrated:
     async def run(self) -> None:
         """Run until cancelled; a batch that is being moved is finished and counted first."""
         pghot, standing = self._pghot, self.standing
-        while True:
-            if pghot.paused:
-                self._enter("paused")
-            elif pghot.store.take_wake(self._nid):
-                standing.wakeups += 1
-                self._enter("walking")
-                await self._pass()
-                continue
-            else:
-                self._enter("sleeping")
-            await trio.sleep(pghot.tunables.kmigrated_sleep_ms / 1000)
+        try:
+            while True:
+                if pghot.paused:
+                    self._enter("paused")
+                elif pghot.store.take_wake(self._nid):
+                    standing.wakeups += 1
+                    self._enter("walking")
+                    await self._pass()
+                    continue
+                else:
+                    self._enter("sleeping")
+                await trio.sleep(pghot.tunables.kmigrated_sleep_ms / 1000)
+        finally:
+            self._enter("sleeping")  # a node that lost its memory keeps its file
 
     def _enter(self, state: Literal["sleeping", "walking", "paused"]) -> None:
         if self.standing.state != state:
@@ -86,23 +89,28 @@ class Kmigrated:
     async def _walk(self, section: int) -> None:
         pghot = self._pghot
         walk = SectionWalk(pghot, self._nid, section)
-        while True:
-            if pghot.paused:
-                batch = walk.flush()
-                # Not all of the section may have been walked: look again when the pause is over.
-                pghot.store.hot[section] = 1
-                pghot.store.wake(self._nid)
-            else:
+        try:
+            while not pghot.paused:
                 batch = walk.next_batch(self._clock())
-            if batch is None:
-                return
-            self.standing.batches += 1
-            self.standing.changes.notify()
-            with trio.CancelScope(shield=True):
-                results = await pghot.memory.promote(batch.heads, batch.nid)
-            settle(pghot, self._nid, batch, np.asarray(results), self._clock())
-            self.standing.changes.notify()
-            await trio.lowlevel.checkpoint()
+                if batch is None:
+                    return
+                await self._move(batch)
+                await trio.lowlevel.checkpoint()
+            # Not all of the section may have been walked: look again when the pause is over.
+            pghot.store.look_again(self._nid, section)
+        finally:
+            # The folio that sent a batch off is in flight as well, also when this was paused or cancelled.
+            rest = walk.flush()
+            if rest is not None:
+                await self._move(rest)
+
+    async def _move(self, batch: Batch) -> None:
+        self.standing.batches += 1
+        self.standing.changes.notify()
+        with trio.CancelScope(shield=True):
+            results = await self._pghot.memory.promote(batch.heads, batch.nid)
+        settle(self._pghot, self._nid, batch, np.asarray(results), self._clock())
+        self.standing.changes.notify()
 
 
 class KmigratedSet:

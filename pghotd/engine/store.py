@@ -112,8 +112,15 @@ class RecordStore:
         return False
 
     def wake(self, nid: int) -> None:
-        """Set the wake flag of node `nid`'s kmigrated."""
-        self._wake.add(nid)
+        """Set the wake flag of node `nid`'s kmigrated, if the node still has records."""
+        if nid in self._nodes:
+            self._wake.add(nid)
+
+    def look_again(self, nid: int, section: int) -> None:
+        """Flag a section of node `nid` that was not walked to its end, if it is still there, and wake kmigrated."""
+        if nid in self._nodes and section in self._nodes[nid].sections:
+            self.hot[section] = 1
+        self.wake(nid)
 
     def hot_sections(self, nid: int) -> NDArray[np.int64]:
         """Return node `nid`'s sections whose hot flag is set now, in order."""
