@@ -94,7 +94,8 @@ class Kmigrated:
                 batch = walk.next_batch(self._clock())
                 if batch is None:
                     return
-                await self._move(batch)
+                if len(batch.heads):
+                    await self._move(batch)
                 await trio.lowlevel.checkpoint()
             # Not all of the section may have been walked: look again when the pause is over.
             pghot.store.look_again(self._nid, section)

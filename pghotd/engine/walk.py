@@ -1,8 +1,11 @@
 """Walk a hot section and make batches of what is to be promoted (semantics.md, section 5).
 
-The walk goes in PFN order, a folio at a time, but in arrays: a run of folios with the same target and owner is judged
-as a whole, and as much of it is taken as fits the batch. What is taken and not refused is in flight from that moment,
-so the books balance between any two steps.
+The walk goes in PFN order, a folio at a time, but in arrays: a run of folios with the same target is judged as a whole,
+and as much of it is taken as fits the batch. What is taken and not refused is in flight from that moment, so the books
+balance between any two steps.
+
+What is ready is looked for once a call of `next_batch`, and not once a run: where targets alternate from page to page,
+a search for each run took three seconds a section. Nothing else runs within a call, so what was found stays true.
 """
 
 from dataclasses import dataclass
@@ -23,11 +26,13 @@ from pghotd.engine.verdicts import (
     REFUSED_NO_SPACE,
     REFUSED_SAME_NODE,
 )
-from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
+from pghotd.geometry import NUMA_NO_NODE, PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.memory.protocol import PageState
 
 #: How many ready folios are judged in one step: about 100 us of work.
 RUN = 2048
+#: How many runs are judged without a batch before the caller gets to let others run.
+RUNS_PER_CALL = 4
 
 Pages = NDArray[np.int64]
 Verdicts = NDArray[np.uint8]
@@ -35,7 +40,7 @@ Verdicts = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Hold folios of one owner on their way to one target node."""
+    """Hold folios of one owner on their way to one target node; none when the walk only stops to let others run."""
 
     heads: Pages
     pages: Pages
@@ -43,16 +48,31 @@ class Batch:
     owner: int
 
 
+_NONE = np.zeros(0, dtype=np.int64)
+_NOTHING = Batch(_NONE, _NONE, NUMA_NO_NODE, -1)
+
+
 @dataclass(frozen=True, slots=True)
-class _Run:
-    """Hold the next ready folios of the walk that have one target and owner; `frequency` and `ages_ms` as recorded."""
+class _Ready:
+    """Hold ready folios in PFN order; `targets` is where each one would go now."""
 
     heads: Pages
     pages: Pages
     states: NDArray[np.uint8]
     ages_ms: Pages
-    nid: int
-    owner: int
+    targets: Pages
+    owners: Pages
+
+    def part(self, where: slice) -> "_Ready":
+        """Return some of the folios, in order."""
+        return _Ready(
+            self.heads[where],
+            self.pages[where],
+            self.states[where],
+            self.ages_ms[where],
+            self.targets[where],
+            self.owners[where],
+        )
 
 
 class SectionWalk:
@@ -63,34 +83,40 @@ class SectionWalk:
         self._nid = nid
         self._section = section
         self._position = 0
-        self._pending: list[_Run] = []
+        self._pending: list[tuple[Pages, Pages]] = []
         self._pending_nr = 0
+        #: The target and owner of what is pending.
+        self._kind = (NUMA_NO_NODE, -1)
 
     def next_batch(self, now: int) -> Batch | None:
         """Visit folios until a batch is to be moved, and return it; None at the section's end.
 
-        After it has returned, the batch is in flight and has to be settled.
+        After it has returned, the batch is in flight and has to be settled. An empty one says that much was visited
+        without a batch: the caller lets others run and calls again.
         """
-        while (run := self._next_run(now)) is not None:
-            batch = self._visit(run, now)
-            if batch is not None:
-                return batch
+        runs = 0
+        while (ready := self._find(now)) is not None:
+            visited = 0
+            while visited < len(ready.heads):
+                if runs == RUNS_PER_CALL:
+                    return _NOTHING
+                runs += 1
+                length = _leading_equal(ready.targets[visited:])
+                taken, batch = self._visit(ready.part(slice(visited, visited + length)), now)
+                if batch is not None:
+                    return batch
+                visited += taken
         return self.flush()
 
     def flush(self) -> Batch | None:
         """Return what has been taken and not yet handed out as a batch."""
         if not self._pending:
             return None
-        batch = Batch(
-            np.concatenate([run.heads for run in self._pending]),
-            np.concatenate([run.pages for run in self._pending]),
-            self._pending[0].nid,
-            self._pending[0].owner,
-        )
+        heads, pages = (np.concatenate(column) for column in zip(*self._pending, strict=True))
         self._pending, self._pending_nr = [], 0
-        return batch
+        return Batch(heads, pages, *self._kind)
 
-    def _next_run(self, now: int) -> _Run | None:
+    def _find(self, now: int) -> _Ready | None:
         """Find the next ready folios from the walk's position on, with the records as they are now."""
         pghot = self._pghot
         if self._position >= PAGES_PER_SECTION or self._nid not in pghot.store:
@@ -98,82 +124,79 @@ class SectionWalk:
         node = pghot.store.node(self._nid)
         if self._section not in node.sections:
             return None
-        kept = node.section(self._section)
+        kept, base = node.section(self._section), self._section << SECTION_SHIFT
         while True:
-            rest = kept[self._position :]
-            found = np.flatnonzero(rest >= pghot.store.format.ready_bit)[:RUN]
+            found = np.flatnonzero(kept[self._position :] >= pghot.store.format.ready_bit)[:RUN]
             if not len(found):
                 self._position = PAGES_PER_SECTION
                 return None
-            heads = found + (self._position + (self._section << SECTION_SHIFT))
+            heads = found + (base + self._position)
             states = pghot.memory.states(heads)
             pages = np.int64(1) << (states & PageState.ORDER).astype(np.int64)
             # What has left the LRU keeps its record, and so does a PFN that is no folio's head any more.
             here = ((states & PageState.LRU) != 0) & (heads & (pages - 1) == 0)
-            if here.all():
-                break
             if here.any():
-                heads, states, pages = heads[here], states[here], pages[here]
                 break
             self._position += int(found[-1]) + 1
-        records = kept[heads - (self._section << SECTION_SHIFT)]
-        targets = pghot.targets.stamp(
-            pghot.format.nid(records, pghot.tunables.target_nid), pghot.tunables.target_nid, len(heads)
-        )
-        owners = pghot.memory.owner_of(heads)
-        length = _leading_equal(targets, owners)
-        return _Run(
-            heads[:length],
-            pages[:length],
-            states[:length],
-            pghot.format.age_ms(records[:length], now),
-            int(targets[0]),
-            int(owners[0]),
-        )
+        if not here.all():
+            heads, states, pages = heads[here], states[here], pages[here]
+        records, target_nid = kept[heads - base], pghot.tunables.target_nid
+        targets = pghot.targets.stamp(pghot.format.nid(records, target_nid), target_nid, len(heads))
+        ages_ms = pghot.format.age_ms(records, now)
+        return _Ready(heads, pages, states, ages_ms, targets, pghot.memory.owner_of(heads))
 
-    def _visit(self, run: _Run, now: int) -> Batch | None:
-        """Take records of the run up to where a batch is due, and return that batch."""
-        pghot = self._pghot
-        free_zones = pghot.memory.zones(run.nid)
+    def _visit(self, run: _Ready, now: int) -> tuple[int, Batch | None]:
+        """Take records of a run up to where a batch is due; return how many, and that batch."""
+        pghot, nid = self._pghot, int(run.targets[0])
+        zones = pghot.memory.zones(nid)
         judgement = None
-        if run.nid == self._nid:
+        if nid == self._nid:
             verdicts = np.full(len(run.heads), REFUSED_SAME_NODE, dtype=np.uint8)
         else:
-            free = has_free_space(free_zones, pghot.memory.present_pages(run.nid))
-            admission = pghot.admission(run.nid)
+            free = has_free_space(zones, pghot.memory.present_pages(nid))
+            admission = pghot.admission(nid)
             judgement = admission.judge(run.pages, run.ages_ms, free, pghot.limits(), now)
-            room = max((zone.free - zone.high - zone.protection for zone in free_zones), default=0)
+            room = max((zone.free - zone.high - zone.protection for zone in zones), default=0)
             verdicts = _prepare(judgement.verdicts, run, room)
         admitted = np.flatnonzero(verdicts == ADMITTED)
-        other = bool(self._pending) and (run.nid, run.owner) != (self._pending[0].nid, self._pending[0].owner)
-        # A folio with another target or owner sends the batch off before it is added; until one is admitted, the
-        # walk goes on. A batch of the same kind is sent off at one folio more than kmigrated_batch_nr.
-        room_nr = 1 if other else max(pghot.tunables.kmigrated_batch_nr + 1 - self._pending_nr, 1)
-        taken = int(admitted[room_nr - 1]) + 1 if len(admitted) >= room_nr else len(run.heads)
+        added, due, full = self._fit(nid, run.owners[admitted])
+        taken = int(admitted[added - 1]) + 1 if due else len(run.heads)
         if judgement is not None:
             candidate, candidate_nrl = admission.charge(judgement, taken)
-            pghot.counters.add_on(run.nid, "pgpromote_candidate", candidate)
-            pghot.counters.add_on(run.nid, "pgpromote_candidate_nrl", candidate_nrl)
-        self._take(run, verdicts[:taken], now)
-        chosen = admitted[admitted < taken]
-        flushed = self.flush() if other and len(chosen) else None
-        if len(chosen):
-            self._pending.append(
-                _Run(
-                    run.heads[chosen],
-                    run.pages[chosen],
-                    run.states[chosen],
-                    run.ages_ms[chosen],
-                    run.nid,
-                    run.owner,
-                )
-            )
-            self._pending_nr += len(chosen)
-        if flushed is None and self._pending_nr > pghot.tunables.kmigrated_batch_nr:
-            return self.flush()
-        return flushed
+            pghot.counters.add_on(nid, "pgpromote_candidate", candidate)
+            pghot.counters.add_on(nid, "pgpromote_candidate_nrl", candidate_nrl)
+        self._take(run, verdicts[:taken], nid, now)
+        # The folio that does not fit is judged before the batch is sent off, and is the first of the next one.
+        within = admitted[: added if full or not due else added - 1]
+        self._add(run, within, nid)
+        batch = self.flush() if due else None
+        self._add(run, admitted[len(within) : added], nid)
+        return taken, batch
 
-    def _take(self, run: _Run, verdicts: Verdicts, now: int) -> None:
+    def _fit(self, nid: int, owners: Pages) -> tuple[int, bool, bool]:
+        """Say how many of these admitted folios are taken now, whether a batch is due then, and whether it is full.
+
+        It is due at one folio more than kmigrated_batch_nr, or at a folio with another target or owner.
+        """
+        if not len(owners):
+            return 0, False, False
+        kind = self._kind if self._pending else (nid, int(owners[0]))
+        fitting = _leading_equal(np.append(kind[1], owners)) - 1 if kind[0] == nid else 0
+        room_nr = max(self._pghot.tunables.kmigrated_batch_nr + 1 - self._pending_nr, 1)
+        if room_nr <= fitting:
+            return room_nr, True, True
+        if fitting < len(owners):
+            return fitting + 1, True, False
+        return fitting, False, False
+
+    def _add(self, run: _Ready, chosen: Pages, nid: int) -> None:
+        """Add folios of a run, all of one owner, to what is pending."""
+        if len(chosen):
+            self._kind = (nid, int(run.owners[chosen[0]]))
+            self._pending.append((run.heads[chosen], run.pages[chosen]))
+            self._pending_nr += len(chosen)
+
+    def _take(self, run: _Ready, verdicts: Verdicts, nid: int, now: int) -> None:
         """Take the records of the run's first folios, and count what became of them."""
         pghot, counters = self._pghot, self._pghot.counters
         heads, pages = run.heads[: len(verdicts)], run.pages[: len(verdicts)]
@@ -187,10 +210,10 @@ class SectionWalk:
             if REFUSED[reason] < len(by_verdict) and by_verdict[REFUSED[reason]]:
                 counters.add_on(self._nid, refusal_name(reason), by_verdict[REFUSED[reason]])
         if (verdicts == REFUSED_NO_SPACE).any():
-            pghot.memory.wake_kswapd(run.nid)
+            pghot.memory.wake_kswapd(nid)
         refused = verdicts != ADMITTED
         if refused.any():
-            pghot.decisions.remember(heads[refused], verdicts[refused], run.nid, now)
+            pghot.decisions.remember(heads[refused], verdicts[refused], nid, now)
         counters.changes.notify()
 
 
@@ -213,7 +236,7 @@ def settle(pghot: Pghot, nid: int, batch: Batch, results: Pages, now: int) -> No
     counters.changes.notify()
 
 
-def _prepare(verdicts: Verdicts, run: _Run, room: int) -> Verdicts:
+def _prepare(verdicts: Verdicts, run: _Ready, room: int) -> Verdicts:
     """Refuse what admission let through but cannot be moved: dirty, no space, not to be isolated, in this order.
 
     `room` is by how many pages the target's best zone is above its high watermark and reserve.
@@ -228,7 +251,7 @@ def _prepare(verdicts: Verdicts, run: _Run, room: int) -> Verdicts:
     return verdicts
 
 
-def _leading_equal(targets: Pages, owners: Pages) -> int:
-    """Return how many leading elements have the first one's target and owner."""
-    differs = (targets != targets[0]) | (owners != owners[0])
-    return int(differs.argmax()) if differs.any() else len(targets)
+def _leading_equal(values: Pages) -> int:
+    """Return how many leading elements are equal to the first one."""
+    differs = values != values[0]
+    return int(differs.argmax()) if differs.any() else len(values)
