@@ -1,6 +1,13 @@
 """Do what semantics.md says, one access and one folio at a time, in plain Python: what batches are held against."""
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+import numpy as np
+
+#: A page's state byte (pghotd/memory/protocol.py), in numbers of its own.
+LRU, DIRTY, PINNED = 0x10, 0x20, 0x40
 
 
 def default_access(record: int, now: int, window_ms: int, threshold: int, revision: str) -> int:
@@ -59,3 +66,93 @@ class ScalarAdmission:
         if self.candidate - self.window_base >= limit_mbps * 256:
             return "rate_limit"
         return "admitted"
+
+
+class ScalarWalk:
+    """Walk sections of node `nid` folio by folio (semantics.md, sections 5 and 6).
+
+    What the machine is like is looked up for each folio, `records` are this one's own, by PFN.
+    """
+
+    def __init__(self, rig, nid, started_at):
+        self.rig, self.nid = rig, nid
+        self.records: dict[int, int] = {}
+        self.counters: Counter[str] = Counter()
+        self.candidates: Counter[tuple[int, str]] = Counter()
+        self._admissions: dict[int, ScalarAdmission] = {}
+        self._started_at = started_at
+
+    def access(self, pfn: int, nid: int, now: int) -> None:
+        """Record one access to a page of this node, as far as it passes the filters."""
+        state = int(self.rig.machine.states(np.array([pfn]))[0])
+        if not state & LRU:
+            return
+        tunables, pghot = self.rig.pghot.tunables, self.rig.pghot
+        head = pfn & ~((1 << (state & 15)) - 1)
+        rules = now, tunables.promote_freq_window_ms, tunables.freq_threshold, pghot.revision
+        if pghot.mode == "default":
+            self.records[head] = default_access(self.records.get(head, 0), *rules)
+        else:
+            nid = tunables.target_nid if nid < 0 else nid
+            self.records[head] = precise_access(self.records.get(head, 0), nid, *rules)
+
+    def walk(self, section: int, clock) -> Iterator[tuple[list[int], int, int]]:
+        """Yield each batch: heads, target nid and owner; what is asked between two is asked of the machine again."""
+        machine, tunables = self.rig.machine, self.rig.pghot.tunables
+        default = self.rig.pghot.mode == "default"
+        pending: list[int] = []
+        kind = None
+        pfn, end = section << 15, (section + 1) << 15
+        states = machine.states(np.arange(pfn, end))
+        while pfn < end and machine.section_nid[section] == self.nid:
+            state = int(states[pfn - (section << 15)])
+            pages = 1 << (state & 15)
+            if not state & LRU or pfn & (pages - 1):
+                pfn += 1
+                continue
+            record, head = self.records.get(pfn, 0), pfn
+            pfn += pages
+            if record < (0x80 if default else 0x8000_0000):
+                continue
+            self.records[head] = 0
+            self.counters["pghotd_taken"] += pages
+            if default:
+                target, age = tunables.target_nid, (((clock() >> 7) - (record >> 2)) & 31) << 7
+            else:
+                target, age = record & 0x3FF, (clock() - ((record >> 13) & 0x3FFF)) & 0x3FFF
+            refusal = self._refusal(state, pages, target, age, clock())
+            if refusal:
+                self.counters[f"pghotd_refused_{refusal}"] += pages
+                continue
+            self.counters["pghotd_in_flight"] += pages
+            owner = int(machine.owner_of(np.array([head]))[0])
+            if pending and kind != (target, owner):
+                yield pending, *kind
+                states = machine.states(np.arange(section << 15, end))
+                pending = []
+            pending, kind = [*pending, head], (target, owner)
+            if len(pending) > tunables.kmigrated_batch_nr:
+                yield pending, *kind
+                states = machine.states(np.arange(section << 15, end))
+                pending = []
+        if pending:
+            yield pending, *kind
+
+    def _refusal(self, state: int, pages: int, target: int, age: int, now: int) -> str:
+        machine, tunables = self.rig.machine, self.rig.pghot.tunables
+        if target == self.nid:
+            return "same_node"
+        (zone,) = machine.zones(target)
+        free = zone.free > zone.promo + max(1 << 18, zone.present // 16)
+        admission = self._admissions.setdefault(target, ScalarAdmission(self._started_at))
+        limit = tunables.promote_rate_limit_MBps
+        verdict = admission.ask(pages, age, free, tunables.promote_freq_window_ms, limit, now)
+        self.candidates[target, "pgpromote_candidate"] = admission.candidate
+        self.candidates[target, "pgpromote_candidate_nrl"] = admission.candidate_nrl
+        if verdict != "admitted":
+            return verdict
+        if state & DIRTY:
+            return "dirty"
+        if not zone.free > zone.high + pages:
+            return "no_space"
+        return "isolate" if state & PINNED else ""

@@ -1,0 +1,257 @@
+"""Hold the walk of a section against a walk folio by folio, with accesses, moves and exits between its batches."""
+
+import errno
+
+import numpy as np
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pghotd.engine.counters import VMSTAT
+from pghotd.engine.kinds import HWHINTS
+from pghotd.engine.pghot import Pghot
+from pghotd.engine.walk import RUN, SectionWalk, settle
+from pghotd.geometry import PAGES_PER_SECTION
+from pghotd.memory.model.spec import ProcessSpec
+from tests.engine.reference import ScalarWalk
+from tests.machines import Rig, balance, node
+
+#: Node 0 has more than a gigabyte to give away as long as it is empty; node 1 is a section that the tests fill.
+NODES = (
+    node(0, 9, "top", (10, 20, 30)),
+    node(1, 1, "top", (20, 10, 30)),
+    node(2, 2, "lower", (30, 30, 10)),
+)
+SECTION = 10
+BASE = SECTION * PAGES_PER_SECTION
+HIGH = 362 + 2 * 90  # of node 1: sqrt(16 x 131072) KiB = 362 pages, and two quarters of them
+
+PROCESS = st.builds(
+    lambda folios, order, owner, pinned, dirty, lru: ProcessSpec(
+        "p", folios << order, 2, order, pinned, lru, file=dirty, dirty=dirty, owner=owner
+    ),
+    st.integers(1, 8) | st.integers(50, 90),
+    st.sampled_from([0, 0, 0, 0, 1, 3]),
+    st.sampled_from(["", "/a", "/a", "/b"]),
+    *(st.sampled_from([False] * 5 + [True]) for _ in range(2)),
+    st.sampled_from([True] * 5 + [False]),
+)
+
+
+def next_batch(walk: SectionWalk, now: int):
+    """Return the walk's next batch that is none of its pauses."""
+    while (batch := walk.next_batch(now)) is not None:
+        if len(batch.heads):
+            return batch
+    return None
+
+
+def access(rig: Rig, scalar: ScalarWalk, random: np.random.Generator, pages: int, number: int) -> None:
+    pfns = BASE + random.integers(0, pages + 3, number)
+    pfns = np.concatenate([pfns, pfns[: number // 2], pfns[: number // 4]])
+    nids = random.choice([-1, 0, 1], len(pfns))
+    rig.pghot.recorder.record(pfns, nids, HWHINTS, rig.time.now)
+    for pfn, nid in zip(pfns.tolist(), nids.tolist(), strict=True):
+        scalar.access(pfn, nid, rig.time.now)
+
+
+def compare(rig: Rig, scalar: ScalarWalk, batch_pages: int) -> None:
+    """Hold records and counters against the scalar walk's; `batch_pages` are in flight and settled in neither."""
+    kept = rig.pghot.store.node(2).records
+    found = {BASE + int(i): int(kept[i]) for i in np.flatnonzero(kept)}
+    assert found == {pfn: record for pfn, record in scalar.records.items() if record}
+    names = [name for name in VMSTAT if name.startswith(("pghotd_taken", "pghotd_refused", "pghotd_in_flight"))]
+    assert {name: rig.total(name) for name in names} == {name: scalar.counters[name] for name in names}
+    assert {name: rig.counters.node(2)[name] for name in names} == {name: scalar.counters[name] for name in names}
+    for nid in (0, 1):
+        for name in ("pgpromote_candidate", "pgpromote_candidate_nrl"):
+            assert rig.counters.node(nid)[name] == scalar.candidates[nid, name]
+    assert balance(rig.counters.total) == 0
+    assert rig.total("pghotd_in_flight") >= batch_pages
+
+
+@pytest.mark.parametrize("mode", ["default", "precise"])
+@settings(deadline=None, max_examples=120)
+@given(
+    processes=st.lists(PROCESS, min_size=1, max_size=14),
+    seed=st.integers(0, 2**32 - 1),
+    batch_nr=st.sampled_from([1, 3, 64, 64, 512]),
+    limit=st.sampled_from([0, 1, 65536, 65536]),
+    free=st.sampled_from([0, 1, 2, 9, 400]),
+    empty=st.booleans(),
+    target=st.sampled_from([0, 1, 1]),
+    later=st.sampled_from([0, 500, 1500, 3500, 61_000]),
+    events=st.lists(st.sampled_from(["access", "access", "exit", "time", "tune", "offline"]), max_size=12),
+)
+def test_a_walk_is_a_walk_folio_by_folio(
+    mode, processes, seed, batch_nr, limit, free, empty, target, later, events
+) -> None:
+    fillers = [ProcessSpec("filler", PAGES_PER_SECTION - HIGH - free, 1)]
+    if not empty:
+        fillers.append(ProcessSpec("filler", PAGES_PER_SECTION, 0))
+    rig = Rig(NODES, [*fillers, *processes], mode, move_ns=0)
+    random, tunables = np.random.default_rng(seed), rig.pghot.tunables
+    tunables.kmigrated_batch_nr, tunables.promote_rate_limit_MBps, tunables.target_nid = batch_nr, limit, target
+    scalar = ScalarWalk(rig, 2, rig.time.now)
+    pages = sum(process.pages for process in processes)
+    access(rig, scalar, random, pages, pages)
+    rig.time.now += later
+    walk, expected = SectionWalk(rig.pghot, 2, SECTION), scalar.walk(SECTION, rig.time)
+    events = iter(events)
+    while True:
+        batch, wanted = next_batch(walk, rig.time.now), next(expected, None)
+        assert (batch is None) == (wanted is None)
+        if batch is None or wanted is None:
+            break
+        assert (batch.heads.tolist(), batch.nid, batch.owner) == wanted
+        compare(rig, scalar, int(batch.pages.sum()))
+        event = next(events, "")
+        if event == "access":
+            access(rig, scalar, random, pages, 30)
+        elif event == "exit" and len(rig.machine.processes) > len(fillers):
+            rig.machine.residency.remove_process(rig.machine.processes[max(rig.machine.processes)])
+        elif event == "time":
+            rig.time.now += int(random.integers(0, 2000))
+        elif event == "tune":
+            tunables.kmigrated_batch_nr = int(random.integers(1, 100))
+            tunables.target_nid = int(random.integers(0, 2))
+        elif event == "offline" and not any(process.pinned or not process.lru for process in processes):
+            rig.machine.hotplug.set_online(SECTION, False)
+            scalar.records.clear()
+        results = trio.run(rig.machine.promote, batch.heads, batch.nid)
+        settle(rig.pghot, 2, batch, results, rig.time.now)
+        scalar.counters["pghotd_in_flight"] -= int(batch.pages.sum())
+    compare(rig, scalar, 0)
+    assert rig.total("pghotd_in_flight") == 0
+
+
+def hot_rig(processes: list[ProcessSpec]) -> Rig:
+    """Return a machine whose lower-tier pages are all ready to go to node 0."""
+    rig = Rig(NODES, processes, move_ns=0)
+    pages = np.arange(BASE, BASE + sum(process.pages for process in processes))
+    rig.pghot.recorder.record(np.repeat(pages, 2), 0, HWHINTS, rig.time.now)
+    return rig
+
+
+@pytest.mark.parametrize("batch_nr", [64, 100, 512])
+def test_a_batch_goes_at_one_folio_more_than_batch_nr(batch_nr):
+    rig = hot_rig([ProcessSpec("a", 3 * 513, 2)])
+    rig.pghot.tunables.kmigrated_batch_nr = batch_nr
+    walk = SectionWalk(rig.pghot, 2, SECTION)
+    sizes = []
+    while (batch := next_batch(walk, rig.time.now)) is not None:
+        sizes.append(len(batch.heads))
+    full, rest = divmod(3 * 513, batch_nr + 1)
+    assert sizes == [batch_nr + 1] * full + [rest] * bool(rest)
+
+
+def test_the_folio_that_sends_a_batch_off_is_judged_before_it_and_what_follows_it_after():
+    rig = hot_rig([ProcessSpec("a", 5, 2, owner="/a"), ProcessSpec("b", 5, 2, owner="/b")])
+    walk = SectionWalk(rig.pghot, 2, SECTION)
+    first = walk.next_batch(rig.time.now)
+    assert first.heads.tolist() == list(range(BASE, BASE + 5))
+    assert rig.total("pghotd_taken") == rig.total("pgpromote_candidate_nrl") == 6
+    kept = rig.pghot.store.node(2).records
+    assert np.flatnonzero(kept).tolist() == [6, 7, 8, 9]
+    assert walk.next_batch(rig.time.now).heads.tolist() == list(range(BASE + 5, BASE + 10))
+
+
+def test_a_refused_folio_of_another_owner_sends_nothing_off():
+    rig = hot_rig([ProcessSpec("a", 3, 2), ProcessSpec("b", 3, 2, owner="/b", pinned=True), ProcessSpec("c", 3, 2)])
+    batch = SectionWalk(rig.pghot, 2, SECTION).next_batch(rig.time.now)
+    assert (batch.heads - BASE).tolist() == [0, 1, 2, 6, 7, 8]
+    assert rig.total("pghotd_refused_isolate") == 3
+
+
+def test_what_left_the_lru_or_became_a_tail_keeps_its_record():
+    rig = hot_rig([ProcessSpec("a", 8, 2), ProcessSpec("b", 8, 2)])
+    machine, kept = rig.machine, rig.pghot.store.node(2).records
+    machine.residency.remove_process(machine.processes[1])
+    machine.residency.populate(ProcessSpec("huge", 8, 2, folio_order=3))
+    machine.frames.state[BASE + 12] &= 0xEF  # off the LRU
+    before = kept[:16].copy()
+    batch = next_batch(SectionWalk(rig.pghot, 2, SECTION), rig.time.now)
+    # The huge folio's head finds the record of the page that was there before it.
+    assert (batch.heads - BASE).tolist() == [0, 8, 9, 10, 11, 13, 14, 15]
+    assert batch.pages.tolist() == [8] + [1] * 7
+    assert (kept[[*range(1, 8), 12]] == before[[*range(1, 8), 12]]).all()
+    assert not kept[[0, *range(8, 12), 13, 14, 15]].any()
+
+
+def test_a_section_that_goes_away_ends_its_walk():
+    for both in (False, True):
+        rig = hot_rig([ProcessSpec("a", 2000, 2)])
+        walk = SectionWalk(rig.pghot, 2, SECTION)
+        assert len(next_batch(walk, rig.time.now).heads) == 513
+        for section in (SECTION + 1, SECTION)[not both :]:
+            rig.machine.hotplug.set_online(section, False)
+        assert walk.next_batch(rig.time.now) is None
+        assert (2 in rig.pghot.store) != both
+
+
+@pytest.mark.parametrize("owners", [1, 2])
+def test_a_walk_that_only_refuses_stops_to_let_others_run(owners):
+    processes = [ProcessSpec("a", 1, 2, owner=f"/{i % owners}", pinned=True) for i in range(40)]
+    rig = hot_rig([*processes, ProcessSpec("b", 9 * RUN, 2, pinned=True)])
+    walk = SectionWalk(rig.pghot, 2, SECTION)
+    steps = [rig.total("pghotd_taken")]
+    while (batch := walk.next_batch(rig.time.now)) is not None:
+        assert not len(batch.heads)
+        steps.append(rig.total("pghotd_taken"))
+    steps.append(rig.total("pghotd_taken"))
+    assert steps[-1] == rig.total("pghotd_refused_isolate") == 40 + 9 * RUN
+    assert max(np.diff(steps)) <= 4 * RUN
+
+
+def test_targets_that_alternate_are_judged_in_runs_of_their_own_and_in_steps():
+    rig = Rig(NODES, [ProcessSpec("a", 1000, 2, pinned=True)], "precise")
+    pages = np.arange(BASE, BASE + 1000)
+    rig.pghot.recorder.record(np.repeat(pages, 2), np.repeat(np.arange(1000) % 2, 2), HWHINTS, rig.time.now)
+    walk, calls = SectionWalk(rig.pghot, 2, SECTION), 0
+    while walk.next_batch(rig.time.now) is not None:
+        calls += 1
+    assert calls == (1000 - 1) // 4
+    assert rig.counters.node(1)["pgpromote_candidate"] + rig.total("pgpromote_candidate_nrl") == 1000
+
+
+def test_a_folio_already_on_its_target_is_refused_without_asking_admission(monkeypatch):
+    rig = hot_rig([ProcessSpec("a", 5, 2)])
+    # No interface leads here; a target that changed its tier would.
+    monkeypatch.setattr(rig.pghot.targets, "stamp", lambda nids, target, length: np.full(length, 2))
+    assert SectionWalk(rig.pghot, 2, SECTION).next_batch(rig.time.now) is None
+    assert rig.total("pghotd_refused_same_node") == 5
+    assert rig.total("pgpromote_candidate") == rig.total("pgpromote_candidate_nrl") == 0
+
+
+def test_settle_counts_each_errno_in_pages_and_for_the_owner():
+    rig = hot_rig([ProcessSpec("a", 12 << 2, 2, folio_order=2, owner="/a")])
+    batch = next_batch(SectionWalk(rig.pghot, 2, SECTION), rig.time.now)
+    codes = [0] * 6 + [errno.EBUSY] * 3 + [errno.ENOMEM] * 2 + [errno.EXDEV]
+    settle(rig.pghot, 2, batch, np.array(codes), rig.time.now)
+    expected = {"pghotd_failed_ebusy": 12, "pghotd_failed_enomem": 8, "pghotd_failed_other": 4, "pghotd_in_flight": 0}
+    assert {name: rig.counters.node(2)[name] for name in expected} == expected
+    assert rig.counters.node(0)["pgpromote_success"] == rig.total("pgmigrate_success") == 24
+    assert rig.total("pgmigrate_fail") == 24
+    assert rig.total("numa_pages_migrated") == rig.counters.owners["/a"] == 24
+    assert balance(rig.counters.total) == 0
+    assert rig.pghot.decisions.last(BASE + 44).verdict == "failed EXDEV"
+
+
+def test_no_space_wakes_kswapd_for_promotion(monkeypatch):
+    fillers = [ProcessSpec("f", PAGES_PER_SECTION - HIGH - 1, 1)]
+    rig = Rig(NODES, [*fillers, ProcessSpec("a", 2, 2)], move_ns=0)
+    rig.pghot.tunables.target_nid = 1
+    rig.pghot.recorder.record(np.repeat([BASE, BASE + 1], 2), -1, HWHINTS, rig.time.now)
+    woken = []
+    monkeypatch.setattr(rig.machine, "wake_kswapd", woken.append)
+    assert SectionWalk(rig.pghot, 2, SECTION).next_batch(rig.time.now) is None
+    assert woken == [1]
+    assert rig.total("pghotd_refused_no_space") == 2
+    assert rig.total("pgpromote_candidate") == 2
+
+
+def test_the_engine_of_a_machine_without_lower_tier_memory_has_nothing_to_walk():
+    rig = Rig((node(0, 1, "top", (10,)),))
+    assert isinstance(rig.pghot, Pghot)
+    assert SectionWalk(rig.pghot, 0, 0).next_batch(0) is None
