@@ -1,0 +1,274 @@
+"""Run kmigrated on a virtual clock: wake-ups, pauses, nodes that come and go, and books that always balance."""
+
+import contextlib
+import errno
+
+import numpy as np
+import pytest
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pghotd.engine.kinds import HWHINTS
+from pghotd.geometry import PAGES_PER_SECTION
+from pghotd.kmigrated import KmigratedSet
+from pghotd.memory.model.spec import ProcessSpec
+from tests.machines import Rig, balance, node, two_nodes
+
+
+def virtual_clock() -> int:
+    return round(trio.current_time() * 1000)
+
+
+ONE = (ProcessSpec("a", 2000, 1, owner="/a"),)
+
+
+def make_rig(processes=ONE, nodes=None, move_ns=3000, mode="default") -> Rig:
+    return Rig(nodes or two_nodes(2, 2), processes, mode, clock=virtual_clock, move_ns=move_ns)
+
+
+def make_hot(rig: Rig, *offsets: int) -> None:
+    pfns = np.repeat(rig.first_pfn(1) + np.array(offsets), 2)
+    rig.pghot.recorder.record(pfns, -1, HWHINTS, rig.clock())
+
+
+async def start(nursery: trio.Nursery, rig: Rig) -> KmigratedSet:
+    kmigrated = KmigratedSet(rig.pghot, rig.clock)
+    await nursery.start(kmigrated.run)
+    await trio.testing.wait_all_tasks_blocked()
+    return kmigrated
+
+
+async def test_work_that_begins_while_it_sleeps_waits_for_the_end_of_the_interval(nursery, autojump_clock):
+    rig = make_rig()
+    kmigrated = await start(nursery, rig)
+    await trio.sleep(0.030)
+    make_hot(rig, 0, 1, 2)
+    await trio.sleep(0.069)
+    assert rig.total("pghotd_taken") == 0
+    await trio.sleep(0.002)
+    assert rig.total("pgpromote_success") == rig.counters.owners["/a"] == 3
+    standing = kmigrated.standing(1)
+    assert (standing.wakeups, standing.passes, standing.batches, standing.state) == (1, 1, 1, "sleeping")
+
+
+async def test_a_quiet_node_costs_one_look_an_interval_at_the_interval_of_the_day(nursery, autojump_clock, monkeypatch):
+    rig = make_rig()
+    looks = []
+    take_wake = rig.pghot.store.take_wake
+    monkeypatch.setattr(rig.pghot.store, "take_wake", lambda nid: looks.append(rig.clock()) or take_wake(nid))
+    await start(nursery, rig)
+    await trio.sleep(1.05)
+    assert looks == list(range(looks[0], looks[0] + 1001, 100))
+    rig.pghot.tunables.kmigrated_sleep_ms = 1000
+    await trio.sleep(5)
+    assert np.diff(looks[11:]).tolist() == [1000] * (len(looks) - 12)
+    assert len(looks) in (16, 17)
+
+
+async def test_under_load_one_pass_follows_another(nursery, autojump_clock):
+    rig = make_rig()
+    real = rig.machine.promote
+
+    async def promote(heads, nid):
+        if rig.total("pghotd_taken") < 500:
+            make_hot(rig, int(heads[0]) - rig.first_pfn(1) + 1)
+        return await real(heads, nid)
+
+    rig.machine.promote = promote
+    kmigrated = await start(nursery, rig)
+    make_hot(rig, 0)
+    await trio.sleep(0.110)
+    assert rig.total("pgpromote_success") == 500
+    assert kmigrated.standing(1).passes == 500
+
+
+async def test_it_reads_its_batch_size_as_it_goes(nursery, autojump_clock):
+    rig = make_rig()
+    sizes = []
+    real = rig.machine.promote
+
+    async def promote(heads, nid):
+        sizes.append(len(heads))
+        rig.pghot.tunables.set("kmigrated_batch_nr", 64 if len(sizes) % 2 else 128)
+        return await real(heads, nid)
+
+    rig.machine.promote = promote
+    await start(nursery, rig)
+    make_hot(rig, *range(771))
+    await trio.sleep(0.2)
+    assert sizes == [513, 65, 129, 64]
+
+
+async def test_paused_it_takes_nothing_and_afterwards_has_lost_nothing(nursery, autojump_clock):
+    rig = make_rig(move_ns=1_000_000)
+    kmigrated = await start(nursery, rig)
+    make_hot(rig, *range(600))
+    make_hot(rig, PAGES_PER_SECTION - 1)  # beyond the process: no record
+    await trio.sleep(0.150)
+    assert rig.total("pghotd_in_flight") == 513
+    rig.pghot.pause(True)
+    await trio.sleep(2)
+    assert rig.total("pghotd_taken") == rig.total("pgpromote_success") == 513
+    assert kmigrated.standing(1).state == "paused"
+    make_hot(rig, 700)
+    assert rig.total("pghot_recorded_accesses") == 1202
+    await trio.sleep(2)
+    assert rig.total("pghotd_taken") == 513
+    rig.pghot.pause(False)
+    await trio.sleep(1)
+    assert rig.total("pgpromote_success") == 601
+    assert kmigrated.standing(1).state == "sleeping"
+
+
+async def test_a_pause_between_two_sections_keeps_the_flags_of_the_rest(nursery, autojump_clock):
+    rig = make_rig([ProcessSpec("a", 2 * PAGES_PER_SECTION, 1)], two_nodes(3, 2), move_ns=100_000_000)
+    await start(nursery, rig)
+    make_hot(rig, 5, PAGES_PER_SECTION + 5)
+    await trio.sleep(0.150)
+    rig.pghot.pause(True)
+    await trio.sleep(1)
+    assert rig.total("pghotd_taken") == 1
+    rig.pghot.pause(False)
+    await trio.sleep(1)
+    assert rig.total("pgpromote_success") == 2
+
+
+async def test_a_kmigrated_for_each_lower_node_with_memory(nursery, autojump_clock):
+    nodes = (node(0, 2, "top", (10, 20, 30)), node(1, 1, "lower", (20, 10, 30)), node(2, 1, "lower", (30, 30, 10)))
+    rig = make_rig([ProcessSpec("a", 10, 1), ProcessSpec("b", 10, 2)], nodes)
+    await start(nursery, rig)
+
+    def names() -> list[str]:
+        return sorted(
+            task.name
+            for child in trio.lowlevel.current_root_task().child_nurseries
+            for task in _all_tasks(child)
+            if task.name.startswith("kmigrated")
+        )
+
+    assert names() == ["kmigrated1", "kmigrated2"]
+    rig.machine.hotplug.set_online(3, False)
+    await trio.testing.wait_all_tasks_blocked()
+    assert names() == ["kmigrated1"]
+    rig.machine.hotplug.set_online(3, True)
+    await trio.testing.wait_all_tasks_blocked()
+    assert names() == ["kmigrated1", "kmigrated2"]
+    # Gone and back before anybody looked: the one that runs goes on.
+    rig.machine.hotplug.set_online(3, False)
+    rig.machine.hotplug.set_online(3, True)
+    await trio.testing.wait_all_tasks_blocked()
+    assert names() == ["kmigrated1", "kmigrated2"]
+    make_hot(rig, 0)
+    await trio.sleep(0.2)
+    assert rig.total("pgpromote_success") == 1
+
+
+def _all_tasks(nursery: trio.Nursery) -> list[trio.lowlevel.Task]:
+    tasks = list(nursery.child_tasks)
+    for task in nursery.child_tasks:
+        for child in task.child_nurseries:
+            tasks += _all_tasks(child)
+    return tasks
+
+
+@pytest.mark.parametrize("owners", [("/a", "/a"), ("/a", "/b")])
+async def test_cancelled_during_a_move_everything_in_flight_ends(owners, autojump_clock):
+    # With two owners, the folio that sent the first batch off is in flight beside it.
+    rig = make_rig([ProcessSpec("a", 10, 1, owner=owners[0]), ProcessSpec("b", 10, 1, owner=owners[1])], move_ns=10**8)
+    kmigrated = KmigratedSet(rig.pghot, rig.clock)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(kmigrated.run)
+        make_hot(rig, *range(20))
+        await trio.sleep(0.2)
+        assert rig.total("pghotd_in_flight") == rig.total("pghotd_taken") == (20 if owners[0] == owners[1] else 11)
+        nursery.cancel_scope.cancel()
+    assert rig.total("pghotd_in_flight") == 0
+    assert rig.total("pgpromote_success") == rig.total("pghotd_taken")
+    assert balance(rig.counters.total) == 0
+    assert kmigrated.standing(1).state == "sleeping"
+
+
+async def test_a_node_that_loses_its_memory_during_a_move_leaves_nothing_in_flight(nursery, autojump_clock):
+    rig = make_rig(
+        [ProcessSpec("a", 10, 1, owner="/a"), ProcessSpec("b", 10, 1, owner="/b")], two_nodes(2, 1), move_ns=10**8
+    )
+    await start(nursery, rig)
+    make_hot(rig, *range(20))
+    await trio.sleep(0.2)
+    with pytest.raises(OSError, match="on the move") as refused:
+        rig.machine.hotplug.set_online(2, False)
+    assert refused.value.errno == errno.EBUSY
+    for index in (1, 2):
+        rig.machine.residency.remove_process(rig.machine.processes[index])
+    await trio.sleep(5)
+    assert rig.total("pghotd_failed_enoent") == rig.total("pghotd_taken") > 10
+    assert rig.total("pghotd_in_flight") == 0
+    rig.machine.hotplug.set_online(2, False)
+    await trio.sleep(1)
+    assert balance(rig.counters.total) == 0
+
+
+#: What happens next: (ms to wait, what, where).
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from([0, 0, 1, 3, 40, 99, 100, 101, 250]),
+        st.sampled_from(["hot", "hot", "hot", "pause", "resume", "exit", "tune", "offline", "online"]),
+        st.integers(0, 2**16 - 1),
+    ),
+    max_size=25,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(steps=STEPS, move_us=st.sampled_from([0, 3, 500, 20_000]), mode=st.sampled_from(["default", "precise"]))
+def test_no_wake_up_is_missed_and_the_books_always_balance(steps, move_us, mode):
+    processes = [
+        ProcessSpec("a", PAGES_PER_SECTION - 700, 1, owner="/a", busy=0.2),
+        ProcessSpec("b", 700, 1, pinned=True),
+        ProcessSpec("c", 512, 1, folio_order=3, owner="/c"),
+        ProcessSpec("d", 300, 1, owner="/d"),
+    ]
+
+    async def main() -> None:
+        rig = make_rig(processes, two_nodes(2, 2), move_us * 1000, mode)
+        tunables, store = rig.pghot.tunables, rig.pghot.store
+        unbalanced = []
+        rig.counters.changes.subscribe(lambda: unbalanced.append(balance(rig.counters.total)))
+        async with trio.open_nursery() as nursery:
+            kmigrated = await start(nursery, rig)
+            for wait_ms, what, number in steps:
+                await trio.sleep(wait_ms / 1000)
+                if what == "hot":
+                    first = number % (PAGES_PER_SECTION + 812)
+                    make_hot(rig, *range(first, min(first + number % 900 + 1, PAGES_PER_SECTION + 812)))
+                elif what in ("pause", "resume"):
+                    rig.pghot.pause(what == "pause")
+                elif what == "exit" and number % 4 == 0 and 4 in rig.machine.processes:
+                    rig.machine.residency.remove_process(rig.machine.processes[4])
+                elif what == "tune":
+                    tunables.kmigrated_batch_nr = 64 + number % 961
+                    tunables.promote_rate_limit_MBps = [0, 1, 65536][number % 3]
+                elif what in ("offline", "online"):
+                    section = 3 - number % 2
+                    with contextlib.suppress(OSError):
+                        rig.machine.hotplug.set_online(section, what == "online")
+                unbalanced.append(balance(rig.counters.total))
+            rig.pghot.pause(False)
+            # An interval later it works, if there is work.
+            await trio.sleep(0.25)
+            while rig.total("pghotd_in_flight") or kmigrated.standing(1).state == "walking":
+                await trio.sleep(0.25)
+            nursery.cancel_scope.cancel()
+        assert not any(unbalanced)
+        assert rig.total("pghotd_in_flight") == 0
+        # Whatever is ready and could be taken has been: nothing slept through its wake-up.
+        for section, records in store.sections(1):
+            ready = np.flatnonzero(records >= store.format.ready_bit) + section * PAGES_PER_SECTION
+            states = rig.machine.states(ready).astype(np.int64)
+            heads = ready & ((1 << (states & 15)) - 1) == 0
+            assert not ((states & 0x10 != 0) & heads).any()
+            assert not store.hot[section]
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
