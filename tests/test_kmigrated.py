@@ -102,17 +102,16 @@ async def test_it_reads_its_batch_size_as_it_goes(nursery, autojump_clock):
 
 
 async def test_paused_it_takes_nothing_and_afterwards_has_lost_nothing(nursery, autojump_clock):
-    rig = make_rig(move_ns=1_000_000)
+    rig = make_rig([ProcessSpec("a", PAGES_PER_SECTION + 10, 1)], move_ns=1_000_000)
     kmigrated = await start(nursery, rig)
     make_hot(rig, *range(600))
-    make_hot(rig, PAGES_PER_SECTION - 1)  # beyond the process: no record
     await trio.sleep(0.150)
     assert rig.total("pghotd_in_flight") == 513
     rig.pghot.pause(True)
     await trio.sleep(2)
     assert rig.total("pghotd_taken") == rig.total("pgpromote_success") == 513
     assert kmigrated.standing(1).state == "paused"
-    make_hot(rig, 700)
+    make_hot(rig, PAGES_PER_SECTION + 7)
     assert rig.total("pghot_recorded_accesses") == 1202
     await trio.sleep(2)
     assert rig.total("pghotd_taken") == 513
