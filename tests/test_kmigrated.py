@@ -257,7 +257,7 @@ def test_no_wake_up_is_missed_and_the_books_always_balance(steps, move_us, mode)
             rig.pghot.pause(False)
             # An interval later it works, if there is work.
             await trio.sleep(0.25)
-            while rig.total("pghotd_in_flight") or kmigrated.standing(1).state == "walking":
+            while rig.total("pghotd_in_flight") or kmigrated.standing(1).state == "walking":  # noqa: ASYNC110 - as it looks itself
                 await trio.sleep(0.25)
             nursery.cancel_scope.cancel()
         assert not any(unbalanced)
