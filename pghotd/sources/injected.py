@@ -11,9 +11,10 @@ from pghotd.engine.pghot import Clock, Pghot
 from pghotd.geometry import PAGES_PER_SECTION, PFN_LIMIT, SECTION_SHIFT
 from pghotd.memory.protocol import NO_SECTION
 
-#: Reports recorded between two checkpoints: half a millisecond of work.
+#: Pages recorded between two checkpoints: half a millisecond of work.
 _STEP = 8192
-_STEP_S = 0.0005
+#: What it costs to begin a range, in pages.
+_RANGE_COST = 512
 
 Column = NDArray[np.int64]
 
@@ -42,17 +43,31 @@ def check(pghot: Pghot, reports: Reports) -> None:
     pghot.recorder.check(reports.nids, reports.kinds)
 
 
+class _Steps:
+    """Let others run after each step of a write's work; by work and not by time, so that every run is the same."""
+
+    def __init__(self) -> None:
+        self._done = 0
+
+    async def done(self, cost: int) -> None:
+        self._done += cost
+        if self._done >= _STEP:
+            self._done = 0
+            await trio.lowlevel.checkpoint()
+
+
 async def record(pghot: Pghot, reports: Reports, clock: Clock) -> None:
     """Record checked reports in order, and set the accessed bits of their pages."""
+    steps = _Steps()
     ranges = np.flatnonzero(reports.lengths > 1).tolist()
     start = 0
     for position in [*ranges, len(reports.pfns)]:
         for step in range(start, position, _STEP):
-            _record_pages(pghot, reports.part(slice(step, min(step + _STEP, position))), clock())
-            if step + _STEP < position:
-                await trio.lowlevel.checkpoint()
+            end = min(step + _STEP, position)
+            _record_pages(pghot, reports.part(slice(step, end)), clock())
+            await steps.done(end - step)
         if position < len(reports.pfns):
-            await _record_range(pghot, reports, position, clock)
+            await _record_range(pghot, reports, position, clock, steps)
         start = position + 1
 
 
@@ -61,21 +76,20 @@ def _record_pages(pghot: Pghot, reports: Reports, now: int) -> None:
     pghot.recorder.record(reports.pfns, _scalar(reports.nids), _scalar(reports.kinds), now, _scalar(reports.counts))
 
 
-async def _record_range(pghot: Pghot, reports: Reports, position: int, clock: Clock) -> None:
+async def _record_range(pghot: Pghot, reports: Reports, position: int, clock: Clock, steps: _Steps) -> None:
     first, length = int(reports.pfns[position]), int(reports.lengths[position])
     nid, kind, count = (int(column[position]) for column in (reports.nids, reports.kinds, reports.counts))
     walk = pghot.recorder.record_range(first, length, nid, kind, clock(), count)
-    stepped = trio.current_time()
+    await steps.done(_RANGE_COST)
     online = pghot.memory.section_nid[first >> SECTION_SHIFT : (first + length - 1 >> SECTION_SHIFT) + 1] != NO_SECTION
     for section in (np.flatnonzero(online) + (first >> SECTION_SHIFT)).tolist():
         base = section << SECTION_SHIFT
-        pghot.memory.mark_accessed(np.arange(max(first, base), min(first + length, base + PAGES_PER_SECTION)))
+        pages = np.arange(max(first, base), min(first + length, base + PAGES_PER_SECTION))
+        pghot.memory.mark_accessed(pages)
         # The section may have gone since the last checkpoint.
         if walk and pghot.recorder.is_tracked(section):
             pghot.recorder.walk_range(first, length, nid, clock(), count, section)
-        if trio.current_time() - stepped > _STEP_S:
-            await trio.lowlevel.checkpoint()
-            stepped = trio.current_time()
+        await steps.done(len(pages))
 
 
 def _scalar(column: Column) -> Column | int:
