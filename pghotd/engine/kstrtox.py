@@ -3,9 +3,8 @@
 import errno
 import re
 
-_UINT = re.compile(rb"\+?(?:0[xX](?P<hex>[0-9a-fA-F]+)|0(?P<oct>[0-7]*)|(?P<dec>[1-9][0-9]*))\n?\Z")
-#: Longer texts can only be out of range; int() on 128 kB of digits would be a long computation.
-_LONGEST = 64
+#: Leading zeros are as many as one likes; more digits than these are out of range, and int() of many takes long.
+_UINT = re.compile(rb"\+?(?:0[xX]0*(?P<hex>[0-9a-fA-F]{1,9})|00*(?P<oct>[0-7]{0,12})|(?P<dec>[1-9][0-9]{0,10}))\n?\Z")
 UINT_MAX = 2**32 - 1
 
 
@@ -14,7 +13,7 @@ def kstrtouint(text: bytes) -> int:
 
     OSError(EINVAL) for anything else and for values above UINT_MAX (semantics.md, section 4).
     """
-    match = _UINT.match(text) if len(text) <= _LONGEST else None
+    match = _UINT.match(text)
     if match is None:
         raise OSError(errno.EINVAL, "not an unsigned integer")
     if (digits := match["hex"]) is not None:
