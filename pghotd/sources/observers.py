@@ -143,8 +143,10 @@ class Observer:
         home = self._process.home_nid
         nid = home if self._view.knows_nid and self._pghot.targets.is_top(home) else NUMA_NO_NODE
         self._pghot.recorder.record(pfns, nid, self._view.kind, now)
-        ready = self._pghot.records_of(pfns) >= self._pghot.format.ready_bit
-        self._became_ready[slots[ready]] = True
+        # A folio's record is that of its first page, and it is ready as a whole.
+        order = self._process.spec.folio_order
+        ready = self._pghot.records_of(pfns >> order << order) >= self._pghot.format.ready_bit
+        self._became_ready.reshape(-1, 1 << order)[slots[ready] >> order] = True
 
     def quality(self, hot: Slots) -> tuple[int, int]:
         """Return recall and precision, in ppm, of what became ready against the slots `hot`, since `begin`.
