@@ -3,8 +3,11 @@
 import errno
 import re
 
-#: Leading zeros are as many as one likes; more digits than these are out of range, and int() of many takes long.
-_UINT = re.compile(rb"\+?(?:0[xX]0*(?P<hex>[0-9a-fA-F]{1,9})|00*(?P<oct>[0-7]{0,12})|(?P<dec>[1-9][0-9]{0,10}))\n?\Z")
+#: Leading zeros are as many as one likes; more digits than these are out of range, and int() of many takes long. The
+#: zeros are never given back: 128 kB of them would be tried one by one.
+_UINT = re.compile(
+    rb"\+?(?:0[xX](?=[0-9a-fA-F])0*+(?P<hex>[0-9a-fA-F]{0,9})|0++(?P<oct>[0-7]{0,12})|(?P<dec>[1-9][0-9]{0,10}))\n?\Z"
+)
 UINT_MAX = 2**32 - 1
 
 
@@ -17,7 +20,7 @@ def kstrtouint(text: bytes) -> int:
     if match is None:
         raise OSError(errno.EINVAL, "not an unsigned integer")
     if (digits := match["hex"]) is not None:
-        value = int(digits, 16)
+        value = int(digits or b"0", 16)
     elif (digits := match["oct"]) is not None:
         value = int(digits or b"0", 8)
     else:
