@@ -1,0 +1,79 @@
+"""Show ranges, defaults and refusals of every tunable in both modes (semantics.md, section 4)."""
+
+import errno
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pghotd.engine.tunables import MODES, TUNABLES, Tunables
+
+#: By name: low, high and default in default mode, then high and default in precision mode.
+TABLE = {
+    "enabled_sources": (0, 15, 15, 15, 15),
+    "target_nid": (0, 1023, 3, 1023, 3),
+    "freq_threshold": (1, 3, 2, 7, 2),
+    "promote_freq_window_ms": (1000, 3968, 3000, 16383, 5000),
+    "promote_rate_limit_MBps": (0, 2147483647, 65536, 2147483647, 65536),
+    "kmigrated_sleep_ms": (50, 1000, 100, 1000, 100),
+    "kmigrated_batch_nr": (64, 1024, 512, 1024, 512),
+}
+CASES = [(mode, name) for mode in MODES for name in TABLE]
+
+
+def make(mode) -> Tunables:
+    return Tunables(mode, 3, lambda nid: nid in (3, 5, 1023))
+
+
+def values(tunables: Tunables) -> dict[str, int]:
+    return {name: tunables[name] for name in tunables}
+
+
+def test_the_table_is_the_whole_table_in_its_order():
+    assert list(TABLE) == list(TUNABLES) == list(make("default"))
+    assert all(tunable.help and tunable.unit for tunable in TUNABLES.values())
+
+
+@pytest.mark.parametrize(("mode", "name"), CASES)
+def test_defaults_and_both_ends_of_every_range(mode, name):
+    low, high, default, precise_high, precise_default = TABLE[name]
+    if mode == "precise":
+        high, default = precise_high, precise_default
+    tunables = make(mode)
+    assert tunables[name] == default
+    good, bad = [low, high], [high + 1, 2**32 - 1, 2**32]
+    if name == "target_nid":
+        good, bad = [5, 1023], [0, 2, 4, 1022, *bad]
+    for value in good:
+        tunables.store(name, b"%d\n" % value)
+        assert tunables[name] == value
+    before = values(tunables)
+    for value in [*bad, *range(low)]:
+        with pytest.raises(OSError, match=r"\w") as refused:
+            tunables.store(name, b"%d" % value)
+        assert refused.value.errno == errno.EINVAL
+        assert values(tunables) == before
+
+
+@given(st.sampled_from(CASES), st.binary(max_size=40) | st.text("+-0123456789xaf\n ", max_size=6).map(str.encode))
+def test_a_refused_store_changes_nothing_and_an_accepted_one_its_value_alone(case, text):
+    mode, name = case
+    tunables = make(mode)
+    before = values(tunables)
+    try:
+        tunables.store(name, text)
+    except OSError as refused:
+        code = refused.errno
+    else:
+        changed = {key for key, value in values(tunables).items() if value != before[key]}
+        assert changed <= {name}
+        return
+    assert code == errno.EINVAL
+    assert values(tunables) == before
+
+
+def test_an_unknown_name_is_no_tunable():
+    with pytest.raises(KeyError):
+        make("default")["mode"]
+    with pytest.raises(KeyError):
+        make("default").set("is_target", 1)
