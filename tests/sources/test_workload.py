@@ -1,0 +1,208 @@
+"""Run workloads on a virtual clock: they repeat, are seen as real sources see, move, grow and shrink."""
+
+import itertools
+
+import numpy as np
+import pytest
+import trio
+import trio.testing
+
+from pghotd.engine.kinds import HINTFAULTS, HWHINTS, KINDS, PGTSCANS
+from pghotd.geometry import PAGES_PER_SECTION
+from pghotd.memory.model.spec import ProcessSpec
+from pghotd.sources.observers import OBSERVE, Everything, Faulting, Observer, Sampling, Scanning
+from pghotd.sources.workload import Workload, WorkloadSettings
+from tests.machines import Rig, two_nodes
+from tests.memory.recount import check
+
+S = PAGES_PER_SECTION
+
+
+def virtual_clock() -> int:
+    return round(trio.current_time() * 1000)
+
+
+def make(mode="default", home=1, **settings) -> tuple[Rig, Workload]:
+    rig = Rig(two_nodes(1, 2), mode=mode, clock=virtual_clock)
+    settings = {"pages": 4096, "hot_pages": 256, "rate": 20_000, "seed": 7, "home_nid": home} | settings
+    return rig, Workload(WorkloadSettings(**settings), rig.machine, rig.pghot, rig.clock)
+
+
+async def run(workload: Workload, seconds: float) -> None:
+    with trio.move_on_after(seconds):
+        await workload.run()
+
+
+@pytest.mark.parametrize("observe", OBSERVE)
+@pytest.mark.parametrize("pattern", ["zipf", "uniform"])
+async def test_runs_repeat(observe, pattern, autojump_clock):
+    results = []
+    for seed in (7, 7, 8):
+        rig, workload = make(observe=observe, pattern=pattern, period=50, move_after_ms=700, seed=seed)
+        started = trio.current_time()
+        await trio.sleep(10 - started % 10)
+        await run(workload, 2.01)
+        records = rig.pghot.format.frequency(rig.pghot.store.node(1).records)
+        results.append((workload.stat(), records.tobytes(), rig.machine.frames.flags.tobytes()))
+    assert results[0] == results[1] != results[2]
+    assert results[0][0]["seen"] > 0
+
+
+async def test_it_accesses_at_its_rate_and_every_access_is_felt(autojump_clock):
+    rig, workload = make(observe="all", folio_order=2)
+    await run(workload, 3.01)
+    happened = workload.stat()["happened"]
+    assert happened == pytest.approx(60_000, abs=500)
+    assert workload.stat()["seen"] == happened
+    process = rig.machine.processes[1]
+    assert (process.accesses_top, process.accesses_lower) == (0, happened)
+    assert process.pages_lower == 4096
+    assert rig.total("pghot_recorded_accesses") == rig.total("pghot_recorded_hwhints") == happened
+
+
+async def test_it_stops_while_it_is_not_enabled_and_makes_up_for_nothing(nursery, autojump_clock):
+    _, workload = make(observe="all")
+    nursery.start_soon(workload.run)
+    await trio.sleep(1.01)
+    before = workload.stat()["happened"]
+    workload.enabled = False
+    await trio.sleep(10)
+    assert workload.stat()["happened"] == before
+    workload.enabled = True
+    await trio.sleep(1.01)
+    assert workload.stat()["happened"] == pytest.approx(2 * before, rel=0.05)
+
+
+async def test_the_hot_set_gets_its_share_and_moves(nursery, autojump_clock):
+    rig, workload = make(observe="all", pattern="uniform", hot_share=0.8, move_after_ms=2000)
+    drawn = []
+    draw = workload._draw
+    workload._draw = lambda number: drawn.append(draw(number)) or drawn[-1]
+    nursery.start_soon(workload.run)
+    started, hot_sets = trio.current_time(), []
+    for moves in range(4):
+        await trio.sleep_until(started + 2 * moves + 1.9)
+        assert workload.stat()["hot_set_moves"] == moves
+        times = np.bincount(np.concatenate(drawn[:-1]), minlength=4096)
+        drawn.clear()
+        hot = np.flatnonzero(times > times.mean() * 3)
+        hot_sets.append(set(hot.tolist()))
+        assert len(hot) == pytest.approx(256, abs=20)
+        assert times[hot].sum() / times.sum() == pytest.approx(0.8 + 0.2 * 256 / 4096, abs=0.03)
+        await trio.sleep_until(started + 2 * moves + 2.1)
+        drawn.clear()
+    assert all(len(one & other) < 200 for one, other in itertools.pairwise(hot_sets))
+    check(rig.machine)
+
+
+async def test_phases_allocate_and_free(nursery, autojump_clock):
+    rig, workload = make(phase_ms=1000, phase_pages=500, observe="all")
+    nursery.start_soon(workload.run)
+    process = rig.machine.processes[1]
+    for phase in range(4):
+        await trio.sleep(0.9 if phase == 0 else 1)
+        assert np.count_nonzero(process.table) == (4596 if phase % 2 else 4096)
+        check(rig.machine)
+    assert rig.machine.frames.free_pages[1] == 2 * S - 4596
+
+
+async def test_what_finds_no_room_is_counted(autojump_clock):
+    rig, workload = make(pages=4 * S, rate=0)
+    await run(workload, 1)
+    process = rig.machine.processes[1]
+    assert process.pages_top + process.pages_lower + process.pages_not_modelled == 4 * S
+    assert process.pages_not_modelled > S
+    check(rig.machine)
+
+
+@pytest.mark.parametrize(("observe", "kind"), [("hwhints", 1), ("pgtscans", 2), ("hintfaults", 0), ("all", 1)])
+def test_each_view_reports_as_its_kind(observe, kind):
+    rig = Rig(two_nodes(1, 2))
+    settings = WorkloadSettings(pages=64, hot_pages=8, observe=observe, home_nid=1)
+    workload = Workload(settings, rig.machine, rig.pghot, rig.clock)
+    assert workload.kind == kind
+    assert workload.stat()["kind"] == KINDS[kind]
+
+
+def test_sampling_sees_one_access_in_period_whatever_the_chunks():
+    accesses = np.arange(10_000)
+    whole = Sampling(7, 3).see(accesses, 0)
+    assert np.diff(whole).tolist() == [7] * (len(whole) - 1)
+    random, view, parts, start = np.random.default_rng(1), Sampling(7, 3), [], 0
+    while start < len(accesses):
+        number = int(random.integers(0, 20))
+        parts.append(view.see(accesses[start : start + number], 0))
+        start += number
+    assert np.concatenate(parts).tolist() == whole.tolist()
+    assert (Sampling.kind, Sampling.knows_nid) == (HWHINTS, True)
+
+
+def test_scanning_sees_one_bit_a_folio_each_500_ms_without_a_node():
+    view = Scanning(64, 2)
+    assert not len(view.see(np.array([0, 1, 2, 60]), 1000))
+    assert not len(view.see(np.array([1]), 1499))
+    assert view.see(np.array([17]), 1500).tolist() == [0, 16, 60]
+    assert not len(view.see(np.array([5]), 1999))
+    assert view.see(np.array([5]), 2000).tolist() == [4]
+    assert view.see(np.array([], dtype=np.int64), 2500).tolist() == []
+    assert (Scanning.kind, Scanning.knows_nid) == (PGTSCANS, False)
+
+
+def test_faulting_sees_the_first_access_of_each_folio_armed():
+    view = Faulting(200_000, 0)
+    everything = np.repeat(np.arange(200_000), 2)
+    assert not len(view.see(everything, 0))
+    assert not len(view.see(everything[:0], 1000))
+    # 256 MiB a second: 65536 pages were armed.
+    assert view.see(everything, 1000).tolist() == list(range(65_536))
+    assert not len(view.see(everything, 1000))
+    view.see(everything[:0], 1500)
+    assert view.see(everything, 1500).tolist() == list(range(65_536, 65_536 + 32_768))
+    assert (Faulting.kind, Faulting.knows_nid) == (HINTFAULTS, True)
+
+
+def test_faulting_goes_round_and_arms_no_more_than_there_is():
+    view = Faulting(1000, 1)
+    view.see(np.array([0]), 0)
+    view.see(np.array([], dtype=np.int64), 100_000)
+    assert view.see(np.arange(1000), 100_000).tolist() == list(range(0, 1000, 2))
+
+
+@pytest.mark.parametrize("mode", ["default", "precise"])
+@pytest.mark.parametrize("home", [0, 1])
+def test_the_node_told_is_the_home_where_accesses_can_come_from_there(mode, home):
+    rig = Rig(two_nodes(1, 1), [ProcessSpec("a", 8, 1)], mode)
+    process = rig.machine.processes[1]
+    process.home_nid = home
+    observer = Observer(Everything(), rig.pghot, rig.machine, process)
+    observer.saw(np.array([3]), rig.time.now)
+    # Told as coming from its own node, the access would have been dropped.
+    assert np.flatnonzero(rig.pghot.store.node(1).records).tolist() == [3]
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_recall_and_precision_of_a_tiny_case(order):
+    rig = Rig(two_nodes(1, 1), [ProcessSpec("a", 16, 1, order), ProcessSpec("top", 4, 0)])
+    process = rig.machine.processes[1]
+    observer = Observer(Everything(), rig.pghot, rig.machine, process)
+    observer.begin()
+    hot = np.array([0, 1, 2, 3, 4, 5, 6, 7])
+    assert observer.quality(hot) == (0, 0)
+    # Ready by two accesses: 0-3 of the hot ones; 8-9, which are not hot; 15 was seen once only.
+    ready = np.array([1, 2, 9]) if order else np.array([0, 1, 2, 3, 8, 9])
+    observer.saw(np.append(np.repeat(ready, 2), 14), rig.time.now)
+    assert observer.quality(hot) == (500_000, 666_666)
+    assert observer.seen == 2 * len(ready) + 1
+    observer.begin()
+    assert observer.quality(hot) == (0, 0)
+
+
+def test_recall_is_among_what_was_on_the_lower_tier():
+    rig = Rig(two_nodes(1, 1), [ProcessSpec("a", 4, 1)])
+    process = rig.machine.processes[1]
+    trio.run(rig.machine.promote, np.array([S, S + 1]), 0)
+    observer = Observer(Everything(), rig.pghot, rig.machine, process)
+    observer.begin()
+    observer.saw(np.array([0, 0, 1, 1, 2, 2]), rig.time.now)
+    assert observer.quality(np.array([0, 1, 2, 3])) == (500_000, 1_000_000)
+    assert rig.total("pghot_recorded_accesses") == 2
