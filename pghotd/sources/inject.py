@@ -22,7 +22,7 @@ MOST_COUNTED = 65535
 MOST_ACCESSES = 1 << 32
 
 #: Text parsed between two checkpoints: less than a millisecond, whatever the lines look like.
-_SLICE = 8192
+_SLICE = 2048
 
 _NUMBER = rb"0[xX][0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,18}"
 _LINE = re.compile(
