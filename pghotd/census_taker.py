@@ -11,7 +11,7 @@ from pghotd.engine.pghot import Clock, Pghot
 
 _PERIOD_MS = 1000
 #: How long a reader's call may take steps, and the task between two checkpoints.
-_READER_S = 0.002
+_READER_S = 0.004
 _STEP_S = 0.0005
 
 
