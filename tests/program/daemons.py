@@ -69,7 +69,9 @@ def close(fd: int) -> None:
 class Program:
     """Run `python -m pghotd` until stopped; a watchdog ends it whatever happens."""
 
-    def __init__(self, mountpoint: Path, config: str = SMALL, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, mountpoint: Path, config: str = SMALL, arguments: Sequence[str] = (), watchdog_s: float = 240
+    ) -> None:
         self.mountpoint = mountpoint
         self._config = mountpoint.with_suffix(".toml")
         self._config.write_text(config)
@@ -82,7 +84,7 @@ class Program:
             text=True,
             cwd=ROOT,
         )
-        self._watchdog = threading.Timer(240, self.process.kill)
+        self._watchdog = threading.Timer(watchdog_s, self.process.kill)
         self._watchdog.daemon = True
         self._watchdog.start()
         assert self.process.stderr is not None
