@@ -29,7 +29,7 @@ lint: $(VENV)/dev
 	$(BIN)/lint-imports
 
 bench: $(VENV)/dev
-	$(BIN)/pytest tests/bench -o norecursedirs= --benchmark-disable-gc -s -q
+	$(BIN)/pytest tests/bench -o python_files='bench_*.py' -o python_functions='bench_*' --benchmark-disable-gc --benchmark-quiet -q
 
 fuzz: $(VENV)/dev
 	$(BIN)/python -m tests.fuzz
