@@ -28,9 +28,8 @@ from pghotd.geometry import (
 )
 from pghotd.memory.protocol import NO_SECTION, Memory, PageState
 
-CHUNK = 8192
-_TAG_BITS = 16
-_TAG_MASK = (1 << _TAG_BITS) - 1
+CHUNK = 16384
+_MOST_TAG_BITS = 16
 
 #: One number for the whole batch, or one for each access.
 PerAccess = int | NDArray[np.int64]
@@ -57,8 +56,8 @@ class Recorder:
         self._targets = targets
         self._revision = revision
         self._format = store.format
-        self._tags = np.zeros(1 << _TAG_BITS, dtype=np.uint16)
-        self._ordinals = np.arange(CHUNK * self._format.freq_max, dtype=np.uint16)
+        self._tags = np.zeros(1 << _MOST_TAG_BITS, dtype=np.uint16)
+        self._ordinals = np.arange(CHUNK, dtype=np.uint16)
 
     def check(self, nids: PerAccess, kinds: PerAccess) -> None:
         """Raise OSError(EINVAL) for an unknown kind or, in precision mode, a nid that is no source of accesses.
@@ -141,10 +140,12 @@ class Recorder:
         """Apply steps 4 to 6 to reports that have been counted for their kind."""
         tunables = self._tunables
         step = self._format.step(now, tunables.promote_freq_window_ms, tunables.freq_threshold, self._revision)
-        node = self._one_node(pfns)
-        for start in range(0, len(pfns), CHUNK):
-            part = slice(start, start + CHUNK)
+        # An access that counts several times is repeated, so its chunk has to begin smaller.
+        size = CHUNK if isinstance(counts, int) and counts == 1 else CHUNK // self._format.freq_max
+        for start in range(0, len(pfns), size):
+            part = slice(start, start + size)
             chunk, chunk_nids, chunk_counts = pfns[part], _subset(nids, part), _subset(counts, part)
+            node = self._one_node(chunk)
             if node is not None:
                 self._record_chunk(chunk, node, chunk_nids, chunk_counts, step)
                 continue
@@ -217,7 +218,8 @@ class Recorder:
         changed = np.flatnonzero(new != old)
         while len(changed):
             indices, new = indices.take(changed), new.take(changed)
-            slots = indices & _TAG_MASK
+            # Eight slots an access keep most of them apart, in a table that is no larger than it has to be.
+            slots = indices & ((1 << min(len(indices).bit_length() + 3, _MOST_TAG_BITS)) - 1)
             ordinals = self._ordinals[: len(indices)]
             self._tags[slots] = ordinals
             won = self._tags.take(slots) == ordinals
