@@ -57,9 +57,14 @@ def parse_smaps(text: bytes) -> Usage:
     return Usage(table[:, 0], table[:, 1], table[:, 2] // _PAGE_KB, table[:, 3] // _PAGE_KB)
 
 
-def read_smaps(pid: int, proc: str = "/proc") -> Usage:
-    """Read process `pid`'s smaps; OSError as the package says."""
+def read_smaps_text(pid: int, proc: str = "/proc") -> bytes:
+    """Read process `pid`'s smaps as they are; OSError as the package says."""
     text = Path(f"{proc}/{pid}/smaps").read_bytes()
     if not text:
         raise OSError(errno.ESRCH, "no memory any more")
-    return parse_smaps(text)
+    return text
+
+
+def read_smaps(pid: int, proc: str = "/proc") -> Usage:
+    """Read and parse process `pid`'s smaps; OSError as the package says."""
+    return parse_smaps(read_smaps_text(pid, proc))
