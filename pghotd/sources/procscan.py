@@ -28,7 +28,7 @@ from pghotd.procfs.stat import ProcessStat, read_stat
 from pghotd.sources.process_targets import Chosen, Identity, Target, choose
 from pghotd.sources.procscan_bounds import Bounds, bounds
 from pghotd.sources.procscan_look import STRETCH, Look, Looker
-from pghotd.sources.procscan_mirror import STEP, Mirror, water_level
+from pghotd.sources.procscan_mirror import STEP, Mirror, Plan, water_level
 from pghotd.sources.procscan_settings import ProcscanSettings
 
 Result = TypeVar("Result")
@@ -157,12 +157,19 @@ class Procscan:
             if not self.enabled:
                 break
             one = self._watched[identity]
-            too_large = level is not None and one.mirror.pages > level
-            if self._clock() >= one.due or too_large:
+            if self._is_due(one, stats[identity], level):
                 await self._follow(identity, one, level)
         self._scans += 1
         self._last_us = round((time.perf_counter() - began) * 1e6)
         self._last_cpu_us = round(self._cpu_s * 1e6)
+
+    def _is_due(self, one: _Watched, stat: ProcessStat, level: int | None) -> bool:
+        if level is not None and one.mirror.pages > level:
+            return True
+        now = self._clock()
+        if now < one.due:
+            return False
+        return one.mirror.process.pages_not_modelled > 0 or not one.looker.unchanged(stat, now)
 
     async def _choose(self) -> None:
         """Choose anew which processes to watch, as often as that takes under 0.5 % of the time."""
@@ -222,9 +229,10 @@ class Procscan:
     async def _follow(self, identity: Identity, one: _Watched, level: int | None) -> None:
         """Look at one process and let the model follow it."""
         now = self._clock()
-        tracker = self._tracker
         try:
-            look: Look = await self._in_thread(one.looker.look, now, tracker, self._no_tracker)
+            look: Look
+            plan: Plan | None
+            look, plan = await self._in_thread(self._look_and_plan, one, now, level)
         except OSError as error:
             self._count(error)
             one.means, one.bounds = f"none ({errno.errorcode.get(error.errno or 0, 'error')})", Bounds()
@@ -241,7 +249,6 @@ class Procscan:
             self._clear_s += look.clear_s
         mirror = one.mirror
         mirror.process.name = one_column(look.stat.comm)
-        plan = await self._in_thread(mirror.plan, look.resident, len(look.resident) if level is None else level)
         if plan is not None:
             await mirror.apply(plan)
         else:
@@ -249,6 +256,10 @@ class Procscan:
         one.bounds = Bounds() if look.usage is None else await self._in_thread(bounds, look.usage, mirror)
         if len(look.accessed):
             await self._credit(mirror, look)
+
+    def _look_and_plan(self, one: _Watched, now: int, level: int | None) -> tuple[Look, Plan | None]:
+        look = one.looker.look(now, self._tracker, self._no_tracker)
+        return look, one.mirror.plan(look.resident, len(look.resident) if level is None else level)
 
     async def _credit(self, mirror: Mirror, look: Look) -> None:
         """Let the model process access what the real one did, and report it: once each page."""

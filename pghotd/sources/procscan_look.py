@@ -25,10 +25,11 @@ from pghotd.sources.procscan_settings import ProcscanSettings
 
 #: A write to clear_refs that takes longer is the last one for that process.
 LONGEST_CLEAR_S = 0.05
-#: A process is looked at so seldom that it takes less than 0.5 % of the time.
+#: A process's locks are held for less than 0.5 % of the time, by smaps and clear_refs together; and no more of a
+#: processor goes to a process whose accesses nothing tells.
 STRETCH = 200
-#: Idle page tracking disturbs nobody, and is worth more: 5 %.
-STRETCH_IDLE = 20
+#: Accesses are worth more: finding them may take 5 % of a processor.
+STRETCH_ACCESSES = 20
 #: The figures of stat may miss a change: after so long a process is looked at whether they moved or not.
 _LOOK_ANYWAY_MS = 10_000
 _NONE = np.zeros(0, dtype=np.int64)
@@ -50,13 +51,16 @@ class Look:
     clear_s: float = 0.0
     #: What went wrong in finding the accesses; the pages are known even so.
     error: OSError | None = None
-    #: Processor time of the look, or the time it held locks of the process if that is longer.
+    #: Processor time that the look took.
     cost_s: float = 0.0
+    #: How long the method of clear_refs held locks of the process, waiting for them included.
+    locked_s: float = 0.0
 
     @property
     def pause_ms(self) -> int:
         """Return how long after its beginning the next look may begin at the earliest."""
-        return int(self.cost_s * 1000 * (STRETCH_IDLE if self.means == "idle" else STRETCH)) + 1
+        stretch = STRETCH if self.means.startswith("none") else STRETCH_ACCESSES
+        return int(max(self.cost_s * stretch, self.locked_s * STRETCH) * 1000) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +83,26 @@ class Looker:
         self._mappings: Mappings | None = None
         self._maps_digest = b""
         self._resident = _NONE
-        self._fingerprint: tuple[int, ...] = ()
+        self._fingerprint: tuple[bytes | int, ...] = ()
         self._read_at: int | None = None
         self._marked: _Marked | None = None
         self._cleared = False
         #: Why clear_refs is never used on this process again.
         self._ended = ""
-        self._locked_s = 0.0
+        self._tells_nothing = False
 
     def forget(self) -> None:
         """Let the next look be a first one: what it would find was not accessed within an interval."""
         self._marked = None
         self._cleared = False
 
+    def unchanged(self, stat: ProcessStat, now: int) -> bool:
+        """Tell whether a look at `now` would find what the last one found, as far as `stat` can tell."""
+        return self._tells_nothing and not self._is_late(now) and self._fingerprint == (stat.comm, *stat.fingerprint)
+
     def look(self, now: int, tracker: PageIdle | None, why_not: str) -> Look:
         """Look at `now` (ms); `why_not` says why there is no `tracker`. OSError as the procfs package says."""
-        began, self._locked_s = time.thread_time(), 0.0
+        began = time.thread_time()
         stat = self._identify()
         if self._size_only:
             look = Look(stat, self._changed_pages(stat, now), means="none (size only)")
@@ -104,7 +112,8 @@ class Looker:
             look = self._look_by_clear_refs(stat, now)
         else:
             look = Look(stat, self._changed_pages(stat, now), means=f"none ({why_not}, and not in clear_refs)")
-        return replace(look, cost_s=max(time.thread_time() - began, self._locked_s))
+        self._tells_nothing = look.means.startswith("none")
+        return replace(look, cost_s=time.thread_time() - began)
 
     def _identify(self) -> ProcessStat:
         stat = read_stat(self._pid, self._proc)
@@ -121,12 +130,15 @@ class Looker:
 
     def _changed_pages(self, stat: ProcessStat, now: int) -> Vpns:
         """Return the resident pages, read anew only when a fault or a size tells that they have changed."""
-        late = self._read_at is None or now - self._read_at >= _LOOK_ANYWAY_MS
-        if late or stat.fingerprint != self._fingerprint:
+        fingerprint = (stat.comm, *stat.fingerprint)
+        if self._is_late(now) or fingerprint != self._fingerprint:
             self._resident = read_resident(self._pid, self._read_mappings(), self._proc).vpns
-            # Read before the pages were: what comes in between is seen next time.
-            self._fingerprint, self._read_at = stat.fingerprint, now
+            # Stat was read before the pages were: what comes in between is seen next time.
+            self._fingerprint, self._read_at = fingerprint, now
         return self._resident
+
+    def _is_late(self, now: int) -> bool:
+        return self._read_at is None or now - self._read_at >= _LOOK_ANYWAY_MS
 
     def _look_by_idle(self, stat: ProcessStat, tracker: PageIdle) -> Look:
         """See which of the pages marked last time are idle still, and mark all that are there now.
@@ -167,17 +179,17 @@ class Looker:
             clear_s = clear_referenced(self._pid, self._start_ticks, self._proc)
         except OSError as error:
             return Look(stat, resident, means=_because(error), error=error)
-        self._locked_s = reading_s + clear_s
+        locked_s = reading_s + clear_s
         means = "clear_refs"
         if clear_s > LONGEST_CLEAR_S:
             self._ended = means = f"none (a write to clear_refs took {clear_s * 1000:.0f} ms)"
         else:
             self._cleared = True
         if not cleared:
-            return Look(stat, resident, means=means, clear_s=clear_s)
+            return Look(stat, resident, means=means, clear_s=clear_s, locked_s=locked_s)
         usage = parse_smaps(text)
         accessed = resident[_inside(resident, usage, usage.referenced >= usage.rss)]
-        return Look(stat, resident, accessed, usage, means, clear_s)
+        return Look(stat, resident, accessed, usage, means, clear_s=clear_s, locked_s=locked_s)
 
 
 def _because(error: OSError) -> str:
