@@ -2,6 +2,9 @@
 
 This is no reading: the kernel holds the process's mmap_lock for writing over the whole walk, and what the bits said is
 lost to reclaim. Only for processes whose owner wants it.
+
+The kernel does not flush the TLBs here: a page whose translation a processor still holds can be used without being
+referenced again. So a process that touches a few pages only, and never sleeps, may seem colder than it is.
 """
 
 import errno
