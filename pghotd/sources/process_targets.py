@@ -49,7 +49,10 @@ class Chosen:
 
 
 def choose(targets: Sequence[Target], proc: str = "/proc", watched: Collection[Identity] = ()) -> Chosen:
-    """Return which processes `targets` mean now; those `watched` already stay among the largest a little longer."""
+    """Return which processes `targets` mean now; those `watched` already stay among the largest a little longer.
+
+    OSError when the processes cannot be listed at all.
+    """
     # psutil knows but one /proc at a time.
     psutil.PROCFS_PATH = proc
     errnos: Counter[int] = Counter()
@@ -57,7 +60,7 @@ def choose(targets: Sequence[Target], proc: str = "/proc", watched: Collection[I
     if all(target.pid is not None for target in targets):
         pids = sorted({target.pid for target in targets if target.pid is not None})
     else:
-        pids = psutil.pids()
+        pids = _all_pids()
     found: list[ProcessStat] = []
     for pid in pids:
         try:
@@ -79,6 +82,14 @@ def choose(targets: Sequence[Target], proc: str = "/proc", watched: Collection[I
         for stat in fitting:
             processes.setdefault((stat.pid, stat.start_ticks), (stat, target))
     return Chosen(processes, errnos)
+
+
+def _all_pids() -> list[int]:
+    try:
+        return list(psutil.pids())
+    except IndexError:
+        # psutil takes it for granted that there is at least one.
+        return []
 
 
 def _rank(stat: ProcessStat, watched: Collection[Identity]) -> int:
@@ -110,6 +121,9 @@ def _fits(target: Target, stat: ProcessStat, proc: str, errnos: Counter[int]) ->
         errnos[errno.ESRCH] += 1
     except OSError as error:
         errnos[error.errno or 0] += 1
+    except (IndexError, ValueError, OverflowError):
+        # psutil trusts the form of what it reads.
+        errnos[errno.EBADMSG] += 1
     return False
 
 

@@ -145,12 +145,12 @@ class Procscan:
     async def scan(self) -> None:
         """Scan once."""
         began, self._cpu_s = time.perf_counter(), 0.0
-        await self._choose()
         stats, errors = await self._in_thread(_read_stats, tuple(self._watched), self._proc)
         for error in errors:
             self._count(error)
         for identity in self._watched.keys() - stats.keys():
             await self._drop(identity)
+        await self._choose(stats)
         level = water_level([self._watched[identity].expected(stat) for identity, stat in stats.items()], self._room())
         # Those that have to shrink go first: the others need what they give.
         for identity in sorted(stats, key=lambda known: -self._watched[known].expected(stats[known])):
@@ -171,27 +171,34 @@ class Procscan:
             return False
         return one.mirror.process.pages_not_modelled > 0 or not one.looker.unchanged(stat, now)
 
-    async def _choose(self) -> None:
-        """Choose anew which processes to watch, as often as that takes under 0.5 % of the time."""
+    async def _choose(self, stats: dict[Identity, ProcessStat]) -> None:
+        """Choose anew which processes to watch, as often as that takes under 0.5 % of the time; `stats` follow."""
         now = self._clock()
         if now < self._choose_at:
             return
         before = self._cpu_s
-        chosen: Chosen = await self._in_thread(choose, self._settings.targets, self._proc, set(self._watched))
+        try:
+            chosen: Chosen = await self._in_thread(choose, self._settings.targets, self._proc, set(self._watched))
+        except OSError as error:
+            # Not one process can be listed; those that are watched still are.
+            self._count(error)
+            return
         self._choose_at = now + int((self._cpu_s - before) * 1000 * STRETCH)
         self._errnos.update(chosen.errnos)
         for identity in self._watched.keys() - chosen.processes.keys():
+            del stats[identity]
             await self._drop(identity)
         for identity, (stat, target) in chosen.processes.items():
-            if identity not in self._watched:
-                await self._add(stat, target)
+            if identity not in self._watched and await self._add(stat, target):
+                stats[identity] = stat
 
-    async def _add(self, stat: ProcessStat, target: Target) -> None:
+    async def _add(self, stat: ProcessStat, target: Target) -> bool:
+        """Begin to watch a process; tell whether it is there still."""
         try:
             cgroups = await self._in_thread(read_cgroup, stat.pid, self._proc)
         except OSError as error:
             self._count(error)
-            return
+            return False
         if not target.size_only and self._tracker is None and not self._no_tracker:
             try:
                 self._tracker = await self._in_thread(probe, self._proc, self._sys)
@@ -201,6 +208,7 @@ class Procscan:
         process = self._machine.residency.add_process(spec, stat.pid)
         looker = Looker(stat.pid, stat.start_ticks, self._settings, self._proc, size_only=target.size_only)
         self._watched[stat.pid, stat.start_ticks] = _Watched(Mirror(self._machine, process), looker)
+        return True
 
     def _home(self, target: Target) -> int:
         for nid in (target.home_nid, self._settings.home_nid):
@@ -217,14 +225,13 @@ class Procscan:
             one.bounds = Bounds()
 
     def _room(self) -> int:
-        """Return how many pages of the model these processes may have.
+        """Return how many pages of the model these processes may have, what they have included.
 
-        Down to the promo watermark of each node, so that promotion and demotion still find room.
+        Down to the promo watermarks of all nodes together, so that promotion and demotion still find room. First touch
+        goes lower on one node before it turns to the next, which must not count as room elsewhere.
         """
         zones = [zone for node in self._machine.nodes() for zone in self._machine.zones(node.nid)]
-        return sum(max(zone.free - zone.promo, 0) for zone in zones) + sum(
-            one.mirror.pages for one in self._watched.values()
-        )
+        return sum(zone.free - zone.promo for zone in zones) + sum(one.mirror.pages for one in self._watched.values())
 
     async def _follow(self, identity: Identity, one: _Watched, level: int | None) -> None:
         """Look at one process and let the model follow it."""

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from pghotd.procfs.maps import parse_maps, read_maps
+from tests.requirements import require
 
 TEXT = b"""\
 55d0c0a00000-55d0c0a02000 r--p 00000000 fe:00 260131                     /usr/bin/cat
@@ -91,8 +92,7 @@ def test_a_process_without_memory_has_ended(tmp_path):
 
 
 def test_own_mappings():
-    if not Path("/proc/self/maps").exists():
-        pytest.skip("this machine has no /proc")
+    require(Path("/proc/self/maps").exists(), "this machine has no /proc")
     maps = read_maps(os.getpid())
     assert b"[heap]" in maps.name
     assert (maps.start < maps.end).all()

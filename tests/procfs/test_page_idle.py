@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pghotd.procfs.kpageflags import KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL, KPF_LRU, lru_heads
 from pghotd.procfs.page_idle import PageIdle, probe
 from pghotd.procfs.words import PIECE, pieces, read_words
+from tests.requirements import require
 
 
 def bitmap(tmp_path, words: int = 1024) -> str:
@@ -61,14 +62,12 @@ def test_no_bitmap(tmp_path):
 
 
 def test_probing_marks_own_pages(tmp_path):
-    if os.geteuid():
-        pytest.skip("PFNs are for root")
+    require(os.geteuid() == 0, "PFNs are for root")
     probe(sys=bitmap(tmp_path)).close()
 
 
 def test_a_bitmap_that_keeps_nothing_is_none(tmp_path):
-    if os.geteuid():
-        pytest.skip("PFNs are for root")
+    require(os.geteuid() == 0, "PFNs are for root")
     folder = tmp_path / "kernel/mm/page_idle"
     folder.mkdir(parents=True)
     (folder / "bitmap").symlink_to("/dev/zero")

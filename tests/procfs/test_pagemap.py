@@ -7,6 +7,7 @@ import pytest
 from pghotd.procfs.maps import Mappings, parse_maps, read_maps
 from pghotd.procfs.pagemap import read_resident
 from pghotd.procfs.words import PIECE
+from tests.requirements import require
 
 PRESENT = 1 << 63
 
@@ -52,8 +53,7 @@ def test_no_mappings_no_pages(tmp_path):
 
 
 def test_own_pages_appear_when_they_are_touched():
-    if os.geteuid():
-        pytest.skip("PFNs are for root")
+    require(os.geteuid() == 0, "PFNs are for root")
     with mmap.mmap(-1, 64 * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(mmap.MADV_NOHUGEPAGE)
         first = np.frombuffer(memory, dtype=np.uint8).__array_interface__["data"][0] // mmap.PAGESIZE

@@ -7,6 +7,7 @@ import pytest
 from pghotd.procfs.clear_refs import clear_referenced
 from pghotd.procfs.smaps import parse_smaps, read_smaps
 from pghotd.procfs.stat import read_stat
+from tests.requirements import require
 
 ONE = """\
 {start:x}-{end:x} rw-p 00000000 00:00 {inode} {name}
@@ -70,8 +71,7 @@ def test_gone(tmp_path):
 
 
 def test_clearing_what_the_process_has_referenced():
-    if os.geteuid():
-        pytest.skip("clear_refs of a process is for its owner and root")
+    require(os.geteuid() == 0, "clear_refs of a process is for its owner and root")
     pid = os.getpid()
     with mmap.mmap(-1, 16 * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         # Of flags that no neighbour has, so that the mapping stays one of its own.

@@ -2,7 +2,6 @@
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,12 @@ import psutil
 import pytest
 import trio
 
-from pghotd.engine.counters import Counters
-from pghotd.engine.pghot import Pghot
-from pghotd.memory.model.machine import Machine
+from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.process import ModelProcess
-from pghotd.memory.model.spec import MachineSpec, NodeSpec
 from pghotd.sources.procscan import Procscan
 from pghotd.sources.procscan_settings import ProcscanSettings
+from tests.machines import Rig, two_nodes
 
-SECTION = 1 << 15
 HEAP = 0x100
 
 
@@ -92,16 +88,13 @@ class MadeUpProc:
         folder.rmdir()
 
 
-@dataclass
-class World:
-    """Hold a machine of `top` and 4 lower sections, and what procscan sees of a made-up /proc."""
+class World(Rig):
+    """Be a machine of one top and four lower sections, and what procscan sees of a made-up /proc and /sys."""
 
-    proc: MadeUpProc
-    sys: Path
-    machine: Machine
-    pghot: Pghot
-    counters: Counters
-    now: int = 0
+    def __init__(self, folder: Path) -> None:
+        super().__init__(two_nodes(1, 4))
+        self.proc = MadeUpProc(folder / "proc")
+        self.sys = folder / "sys"
 
     def procscan(self, *targets: Any, **settings: Any) -> Procscan:
         """Return a procscan that reads at once, without a thread."""
@@ -114,7 +107,7 @@ class World:
             ProcscanSettings(targets=targets, **settings),
             self.machine,
             self.pghot,
-            lambda: self.now,
+            self.clock,
             proc=str(self.proc.root),
             sys=str(self.sys),
             in_thread=at_once,
@@ -122,14 +115,14 @@ class World:
 
     async def scan(self, procscan: Procscan, after_ms: int = 60_000) -> None:
         """Scan once, so much later that everything is due."""
-        self.now += after_ms
+        self.time.now += after_ms
         await procscan.scan()
 
     def process(self, pid: int) -> ModelProcess:
         """Return the model process of a made-up one."""
         return next(process for process in self.machine.processes.values() if process.pid == pid)
 
-    def idle_tracking(self, frames: int = SECTION) -> Path:
+    def idle_tracking(self, frames: int = PAGES_PER_SECTION) -> Path:
         """Give the machine an idle bitmap, and page frames that are all on an LRU list; return the bitmap."""
         path = self.sys / "kernel/mm/page_idle/bitmap"
         path.parent.mkdir(parents=True)
@@ -141,11 +134,4 @@ class World:
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     monkeypatch.setattr(psutil, "PROCFS_PATH", psutil.PROCFS_PATH)
-    nodes = (
-        NodeSpec(0, SECTION, "top", {0: 10, 1: 20}, 100, 20000),
-        NodeSpec(1, 4 * SECTION, "lower", {0: 20, 1: 10}, 250, 10000),
-    )
-    counters = Counters()
-    machine = Machine(MachineSpec(nodes), counters, lambda: made.now)
-    made = World(MadeUpProc(tmp_path / "proc"), tmp_path / "sys", machine, Pghot(machine, counters, 0), counters)
-    return made
+    return World(tmp_path)

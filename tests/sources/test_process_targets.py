@@ -82,4 +82,6 @@ def test_what_vanishes_or_cannot_be_read_does_not_fit(world):
     (world.proc.root / "12").mkdir()
     found = choose((Target(cgroup="/work"),), str(world.proc.root))
     assert not found.processes
+    (world.proc.root / "10/status").write_text("nothing\n")
+    assert not choose((Target(user="0"),), str(world.proc.root)).processes
     assert {os.strerror(code) for code in found.errnos} == {"Is a directory", "Bad message"}

@@ -4,20 +4,15 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pghotd.engine.counters import Counters
+from pghotd.geometry import PAGES_PER_SECTION as SECTION
 from pghotd.memory.model.machine import Machine
-from pghotd.memory.model.spec import MachineSpec, NodeSpec, ProcessSpec
+from pghotd.memory.model.spec import ProcessSpec
 from pghotd.sources.procscan_mirror import Mirror, water_level
-
-SECTION = 1 << 15
+from tests.machines import Rig, two_nodes
 
 
 def machine() -> Machine:
-    nodes = (
-        NodeSpec(0, SECTION, "top", {0: 10, 1: 20}, 100, 20000),
-        NodeSpec(1, SECTION, "lower", {0: 20, 1: 10}, 250, 10000),
-    )
-    return Machine(MachineSpec(nodes), Counters(), lambda: 0)
+    return Rig(two_nodes(1, 1)).machine
 
 
 def follow(mirror: Mirror, resident: list[int], most: int) -> None:
