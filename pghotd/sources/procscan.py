@@ -235,7 +235,7 @@ class Procscan:
 
     async def _follow(self, identity: Identity, one: _Watched, level: int | None) -> None:
         """Look at one process and let the model follow it."""
-        now = self._clock()
+        now, before_s = self._clock(), self._cpu_s
         try:
             look: Look
             plan: Plan | None
@@ -248,7 +248,7 @@ class Procscan:
             return
         if look.error is not None:
             self._count(look.error)
-        one.due = now + look.pause_ms
+        one.due = now + look.pause_ms(self._cpu_s - before_s)
         one.means = look.means
         one.resident, one.rss_then = len(look.resident), look.stat.rss
         if look.clear_s:

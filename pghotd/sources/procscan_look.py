@@ -8,7 +8,7 @@ import errno
 import hashlib
 import os
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,16 +51,13 @@ class Look:
     clear_s: float = 0.0
     #: What went wrong in finding the accesses; the pages are known even so.
     error: OSError | None = None
-    #: Processor time that the look took.
-    cost_s: float = 0.0
     #: How long the method of clear_refs held locks of the process, waiting for them included.
     locked_s: float = 0.0
 
-    @property
-    def pause_ms(self) -> int:
-        """Return how long after its beginning the next look may begin at the earliest."""
+    def pause_ms(self, cost_s: float) -> int:
+        """Return how long after its beginning the next look may begin at the earliest, if this took `cost_s`."""
         stretch = STRETCH if self.means.startswith("none") else STRETCH_ACCESSES
-        return int(max(self.cost_s * stretch, self.locked_s * STRETCH) * 1000) + 1
+        return int(max(cost_s * stretch, self.locked_s * STRETCH) * 1000) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +99,6 @@ class Looker:
 
     def look(self, now: int, tracker: PageIdle | None, why_not: str) -> Look:
         """Look at `now` (ms); `why_not` says why there is no `tracker`. OSError as the procfs package says."""
-        began = time.thread_time()
         stat = self._identify()
         if self._size_only:
             look = Look(stat, self._changed_pages(stat, now), means="none (size only)")
@@ -113,7 +109,7 @@ class Looker:
         else:
             look = Look(stat, self._changed_pages(stat, now), means=f"none ({why_not}, and not in clear_refs)")
         self._tells_nothing = look.means.startswith("none")
-        return replace(look, cost_s=time.thread_time() - began)
+        return look
 
     def _identify(self) -> ProcessStat:
         stat = read_stat(self._pid, self._proc)
