@@ -11,7 +11,7 @@ What happens to processes - they end, deny access, fork, remap - is counted by e
 import errno
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import trio
@@ -24,12 +24,13 @@ from pghotd.memory.model.spec import ProcessSpec
 from pghotd.procfs.cgroup import read_cgroup
 from pghotd.procfs.names import one_column
 from pghotd.procfs.page_idle import PageIdle, probe
-from pghotd.procfs.stat import ProcessStat, read_stat
+from pghotd.procfs.stat import ProcessStat
 from pghotd.sources.process_targets import Chosen, Identity, Target, choose
 from pghotd.sources.procscan_bounds import Bounds, bounds
 from pghotd.sources.procscan_look import STRETCH, Look, Looker
 from pghotd.sources.procscan_mirror import STEP, Mirror, Plan, water_level
 from pghotd.sources.procscan_settings import ProcscanSettings
+from pghotd.sources.procscan_watched import Watched, read_stats
 
 Result = TypeVar("Result")
 #: Run a function that takes time elsewhere, as trio.to_thread.run_sync does.
@@ -37,24 +38,6 @@ InThread = Callable[..., Awaitable[Any]]
 
 _GONE = (errno.ESRCH, errno.ENOENT)
 _DENIED = (errno.EACCES, errno.EPERM)
-
-
-class _Watched:
-    """Hold one process that is watched."""
-
-    def __init__(self, mirror: Mirror, looker: Looker) -> None:
-        self.mirror = mirror
-        self.looker = looker
-        self.due = 0
-        self.means = "none (not looked at yet)"
-        self.bounds = Bounds()
-        #: Resident pages at the last look, and what stat said then.
-        self.resident = 0
-        self.rss_then = 0
-
-    def expected(self, stat: ProcessStat) -> int:
-        """Return how many resident pages there should be now."""
-        return max(self.resident + stat.rss - self.rss_then, 0)
 
 
 class Procscan:
@@ -82,7 +65,7 @@ class Procscan:
         self._proc = proc
         self._sys = sys
         self._run_in_thread = in_thread
-        self._watched: dict[Identity, _Watched] = {}
+        self._watched: dict[Identity, Watched] = {}
         self._choose_at = 0
         self._tracker: PageIdle | None = None
         self._no_tracker = ""
@@ -145,7 +128,7 @@ class Procscan:
     async def scan(self) -> None:
         """Scan once."""
         began, self._cpu_s = time.perf_counter(), 0.0
-        stats, errors = await self._in_thread(_read_stats, tuple(self._watched), self._proc)
+        stats, errors = await self._in_thread(read_stats, tuple(self._watched), self._proc)
         for error in errors:
             self._count(error)
         for identity in self._watched.keys() - stats.keys():
@@ -163,7 +146,7 @@ class Procscan:
         self._last_us = round((time.perf_counter() - began) * 1e6)
         self._last_cpu_us = round(self._cpu_s * 1e6)
 
-    def _is_due(self, one: _Watched, stat: ProcessStat, level: int | None) -> bool:
+    def _is_due(self, one: Watched, stat: ProcessStat, level: int | None) -> bool:
         if level is not None and one.mirror.pages > level:
             return True
         now = self._clock()
@@ -207,7 +190,7 @@ class Procscan:
         spec = ProcessSpec(one_column(stat.comm), 0, self._home(target), owner=one_column(cgroups.memory or b"/"))
         process = self._machine.residency.add_process(spec, stat.pid)
         looker = Looker(stat.pid, stat.start_ticks, self._settings, self._proc, size_only=target.size_only)
-        self._watched[stat.pid, stat.start_ticks] = _Watched(Mirror(self._machine, process), looker)
+        self._watched[stat.pid, stat.start_ticks] = Watched(Mirror(self._machine, process), looker)
         return True
 
     def _home(self, target: Target) -> int:
@@ -233,7 +216,7 @@ class Procscan:
         zones = [zone for node in self._machine.nodes() for zone in self._machine.zones(node.nid)]
         return sum(zone.free - zone.promo for zone in zones) + sum(one.mirror.pages for one in self._watched.values())
 
-    async def _follow(self, identity: Identity, one: _Watched, level: int | None) -> None:
+    async def _follow(self, identity: Identity, one: Watched, level: int | None) -> None:
         """Look at one process and let the model follow it."""
         now, before_s = self._clock(), self._cpu_s
         try:
@@ -264,7 +247,7 @@ class Procscan:
         if len(look.accessed):
             await self._credit(mirror, look)
 
-    def _look_and_plan(self, one: _Watched, now: int, level: int | None) -> tuple[Look, Plan | None]:
+    def _look_and_plan(self, one: Watched, now: int, level: int | None) -> tuple[Look, Plan | None]:
         look = one.looker.look(now, self._tracker, self._no_tracker)
         return look, one.mirror.plan(look.resident, len(look.resident) if level is None else level)
 
@@ -292,19 +275,3 @@ class Procscan:
 
         result: Result = await self._run_in_thread(timed)
         return result
-
-
-def _read_stats(identities: Collection[Identity], proc: str) -> tuple[dict[Identity, ProcessStat], list[OSError]]:
-    """Return the stat of each of these processes that still is there, and what became of the others."""
-    stats: dict[Identity, ProcessStat] = {}
-    errors: list[OSError] = []
-    for pid, start_ticks in identities:
-        try:
-            stat = read_stat(pid, proc)
-            if stat.start_ticks != start_ticks or not stat.vsize:
-                raise OSError(errno.ESRCH, "has ended")
-        except OSError as error:
-            errors.append(error)
-        else:
-            stats[pid, start_ticks] = stat
-    return stats, errors
