@@ -16,7 +16,7 @@ help:
 # The demonstration watches the accesses of what it started itself alone: a child with a hot set, and a workload.
 run: $(VENV)/run
 	@$(BIN)/python -m pghotd.demo & child=$$!; \
-	trap 'kill $$child 2>/dev/null' EXIT; \
+	trap 'kill $$child 2>/dev/null' EXIT; trap : INT TERM; \
 	$(BIN)/pghotd --config docs/pghotd.toml
 
 test: $(VENV)/dev

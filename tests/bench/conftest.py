@@ -31,6 +31,7 @@ def c_loops(tmp_path_factory: pytest.TempPathFactory) -> CDLL:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    terminalreporter.section("figures")
+    if _figures:
+        terminalreporter.section("figures")
     for name, figure, wanted in _figures:
         terminalreporter.write_line(f"{name:<62} {figure:>22}   {wanted}")

@@ -112,6 +112,8 @@ class Program:
         self._watchdog.cancel()
         self._config.unlink(missing_ok=True)
         subprocess.run(["umount", "-l", str(self.mountpoint)], capture_output=True, timeout=DEADLINE_S)
+        with suppress(OSError):
+            self.mountpoint.rmdir()
 
     def read(self, path: str) -> str:
         """Return a control file's text."""
