@@ -1,6 +1,6 @@
 """Keep a census at hand while somebody reads it: taken in short steps, at most once a second.
 
-A reader never waits. The first steps of a due census are taken in the reader's own call, which finishes it on machines of
+A reader never waits. The first steps of a due census are taken in its own call, which finishes it on machines of
 some GiB. On larger ones the reader gets the last census, with its age, and a task goes on with the next; as long as
 somebody has read lately, the task keeps it no older than a second.
 """
