@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from pghotd.fs.mountpoint import final_path, lock_directory, lock_name
+
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 30
 
@@ -114,6 +116,8 @@ class Program:
         subprocess.run(["umount", "-l", str(self.mountpoint)], capture_output=True, timeout=DEADLINE_S)
         with suppress(OSError):
             self.mountpoint.rmdir()
+        # What a killed daemon leaves; the next one on this path would take it over.
+        (lock_directory() / lock_name(final_path(self.mountpoint))).unlink(missing_ok=True)
 
     def read(self, path: str) -> str:
         """Return a control file's text."""
