@@ -9,8 +9,8 @@ from pghotd.memory.model.machine import Machine
 from pghotd.settings_table import SettingsTable, boolean, choice, integer, list_of, number, pages, share, size, word
 from pghotd.sources.observers import Observe
 from pghotd.sources.process_targets import Target
-from pghotd.sources.procscan import Procscan
-from pghotd.sources.procscan_settings import ProcscanSettings
+from pghotd.sources.procscan.scan import Procscan
+from pghotd.sources.procscan.settings import ProcscanSettings
 from pghotd.sources.source import Source
 from pghotd.sources.workload import Workload, WorkloadSettings
 

@@ -12,8 +12,8 @@ import trio
 
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.process import ModelProcess
-from pghotd.sources.procscan import Procscan
-from pghotd.sources.procscan_settings import ProcscanSettings
+from pghotd.sources.procscan.scan import Procscan
+from pghotd.sources.procscan.settings import ProcscanSettings
 from tests.machines import Rig, two_nodes
 
 HEAP = 0x100

@@ -11,10 +11,10 @@ import pytest
 import trio
 
 from pghotd.procfs.smaps import read_smaps
-from pghotd.sources import procscan_look
 from pghotd.sources.process_targets import Target
-from pghotd.sources.procscan import Procscan
-from pghotd.sources.procscan_settings import ProcscanSettings
+from pghotd.sources.procscan import look as procscan_look
+from pghotd.sources.procscan.scan import Procscan
+from pghotd.sources.procscan.settings import ProcscanSettings
 from tests.requirements import require
 from tests.sources.conftest import HEAP
 

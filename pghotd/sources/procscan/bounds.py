@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pghotd.procfs.smaps import Usage
-from pghotd.sources.procscan_mirror import Mirror
+from pghotd.sources.procscan.mirror import Mirror
 
 
 @dataclass(frozen=True, slots=True)

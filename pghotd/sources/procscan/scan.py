@@ -1,7 +1,7 @@
 """Sample real processes and feed the memory model: their resident pages become pages of the model, live.
 
 So the model shows what a machine with so much fast and so much slow memory would make of this workload. Each scan
-chooses the processes, looks at those that are due (procscan_look), brings the model in step (procscan_mirror), and
+chooses the processes, looks at those that are due (look.py), brings the model in step (mirror.py), and
 reports each page that was accessed once: as one memory access through the model's page table, and as one report to the
 engine. Reading happens in a thread, changes to the model on the event loop, in steps well under a millisecond.
 
@@ -26,11 +26,11 @@ from pghotd.procfs.names import one_column
 from pghotd.procfs.page_idle import PageIdle, probe
 from pghotd.procfs.stat import ProcessStat
 from pghotd.sources.process_targets import Chosen, Identity, Target, choose
-from pghotd.sources.procscan_bounds import Bounds, bounds
-from pghotd.sources.procscan_look import STRETCH, Look, Looker
-from pghotd.sources.procscan_mirror import STEP, Mirror, Plan, water_level
-from pghotd.sources.procscan_settings import ProcscanSettings
-from pghotd.sources.procscan_watched import Watched, read_stats
+from pghotd.sources.procscan.bounds import Bounds, bounds
+from pghotd.sources.procscan.look import STRETCH, Look, Looker
+from pghotd.sources.procscan.mirror import STEP, Mirror, Plan, water_level
+from pghotd.sources.procscan.settings import ProcscanSettings
+from pghotd.sources.procscan.watched import Watched, read_stats
 
 Result = TypeVar("Result")
 #: Run a function that takes time elsewhere, as trio.to_thread.run_sync does.
@@ -83,7 +83,7 @@ class Procscan:
 
         touched_best_ppm and touched_worst_ppm bound which share of the pages that clear_refs has seen touched in the
         last interval is on the top tier, all processes and mappings together, each mapping weighing as much as it has
-        touched pages (see procscan_bounds).
+        touched pages (see bounds.py).
         """
         watched = self._watched.values()
         total = Bounds.sum(one.bounds for one in watched)

@@ -5,9 +5,9 @@ from collections.abc import Collection
 
 from pghotd.procfs.stat import ProcessStat, read_stat
 from pghotd.sources.process_targets import Identity
-from pghotd.sources.procscan_bounds import Bounds
-from pghotd.sources.procscan_look import Looker
-from pghotd.sources.procscan_mirror import Mirror
+from pghotd.sources.procscan.bounds import Bounds
+from pghotd.sources.procscan.look import Looker
+from pghotd.sources.procscan.mirror import Mirror
 
 
 class Watched:

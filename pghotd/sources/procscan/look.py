@@ -21,7 +21,7 @@ from pghotd.procfs.page_idle import PageIdle
 from pghotd.procfs.pagemap import Resident, read_resident
 from pghotd.procfs.smaps import Usage, parse_smaps, read_smaps_text
 from pghotd.procfs.stat import ProcessStat, read_stat
-from pghotd.sources.procscan_settings import ProcscanSettings
+from pghotd.sources.procscan.settings import ProcscanSettings
 
 #: A write to clear_refs that takes longer is the last one for that process.
 LONGEST_CLEAR_S = 0.05
