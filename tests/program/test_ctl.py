@@ -18,10 +18,8 @@ def test_status_tells_what_to_know_first(program):
     assert "running for" in result.stdout
     assert "default mode on the model backend" in result.stdout
     assert "recorded   1 accesses; reports: hwhints 1" in result.stdout
-    assert [line.split()[:2] for line in result.stdout.splitlines() if line[:1].isdigit()] == [
-        ["0", "top"],
-        ["1", "lower"],
-    ]
+    nodes = [line.split()[:2] for line in result.stdout.splitlines() if line[:1].isdigit()]
+    assert nodes == [["0", "top"], ["1", "lower"]]
     program.write("paused", "1")
     assert "paused (asked for)" in program.command("status").stdout
 
