@@ -178,17 +178,7 @@ def _model(machine: Machine) -> Dir:
 
 
 def _processes(machine: Machine) -> str:
-    columns = [
-        "name",
-        "pid",
-        "home_nid",
-        "owner",
-        "pages_top",
-        "pages_lower",
-        "pages_not_modelled",
-        "accesses_top",
-        "accesses_lower",
-    ]
+    header = "# name pid home_nid owner pages_top pages_lower pages_not_modelled accesses_top accesses_lower\n"
     rows = [
         (
             process.name,
@@ -203,4 +193,4 @@ def _processes(machine: Machine) -> str:
         )
         for process in machine.processes.values()
     ]
-    return f"# {' '.join(columns)}\n" + "".join(f"{' '.join(map(str, row))}\n" for row in rows)
+    return header + "".join(f"{' '.join(map(str, row))}\n" for row in rows)

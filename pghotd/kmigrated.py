@@ -51,7 +51,7 @@ class Kmigrated:
                 elif pghot.store.take_wake(self._nid):
                     standing.wakeups += 1
                     self._enter("walking")
-                    await self._pass()
+                    await self.walk_hot_sections()
                     continue
                 else:
                     self._enter("sleeping")
@@ -64,7 +64,7 @@ class Kmigrated:
             self.standing.state = state
             self.standing.changes.notify()
 
-    async def _pass(self) -> None:
+    async def walk_hot_sections(self) -> None:
         """Visit the sections whose hot flag is set, clearing each flag before its walk."""
         pghot, started = self._pghot, trio.current_time()
         stepped = started

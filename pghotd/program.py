@@ -1,7 +1,7 @@
 """Be the program `pghotd`: options, configuration, log and exit codes around the daemon.
 
-0: stopped as asked. 1: failed while running, an unmount from outside included. 2: usage or configuration, one line, nothing
-mounted. A bug is a traceback.
+0: stopped as asked. 1: failed while running, an unmount from outside included. 2: usage or configuration, one line,
+nothing mounted. A bug is a traceback.
 """
 
 import argparse

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, cast, get_args
 from pghotd.geometry import PAGE_SIZE
 
 _SIZE = re.compile(r"(0|[1-9][0-9]{0,14})([KMGT]?)\Z", re.ASCII)
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+(\[\d+\])?\Z", re.ASCII)
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _REQUIRED: Any = object()
 
@@ -27,7 +28,7 @@ class SettingsTable:
 
     def error(self, key: str, what: str) -> ConfigError:
         """Return the error for a key of this table."""
-        return ConfigError(f"{self._file}: {self._path + '.' if self._path else ''}{key}: {what}")
+        return ConfigError(f"{self._file}: {self._path + '.' if self._path else ''}{_shown(key)}: {what}")
 
     def has(self, key: str) -> bool:
         """Tell whether a key is there and not yet taken."""
@@ -66,7 +67,12 @@ class SettingsTable:
             raise self.error(key, f"is not known here; there are: {', '.join(known)}")
 
     def _sub(self, key: str, values: dict[str, Any]) -> "SettingsTable":
-        return SettingsTable(values, self._file, f"{self._path}.{key}" if self._path else key)
+        return SettingsTable(values, self._file, f"{self._path}.{_shown(key)}" if self._path else _shown(key))
+
+
+def _shown(key: str) -> str:
+    """Return a key as it fits into one line: bare where TOML lets it be, else quoted."""
+    return key if _BARE_KEY.match(key) else repr(key)
 
 
 def boolean(value: Any) -> bool:

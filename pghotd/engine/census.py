@@ -6,16 +6,22 @@ A full count reads every record once, so it is done in short steps, a section ea
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pghotd.engine.pghot import Pghot
 from pghotd.engine.records import Records
-from pghotd.geometry import SECTION_SHIFT
+from pghotd.geometry import NUMA_NO_NODE, SECTION_SHIFT
 from pghotd.memory.protocol import PageState
 
 HOT_LINES = 1000
+
+#: A step ends after so many sections, or so many records: a few hundred microseconds.
+_SECTIONS_PER_STEP = 32
+_RECORDS_PER_STEP = 4096
+
 _AGE_BITS = 14
 _FREQ_BITS = 3
 
@@ -55,21 +61,36 @@ class Count:
                 yield nid, section, records
 
     def step(self) -> Census | None:
-        """Count one more section; return the census when that was the last."""
-        following = next(self._sections, None)
-        if following is None:
-            self._prune()
-            rows = np.concatenate(self._rows) if self._rows else np.zeros((0, 5), dtype=np.int64)
-            owners = self._pghot.memory.owner_of(rows[:, 0])
-            return Census(self._now, self._window_ms, np.column_stack([rows, owners]), self._histograms)
-        nid, section, records = following
-        found = np.flatnonzero(records)
-        if len(found) and nid in self._histograms:
-            self._count(nid, found + (section << SECTION_SHIFT), records[found])
-        return None
+        """Look through a few more sections; return the census when those were the last."""
+        found_pfns: list[NDArray[np.int64]] = []
+        found_records: list[Records] = []
+        counted_nid, number = NUMA_NO_NODE, 0
+        # Sections with few records are counted together: a numpy call costs more than a hundred records.
+        for nid, section, records in islice(self._sections, _SECTIONS_PER_STEP):
+            if nid != counted_nid:
+                self._count(counted_nid, found_pfns, found_records)
+                counted_nid, number, found_pfns, found_records = nid, 0, [], []
+            # A section may have gone with its node's records since the count began; then its copy reads as 0.
+            found = np.flatnonzero(records)
+            found_pfns.append(found + (section << SECTION_SHIFT))
+            found_records.append(records[found])
+            number += len(found)
+            if number >= _RECORDS_PER_STEP:
+                break
+        self._count(counted_nid, found_pfns, found_records)
+        return None if found_pfns else self._finished()
 
-    def _count(self, nid: int, pfns: NDArray[np.int64], records: Records) -> None:
-        fmt = self._pghot.format
+    def _finished(self) -> Census:
+        self._prune()
+        rows = np.concatenate(self._rows) if self._rows else np.zeros((0, 5), dtype=np.int64)
+        owners = self._pghot.memory.owner_of(rows[:, 0])
+        return Census(self._now, self._window_ms, np.column_stack([rows, owners]), self._histograms)
+
+    def _count(self, nid: int, found_pfns: list[NDArray[np.int64]], found_records: list[Records]) -> None:
+        """Count the records found on one node."""
+        if not any(map(len, found_pfns)):
+            return
+        fmt, pfns, records = self._pghot.format, np.concatenate(found_pfns), np.concatenate(found_records)
         frequency, age = fmt.frequency(records), fmt.age_ms(records, self._now)
         pages = np.int64(1) << (self._pghot.memory.states(pfns) & PageState.ORDER).astype(np.int64)
         age_class = (age > 1000).astype(np.int64) + (age > self._window_ms)

@@ -35,7 +35,13 @@ class DefaultFormat:
     def step(self, now: int, window_ms: int, threshold: int, revision: Revision) -> Step:
         key = (now >> BUCKET_SHIFT, window_ms, threshold, revision)
         if self._step is None or self._key != key:
-            self._key, self._step = key, self._table(now, window_ms, threshold, revision).take
+            table = self._table(now, window_ms, threshold, revision).tobytes()
+
+            def apply(records: Records) -> Records:
+                # bytes.translate looks bytes up in half the time of numpy's take.
+                return np.frombuffer(records.tobytes().translate(table), dtype=np.uint8)
+
+            self._key, self._step = key, apply
         return self._step
 
     def _table(self, now: int, window_ms: int, threshold: int, revision: Revision) -> NDArray[np.uint8]:

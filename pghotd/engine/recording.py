@@ -28,9 +28,8 @@ from pghotd.geometry import (
 )
 from pghotd.memory.protocol import NO_SECTION, Memory, PageState
 
-CHUNK = 8192
-_TAG_BITS = 16
-_TAG_MASK = (1 << _TAG_BITS) - 1
+CHUNK = 16384
+_MOST_TAG_BITS = 16
 
 #: One number for the whole batch, or one for each access.
 PerAccess = int | NDArray[np.int64]
@@ -57,8 +56,8 @@ class Recorder:
         self._targets = targets
         self._revision = revision
         self._format = store.format
-        self._tags = np.zeros(1 << _TAG_BITS, dtype=np.uint16)
-        self._ordinals = np.arange(CHUNK * self._format.freq_max, dtype=np.uint16)
+        self._tags = np.zeros(1 << _MOST_TAG_BITS, dtype=np.uint16)
+        self._ordinals = np.arange(CHUNK, dtype=np.uint16)
 
     def check(self, nids: PerAccess, kinds: PerAccess) -> None:
         """Raise OSError(EINVAL) for an unknown kind or, in precision mode, a nid that is no source of accesses.
@@ -141,10 +140,12 @@ class Recorder:
         """Apply steps 4 to 6 to reports that have been counted for their kind."""
         tunables = self._tunables
         step = self._format.step(now, tunables.promote_freq_window_ms, tunables.freq_threshold, self._revision)
-        node = self._one_node(pfns)
-        for start in range(0, len(pfns), CHUNK):
-            part = slice(start, start + CHUNK)
+        # An access that counts several times is repeated, so its chunk has to begin smaller.
+        size = CHUNK if isinstance(counts, int) and counts == 1 else CHUNK // self._format.freq_max
+        for start in range(0, len(pfns), size):
+            part = slice(start, start + size)
             chunk, chunk_nids, chunk_counts = pfns[part], _subset(nids, part), _subset(counts, part)
+            node = self._one_node(chunk)
             if node is not None:
                 self._record_chunk(chunk, node, chunk_nids, chunk_counts, step)
                 continue
@@ -184,9 +185,8 @@ class Recorder:
             away = ~local
             pfns, nids, counts = pfns[away], nids[away], _subset(counts, away)
         states = self._memory.states(pfns)
-        on_lru = states & PageState.LRU
-        if not on_lru.all():
-            keep = on_lru.astype(bool)
+        keep = (states & PageState.LRU) != 0
+        if not keep.all():
             pfns, states, nids, counts = pfns[keep], states[keep], _subset(nids, keep), _subset(counts, keep)
         if (states & PageState.ORDER).any():
             pfns = self._heads(pfns, states)
@@ -214,23 +214,25 @@ class Recorder:
         new = step(old)
         ready = new >= ready_bit
         if ready.any():
-            store.flag_hot(node, pfns[ready])
+            store.flag_hot(node, pfns.compress(ready))
         changed = np.flatnonzero(new != old)
         while len(changed):
-            indices, new = indices[changed], new[changed]
-            slots = indices & _TAG_MASK
+            indices, new = indices.take(changed), new.take(changed)
+            # Eight slots an access keep most of them apart, in a table that is no larger than it has to be.
+            slots = indices & ((1 << min(len(indices).bit_length() + 3, _MOST_TAG_BITS)) - 1)
             ordinals = self._ordinals[: len(indices)]
             self._tags[slots] = ordinals
             won = self._tags.take(slots) == ordinals
-            records[indices[won]] = new[won]
-            indices = indices[~won]
+            # compress: three times as fast as indexing with the mask, whose branches cannot be predicted.
+            records[indices.compress(won)] = new.compress(won)
+            indices = indices.compress(~won)
             if not len(indices):
                 break
             old = records.take(indices)
             new = step(old)
             ready = new >= ready_bit
             if ready.any():
-                store.flag_hot(node, indices[ready] + kept.first_pfn)
+                store.flag_hot(node, indices.compress(ready) + kept.first_pfn)
             changed = np.flatnonzero(new != old)
         if self._format.keeps_nid:
             stamps = self._targets.stamp(nids, self._tunables.target_nid, len(all_indices))

@@ -55,10 +55,11 @@ class Targets:
         return min(self._with_memory, default=NUMA_NO_NODE)
 
     def stamp(self, nids: int | NDArray[np.int64], target_nid: int, length: int) -> NDArray[np.int64]:
-        """Return what precision mode keeps as target for accesses from `nids`; `target_nid` stands for -1."""
+        """Return where pages accessed from `nids` go; to `target_nid` for -1 and for a node that has gone."""
         if isinstance(nids, int):
             nids = np.full(length, nids, dtype=np.int64)
-        return np.where(nids == NUMA_NO_NODE, target_nid, self._nearest.take(nids))
+        nearest = self._nearest.take(nids)
+        return np.where(nearest == NUMA_NO_NODE, target_nid, nearest)
 
 
 def _distance(start: Node, end: Node) -> tuple[int, int]:

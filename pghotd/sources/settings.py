@@ -1,13 +1,16 @@
 """Read the [sources.NAME] tables, and make the drivers that they configure."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.geometry import MAX_FOLIO_PAGES, MAX_NUMNODES
 from pghotd.memory.model.machine import Machine
-from pghotd.settings_table import SettingsTable, choice, integer, number, pages, share, word
+from pghotd.settings_table import SettingsTable, boolean, choice, integer, list_of, number, pages, share, size, word
 from pghotd.sources.observers import Observe
+from pghotd.sources.process_targets import Target
+from pghotd.sources.procscan.scan import Procscan
+from pghotd.sources.procscan.settings import ProcscanSettings
 from pghotd.sources.source import Source
 from pghotd.sources.workload import Workload, WorkloadSettings
 
@@ -17,6 +20,7 @@ class SourceSettings:
     """Hold each driver's settings, None for one that is not configured."""
 
     workload: WorkloadSettings | None = None
+    procscan: ProcscanSettings | None = None
 
 
 def make_sources(settings: SourceSettings, machine: Machine, pghot: Pghot, clock: Clock) -> list[Source]:
@@ -24,14 +28,19 @@ def make_sources(settings: SourceSettings, machine: Machine, pghot: Pghot, clock
     sources: list[Source] = []
     if settings.workload is not None:
         sources.append(Workload(settings.workload, machine, pghot, clock))
+    if settings.procscan is not None:
+        sources.append(Procscan(settings.procscan, machine, pghot, clock))
     return sources
 
 
 def source_settings(sources: SettingsTable, nids: set[int]) -> SourceSettings:
     """Return the settings of all [sources.NAME] tables; `nids` are the nodes there are."""
-    tables = sources.sub_tables(("workload",))
-    workload = tables.get("workload")
-    return SourceSettings(None if workload is None else _workload(workload, nids))
+    tables = sources.sub_tables(("workload", "procscan"))
+    workload, procscan = tables.get("workload"), tables.get("procscan")
+    return SourceSettings(
+        None if workload is None else _workload(workload, nids),
+        None if procscan is None else _procscan(procscan, nids),
+    )
 
 
 def _workload(table: SettingsTable, nids: set[int]) -> WorkloadSettings:
@@ -51,7 +60,7 @@ def _workload(table: SettingsTable, nids: set[int]) -> WorkloadSettings:
         phase_ms=table.take("phase_ms", integer(0, 10**9), default.phase_ms),
         phase_pages=table.take("phase_size", pages(folio_pages), default.phase_pages),
         folio_order=folio_pages.bit_length() - 1,
-        home_nid=table.take("home_nid", integer(0, MAX_NUMNODES - 1), default.home_nid),
+        home_nid=_home_nid(table, nids),
         owner=table.take("owner", word, default.owner),
         seed=table.take("seed", integer(0, 2**32 - 1), default.seed),
         observe=table.take("observe", choice(Observe), default.observe),
@@ -63,8 +72,51 @@ def _workload(table: SettingsTable, nids: set[int]) -> WorkloadSettings:
             *("phase_ms", "phase_size", "folio_pages", "home_nid", "owner", "seed", "observe", "period"),
         )
     )
-    if settings.home_nid is not None and settings.home_nid not in nids:
-        raise table.error("home_nid", f"there is no node {settings.home_nid}")
     if settings.hot_pages > settings.pages:
         raise table.error("hot_size", "is larger than size")
     return settings
+
+
+def _procscan(table: SettingsTable, nids: set[int]) -> ProcscanSettings:
+    default = ProcscanSettings()
+    targets = tuple(_target(target, nids) for target in table.tables("target"))
+    settings = ProcscanSettings(
+        targets=targets,
+        interval_ms=table.take("interval_ms", integer(100, 3_600_000), default.interval_ms),
+        clear_refs=tuple(table.take("clear_refs", list_of(_name_or_pid), list(default.clear_refs))),
+        clear_refs_max=table.take("clear_refs_max", size, default.clear_refs_max),
+        home_nid=_home_nid(table, nids),
+    )
+    table.finish(("interval_ms", "clear_refs", "clear_refs_max", "home_nid", "target"))
+    return settings
+
+
+def _target(table: SettingsTable, nids: set[int]) -> Target:
+    target = Target(
+        pid=table.take("pid", integer(1, 2**31 - 1), None),
+        name=table.take("name", _text, None),
+        user=table.take("user", _text, None),
+        cgroup=table.take("cgroup", _text, None),
+        largest=table.take("largest", integer(1, 2**22), None),
+        home_nid=_home_nid(table, nids),
+        size_only=table.take("size_only", boolean, False),
+    )
+    table.finish(("pid", "name", "user", "cgroup", "largest", "home_nid", "size_only"))
+    return target
+
+
+def _home_nid(table: SettingsTable, nids: set[int]) -> int | None:
+    nid = table.take("home_nid", integer(0, MAX_NUMNODES - 1), None)
+    if nid is not None and nid not in nids:
+        raise table.error("home_nid", f"there is no node {nid}")
+    return nid
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{value!r} is not a string")
+    return value
+
+
+def _name_or_pid(value: Any) -> str | int:
+    return integer(1, 2**31 - 1)(value) if isinstance(value, int) else _text(value)

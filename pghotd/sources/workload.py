@@ -32,12 +32,12 @@ class WorkloadSettings:
     """
 
     name: str = "workload"
-    pages: int = 65536
+    pages: int = 131_072
     rate: int = 100_000
     pattern: Literal["zipf", "uniform"] = "zipf"
     zipf_exponent: float = 1.2
-    hot_pages: int = 8192
-    hot_share: float = 0.9
+    hot_pages: int = 8_192
+    hot_share: float = 0.98
     move_after_ms: int = 60_000
     phase_ms: int = 0
     phase_pages: int = 0

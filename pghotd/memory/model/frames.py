@@ -88,6 +88,11 @@ class Frames:
         found: Pfns = pfns[pfns & ((np.int64(1) << self.orders_of(pfns)) - 1) == 0]
         return found
 
+    def used_sections(self, nid: int) -> NDArray[np.int64]:
+        """Return the online sections of node `nid` that have a page in use, in order."""
+        by_section = self._used.reshape(-1, 1 << (SECTION_SHIFT - MAX_FOLIO_ORDER)).any(axis=1)
+        return np.flatnonzero(by_section & (self.section_nid[:-1] == nid))
+
     def used_in(self, section: int) -> bool:
         """Tell whether any page of a section is in use."""
         shift = SECTION_SHIFT - MAX_FOLIO_ORDER

@@ -60,7 +60,7 @@ class Reclaim:
             # An aging that is late delays the next one: two at once would age everything to the oldest.
             next_aging = trio.current_time() + AGING_S
             for nid in self._nodes.top:
-                sections = (self._frames.section_nid == nid).nonzero()[0].tolist()
+                sections = self._frames.used_sections(nid).tolist()
                 for position, section in enumerate(sections):
                     self.generations.age(section)
                     if position % _SECTIONS_PER_STEP == _SECTIONS_PER_STEP - 1:

@@ -1,0 +1,69 @@
+# pghotd: `make run` shows it at work, `make test` tests it. Both need root, for the mount.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help run test lint bench fuzz clean packages
+
+help:
+	@echo 'make run     mount a demonstration at /run/pghot until Ctrl-C'
+	@echo 'make test    run the tests'
+	@echo 'make lint    check style, types and import contracts'
+	@echo 'make bench   print how fast it is, as ratios against limits measured in the same run'
+	@echo 'make fuzz    write a million random texts through a mount'
+	@echo 'make clean   remove what was built'
+
+# The demonstration watches the accesses of what it started itself alone: a child with a hot set, and a workload.
+run: $(VENV)/run
+	@$(BIN)/python -m pghotd.demo & child=$$!; \
+	trap 'kill $$child 2>/dev/null' EXIT; trap : INT TERM; \
+	$(BIN)/pghotd --config docs/pghotd.toml
+
+test: $(VENV)/dev
+	$(BIN)/pytest
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/dev
+	$(BIN)/pytest tests/bench -o python_files='bench_*.py' -o python_functions='bench_*' --benchmark-disable-gc --benchmark-quiet -q
+
+fuzz: $(VENV)/dev
+	$(BIN)/python -m tests.fuzz
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+# The compiler and headers are for pyfuse3, which has no wheel.
+packages:
+	@missing=; \
+	command -v gcc >/dev/null || missing="$$missing gcc"; \
+	command -v pkg-config >/dev/null || missing="$$missing pkg-config"; \
+	pkg-config --exists fuse3 2>/dev/null || missing="$$missing libfuse3-dev"; \
+	$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
+	    2>/dev/null || missing="$$missing python3-dev"; \
+	$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ -e /etc/debian_version ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	    echo "pghotd: installing missing Debian packages:$$missing"; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing >/dev/null; \
+	else \
+	    echo "pghotd: missing packages (by Debian's names), please install:$$missing" >&2; exit 2; \
+	fi
+
+$(VENV)/pip: | packages
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "pghotd: $$($(PYTHON) --version) is too old; Python 3.11 or later is needed" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/run: pyproject.toml $(VENV)/pip
+	$(BIN)/pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/dev: pyproject.toml $(VENV)/pip
+	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@

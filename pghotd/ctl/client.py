@@ -1,0 +1,73 @@
+"""Read and write a mounted control tree, with plain files."""
+
+import errno
+import os
+from pathlib import Path
+
+MOUNTPOINT = Path("/run/pghot")
+FSTYPE = "fuse.pghotd"
+
+
+class NotMountedError(Exception):
+    """Say that no daemon is mounted where one was looked for."""
+
+
+class Client:
+    """Work on the tree below `root`; OSError has the errno that the file answered."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def text(self, path: str) -> str:
+        """Return the text of a control file."""
+        return (self.root / path).read_text()
+
+    def value(self, path: str) -> str:
+        """Return the one value of a control file."""
+        return self.text(path).rstrip("\n")
+
+    def values(self, path: str) -> dict[str, str]:
+        """Return a control file's `name value` lines; comment lines are left out."""
+        pairs = (line.partition(" ") for line in self.text(path).splitlines() if not line.startswith("#"))
+        return {name: value for name, _, value in pairs}
+
+    def counters(self, path: str) -> dict[str, int]:
+        """Return a vmstat file."""
+        return {name: int(value) for name, value in self.values(path).items()}
+
+    def names(self, path: str) -> list[str]:
+        """Return the names in a directory, nodes in the order of their numbers."""
+        return sorted(os.listdir(self.root / path), key=lambda name: (len(name), name))
+
+    def write(self, path: str, text: str) -> None:
+        """Write a control file in one write(2)."""
+        fd = os.open(self.root / path, os.O_WRONLY)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+
+
+def connect(mountpoint: Path | None, mountinfo: Path = Path("/proc/self/mountinfo")) -> Client:
+    """Return a client of the tree at `mountpoint`, by default where one is mounted; NotMountedError without one."""
+    if mountpoint is None:
+        mounted = _mounted(mountinfo)
+        mountpoint = mounted[0] if mounted and MOUNTPOINT not in mounted else MOUNTPOINT
+    client = Client(mountpoint)
+    try:
+        if client.value("version").startswith("pghotd "):
+            return client
+    except OSError as wrong:
+        if wrong.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENOTCONN, errno.ECONNABORTED):
+            raise
+    raise NotMountedError(f"no pghotd is mounted at {mountpoint}; start one with: pghotd --mountpoint {mountpoint}")
+
+
+def _mounted(mountinfo: Path) -> list[Path]:
+    """Return where file systems of our type are mounted (proc_pid_mountinfo(5))."""
+    found = []
+    for line in mountinfo.read_text(errors="surrogateescape").splitlines():
+        place, _, filesystem = line.partition(" - ")
+        if filesystem.split(" ")[0] == FSTYPE:
+            found.append(Path(place.split(" ")[4]))
+    return found

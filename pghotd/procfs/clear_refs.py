@@ -1,0 +1,31 @@
+"""Clear the referenced bits of all pages of a process by writing 1 to /proc/PID/clear_refs.
+
+This is no reading: the kernel holds the process's mmap_lock for writing over the whole walk, and what the bits said is
+lost to reclaim. Only for processes whose owner wants it.
+
+The kernel does not flush the TLBs here: a page whose translation a processor still holds can be used without being
+referenced again. So a process that touches a few pages only, and never sleeps, may seem colder than it is.
+"""
+
+import errno
+import os
+import time
+
+from pghotd.procfs.stat import read_stat
+
+
+def clear_referenced(pid: int, start_ticks: int, proc: str = "/proc") -> float:
+    """Clear the bits of the process (pid, start_ticks) and return how long the write took, in seconds.
+
+    OSError as the package says; a process that has got the pid of another one meanwhile is never written to.
+    """
+    # The open file belongs to the process that has the pid now, and to no later one: so look only after opening it.
+    fd = os.open(f"{proc}/{pid}/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        if read_stat(pid, proc).start_ticks != start_ticks:
+            raise OSError(errno.ESRCH, "another process has this pid now")
+        started = time.perf_counter()
+        os.write(fd, b"1")
+        return time.perf_counter() - started
+    finally:
+        os.close(fd)

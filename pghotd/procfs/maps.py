@@ -1,0 +1,101 @@
+"""Read /proc/PID/maps: the mappings of a process, in columns."""
+
+import errno
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.geometry import PAGE_SHIFT
+
+Vpns = NDArray[np.int64]
+
+_LINE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ([-rwxsp]{4}) [0-9a-f]+ [0-9a-f]+:[0-9a-f]+ ([0-9]+)(?: +(.*))?$", re.M)
+
+#: What the kernel puts into every address space: not memory of the process. A file's name begins with a slash.
+_SPECIAL = frozenset((b"[vvar]", b"[vvar_vclock]", b"[vdso]", b"[vsyscall]", b"[uprobes]", b"[sigpage]", b"[vectors]"))
+
+#: Two mappings with fewer pages between them are read in one piece: a system call costs more than the hole.
+_GAP = 512
+#: The text is parsed in parts of about this size: a regular expression holds the interpreter's lock until it ends.
+_PART = 1 << 15
+
+
+@dataclass(frozen=True, slots=True)
+class Mappings:
+    """Hold mappings in address order, one a row: [start, end) in virtual page numbers; names as the kernel has them.
+
+    In a name a newline is `\\012`. Mappings of the kernel's own are left out; `after_special` counts those before each
+    row.
+    """
+
+    start: Vpns
+    end: Vpns
+    perms: list[bytes]
+    inode: NDArray[np.uint64]
+    name: list[bytes]
+    after_special: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def runs(self) -> tuple[Vpns, Vpns]:
+        """Return the first pages and the ends of the ranges to read in one piece each.
+
+        Mappings that nobody may access are not looked into: address space that was only reserved can be terabytes.
+        """
+        rows = np.flatnonzero(np.array([perms[:3] != b"---" for perms in self.perms], dtype=bool))
+        if not len(rows):
+            return self.start[:0], self.end[:0]
+        start, end, special = self.start[rows], self.end[rows], self.after_special[rows]
+        breaks = np.flatnonzero((start[1:] - end[:-1] > _GAP) | (np.diff(special) != 0))
+        return start[np.concatenate(([0], breaks + 1))], end[np.concatenate((breaks, [len(rows) - 1]))]
+
+
+def parse_maps(text: bytes) -> Mappings:
+    """Parse the text of a maps file; a line that is none, as the last one of a text cut short, is passed over."""
+    start: list[int] = []
+    end: list[int] = []
+    perms: list[bytes] = []
+    inode: list[int] = []
+    name: list[bytes] = []
+    after_special: list[int] = []
+    specials = 0
+    position = 0
+    while position < len(text):
+        stop = text.find(b"\n", position + _PART) + 1 or len(text)
+        for row_start, row_end, row_perms, row_inode, row_name in _LINE.findall(text[position:stop]):
+            first, last = int(row_start, 16), int(row_end, 16)
+            if (row_inode == b"0" and row_name in _SPECIAL) or last >= 1 << 63 or last <= first:
+                specials += 1
+                continue
+            start.append(first >> PAGE_SHIFT)
+            end.append(last >> PAGE_SHIFT)
+            perms.append(row_perms)
+            inode.append(int(row_inode) & 0xFFFF_FFFF_FFFF_FFFF)
+            name.append(row_name)
+            after_special.append(specials)
+        position = stop
+    return Mappings(
+        np.array(start, dtype=np.int64),
+        np.array(end, dtype=np.int64),
+        perms,
+        np.array(inode, dtype=np.uint64),
+        name,
+        np.array(after_special, dtype=np.int64),
+    )
+
+
+def read_maps_text(pid: int, proc: str = "/proc") -> bytes:
+    """Read process `pid`'s maps as they are; OSError as the package says."""
+    text = Path(f"{proc}/{pid}/maps").read_bytes()
+    if not text:
+        raise OSError(errno.ESRCH, "no memory any more")
+    return text
+
+
+def read_maps(pid: int, proc: str = "/proc") -> Mappings:
+    """Read and parse process `pid`'s maps; OSError as the package says."""
+    return parse_maps(read_maps_text(pid, proc))

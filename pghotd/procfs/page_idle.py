@@ -1,0 +1,80 @@
+"""Use idle page tracking: mark page frames idle, and see later which still are (admin-guide/mm/idle_page_tracking).
+
+/sys/kernel/mm/page_idle/bitmap has a bit for each PFN in 8-byte words. Writing 1 marks the folio idle and clears its
+accessed bits, keeping for reclaim what they said; writing 0 does nothing. Only the head of a folio on an LRU list has a
+bit that can be set: see kpageflags.
+"""
+
+import contextlib
+import errno
+import mmap
+import os
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.geometry import PAGE_SIZE
+from pghotd.procfs.maps import Mappings
+from pghotd.procfs.pagemap import read_resident
+from pghotd.procfs.words import read_words, write_words
+
+Pfns = NDArray[np.int64]
+
+_WORD_SHIFT = 6
+_BIT = np.uint64(1) << np.arange(64, dtype=np.uint64)
+#: More than an LRU list's per-CPU batch takes in: a page that was touched just now is on no list yet.
+_PROBE_PAGES = 256
+
+
+class PageIdle:
+    """Hold the open bitmap of the machine whose /sys is at `sys`; OSError where it has none."""
+
+    def __init__(self, sys: str = "/sys") -> None:
+        self._fd = os.open(f"{sys}/kernel/mm/page_idle/bitmap", os.O_RDWR | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Close the bitmap; what is marked stays marked until it is accessed."""
+        os.close(self._fd)
+
+    def mark(self, pfns: Pfns) -> None:
+        """Mark page frames idle, in any order, repeated or not."""
+        if not len(pfns):
+            return
+        ordered = np.sort(pfns)
+        words = ordered >> _WORD_SHIFT
+        firsts = np.concatenate(([0], np.flatnonzero(np.diff(words)) + 1))
+        bits = np.bitwise_or.reduceat(_BIT.take(ordered & 63), firsts)
+        write_words(self._fd, words[firsts], bits)
+
+    def idle(self, pfns: Pfns) -> NDArray[np.bool_]:
+        """Tell of each page frame whether it is still marked idle."""
+        indices, where = np.unique(pfns >> _WORD_SHIFT, return_inverse=True)
+        words = read_words(self._fd, indices).take(where)
+        idle: NDArray[np.bool_] = (words & _BIT.take(pfns & 63)) != 0
+        return idle
+
+
+def probe(proc: str = "/proc", sys: str = "/sys") -> PageIdle:
+    """Return the bitmap if marking pages of one's own idle shows in it, else raise OSError: a file proves nothing."""
+    tracker = PageIdle(sys)
+    with contextlib.ExitStack() as on_failure:
+        on_failure.callback(tracker.close)
+        with mmap.mmap(-1, _PROBE_PAGES * PAGE_SIZE) as memory:
+            memory.write(b"\1" * len(memory))
+            pfns = read_resident(os.getpid(), _own(memory), proc, want_pfns=True).pfns
+            if not pfns.any():
+                raise OSError(errno.EPERM, "page frame numbers are hidden")
+            tracker.mark(pfns[pfns != 0])
+            if not tracker.idle(pfns[pfns != 0]).any():
+                raise OSError(errno.EOPNOTSUPP, "marking pages idle has no effect")
+        on_failure.pop_all()
+    return tracker
+
+
+def _own(memory: mmap.mmap) -> Mappings:
+    """Return the one mapping that `memory` is."""
+    first = np.frombuffer(memory, dtype=np.uint8).__array_interface__["data"][0] // PAGE_SIZE
+    end = first + len(memory) // PAGE_SIZE
+    return Mappings(
+        np.array([first]), np.array([end]), [b"rw-p"], np.zeros(1, dtype=np.uint64), [b""], np.zeros(1, dtype=np.int64)
+    )

@@ -1,0 +1,142 @@
+"""Choose which real processes are watched. A process is known by (pid, start time): a pid comes back as another one."""
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from pghotd.procfs.cgroup import read_cgroup
+from pghotd.procfs.stat import ProcessStat, read_stat
+
+#: What the kernel keeps of a process's name.
+_COMM_BYTES = 15
+
+Identity = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Say which processes: those that fit everything given here, all user processes when nothing is.
+
+    Kernel threads and pghotd itself never are. A process that fits several targets is the first one's.
+    """
+
+    #: The process with this pid.
+    pid: int | None = None
+    #: Processes of this name, as /proc/PID/comm has it; a longer one than the kernel keeps is looked up in full.
+    name: str | None = None
+    #: Processes of this user, by name or number.
+    user: str | None = None
+    #: Processes in this control group or below it, a path such as /system.slice, in whichever hierarchy.
+    cgroup: str | None = None
+    #: Only so many of them, those with the most resident memory.
+    largest: int | None = None
+    #: The node on which their pages are first touched; None: the one of the whole source.
+    home_nid: int | None = None
+    #: Show size and placement only: their accesses are never read.
+    size_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Hold the processes chosen, with the target each belongs to, and the errnos met on the way."""
+
+    processes: dict[Identity, tuple[ProcessStat, Target]]
+    errnos: Counter[int]
+
+
+def choose(targets: Sequence[Target], proc: str = "/proc", watched: Collection[Identity] = ()) -> Chosen:
+    """Return which processes `targets` mean now; those `watched` already stay among the largest a little longer.
+
+    OSError when the processes cannot be listed at all.
+    """
+    # psutil knows but one /proc at a time.
+    psutil.PROCFS_PATH = proc
+    errnos: Counter[int] = Counter()
+    own = _own_pid(proc)
+    if all(target.pid is not None for target in targets):
+        pids = sorted({target.pid for target in targets if target.pid is not None})
+    else:
+        pids = _all_pids()
+    found: list[ProcessStat] = []
+    for pid in pids:
+        try:
+            stat = read_stat(pid, proc)
+        except OSError as error:
+            # One that ends while being listed, or that is not there yet, is no loss.
+            if error.errno not in (errno.ESRCH, errno.ENOENT):
+                errnos[error.errno or 0] += 1
+            continue
+        # Without an address space there is nothing to watch: a zombie.
+        if pid != own and not stat.kernel_thread and stat.vsize:
+            found.append(stat)
+    processes: dict[Identity, tuple[ProcessStat, Target]] = {}
+    for target in targets:
+        fitting = [stat for stat in found if _fits(target, stat, proc, errnos)]
+        if target.largest is not None:
+            fitting.sort(key=lambda stat: (-_rank(stat, watched), stat.pid))
+            fitting = fitting[: target.largest]
+        for stat in fitting:
+            processes.setdefault((stat.pid, stat.start_ticks), (stat, target))
+    return Chosen(processes, errnos)
+
+
+def _all_pids() -> list[int]:
+    try:
+        return list(psutil.pids())
+    except IndexError:
+        # psutil takes it for granted that there is at least one.
+        return []
+
+
+def _rank(stat: ProcessStat, watched: Collection[Identity]) -> int:
+    """Return a size to sort by. Two processes of about one size would otherwise replace each other every time."""
+    return stat.rss * (11 if (stat.pid, stat.start_ticks) in watched else 10)
+
+
+def _own_pid(proc: str) -> int:
+    """Return pghotd's pid as the /proc at `proc` numbers it, which may be that of another pid namespace."""
+    try:
+        return int(os.readlink(f"{proc}/self"))
+    except (OSError, ValueError):
+        return os.getpid()
+
+
+def _fits(target: Target, stat: ProcessStat, proc: str, errnos: Counter[int]) -> bool:
+    """Tell whether a process is what a target means; what cannot be read does not fit and is counted."""
+    if target.pid is not None and stat.pid != target.pid:
+        return False
+    try:
+        return (
+            (target.name is None or _has_name(stat, target.name))
+            and (target.user is None or _has_user(stat.pid, target.user))
+            and (target.cgroup is None or read_cgroup(stat.pid, proc).within(os.fsencode(target.cgroup)))
+        )
+    except psutil.AccessDenied:
+        errnos[errno.EACCES] += 1
+    except psutil.Error:
+        errnos[errno.ESRCH] += 1
+    except OSError as error:
+        errnos[error.errno or 0] += 1
+    except (IndexError, ValueError, OverflowError):
+        # psutil trusts the form of what it reads.
+        errnos[errno.EBADMSG] += 1
+    return False
+
+
+def _has_name(stat: ProcessStat, name: str) -> bool:
+    wanted = os.fsencode(name)
+    if len(wanted) <= _COMM_BYTES:
+        return stat.comm == wanted
+    # psutil completes a name that fills the kernel's field from the command line.
+    return stat.comm == wanted[:_COMM_BYTES] and psutil.Process(stat.pid).name() == name
+
+
+def _has_user(pid: int, user: str) -> bool:
+    process = psutil.Process(pid)
+    if user.isdecimal():
+        return bool(process.uids().effective == int(user))
+    return bool(process.username() == user)

@@ -1,0 +1,211 @@
+"""Look at one real process: which pages are resident, and which were accessed since the last look.
+
+Everything here takes time and happens in a thread; a look is a value, which the event loop applies. Accesses are told
+by idle page tracking where the kernel has it, else by clear_refs where the owner named the process, else not at all.
+"""
+
+import errno
+import hashlib
+import os
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.geometry import PAGE_SIZE
+from pghotd.procfs.clear_refs import clear_referenced
+from pghotd.procfs.kpageflags import lru_heads
+from pghotd.procfs.maps import Mappings, Vpns, parse_maps, read_maps_text
+from pghotd.procfs.page_idle import PageIdle
+from pghotd.procfs.pagemap import Resident, read_resident
+from pghotd.procfs.smaps import Usage, parse_smaps, read_smaps_text
+from pghotd.procfs.stat import ProcessStat, read_stat
+from pghotd.sources.procscan.settings import ProcscanSettings
+
+#: A write to clear_refs that takes longer is the last one for that process.
+LONGEST_CLEAR_S = 0.05
+#: A process's locks are held for less than 0.5 % of the time, by smaps and clear_refs together; and no more of a
+#: processor goes to a process whose accesses nothing tells.
+STRETCH = 200
+#: Accesses are worth more: finding them may take 5 % of a processor.
+STRETCH_ACCESSES = 20
+#: The figures of stat may miss a change: after so long a process is looked at whether they moved or not.
+_LOOK_ANYWAY_MS = 10_000
+_NONE = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Hold what one look at a process has found."""
+
+    stat: ProcessStat
+    #: All resident pages, sorted.
+    resident: Vpns
+    #: Those of them that were accessed since the look before, sorted.
+    accessed: Vpns = field(default_factory=lambda: _NONE)
+    #: What smaps said of each mapping, when that is where `accessed` comes from.
+    usage: Usage | None = None
+    #: Which means are in use for this process: idle, clear_refs, or none and why.
+    means: str = ""
+    clear_s: float = 0.0
+    #: What went wrong in finding the accesses; the pages are known even so.
+    error: OSError | None = None
+    #: How long the method of clear_refs kept the process's memory locked.
+    locked_s: float = 0.0
+
+    def pause_ms(self, cost_s: float) -> int:
+        """Return how long after its beginning the next look may begin at the earliest, if this took `cost_s`."""
+        stretch = STRETCH if self.means.startswith("none") else STRETCH_ACCESSES
+        return int(max(cost_s * stretch, self.locked_s * STRETCH) * 1000) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Marked:
+    """Hold the pages that were marked idle: `heads` are the PFNs of their folios, -1 for those that cannot be."""
+
+    pages: Resident
+    heads: NDArray[np.int64]
+
+
+class Looker:
+    """Look at the process `pid` that began at `start_ticks`."""
+
+    def __init__(self, pid: int, start_ticks: int, settings: ProcscanSettings, proc: str, *, size_only: bool) -> None:
+        self._pid = pid
+        self._start_ticks = start_ticks
+        self._settings = settings
+        self._proc = proc
+        self._size_only = size_only
+        self._mappings: Mappings | None = None
+        self._maps_digest = b""
+        self._resident = _NONE
+        self._fingerprint: tuple[bytes | int, ...] = ()
+        self._read_at: int | None = None
+        self._marked: _Marked | None = None
+        self._cleared = False
+        #: Why clear_refs is never used on this process again.
+        self._ended = ""
+        self._tells_nothing = False
+
+    def forget(self) -> None:
+        """Let the next look be a first one: what it would find was not accessed within an interval."""
+        self._marked = None
+        self._cleared = False
+
+    def unchanged(self, stat: ProcessStat, now: int) -> bool:
+        """Tell whether a look at `now` would find what the last one found, as far as `stat` can tell."""
+        return self._tells_nothing and not self._is_late(now) and self._fingerprint == (stat.comm, *stat.fingerprint)
+
+    def look(self, now: int, tracker: PageIdle | None, why_not: str) -> Look:
+        """Look at `now` (ms); `why_not` says why there is no `tracker`. OSError as the procfs package says."""
+        stat = self._identify()
+        if self._size_only:
+            look = Look(stat, self._changed_pages(stat, now), means="none (size only)")
+        elif tracker is not None:
+            look = self._look_by_idle(stat, tracker)
+        elif stat.pid in self._settings.clear_refs or os.fsdecode(stat.comm) in self._settings.clear_refs:
+            look = self._look_by_clear_refs(stat, now)
+        else:
+            look = Look(stat, self._changed_pages(stat, now), means=f"none ({why_not}, and not in clear_refs)")
+        self._tells_nothing = look.means.startswith("none")
+        return look
+
+    def _identify(self) -> ProcessStat:
+        stat = read_stat(self._pid, self._proc)
+        if stat.start_ticks != self._start_ticks:
+            raise OSError(errno.ESRCH, "another process has this pid now")
+        return stat
+
+    def _read_mappings(self) -> Mappings:
+        text = read_maps_text(self._pid, self._proc)
+        digest = hashlib.blake2b(text, digest_size=16).digest()
+        if self._mappings is None or digest != self._maps_digest:
+            self._mappings, self._maps_digest = parse_maps(text), digest
+        return self._mappings
+
+    def _changed_pages(self, stat: ProcessStat, now: int) -> Vpns:
+        """Return the resident pages, read anew only when a fault or a size tells that they have changed."""
+        fingerprint = (stat.comm, *stat.fingerprint)
+        if self._is_late(now) or fingerprint != self._fingerprint:
+            self._resident = read_resident(self._pid, self._read_mappings(), self._proc).vpns
+            # Stat was read before the pages were: what comes in between is seen next time.
+            self._fingerprint, self._read_at = fingerprint, now
+        return self._resident
+
+    def _is_late(self, now: int) -> bool:
+        return self._read_at is None or now - self._read_at >= _LOOK_ANYWAY_MS
+
+    def _look_by_idle(self, stat: ProcessStat, tracker: PageIdle) -> Look:
+        """See which of the pages marked last time are idle still, and mark all that are there now.
+
+        A page that has another frame by now is not judged. Of a page that two targets map, the first one to look
+        learns of the access.
+        """
+        pages = read_resident(self._pid, self._read_mappings(), self._proc, want_pfns=True)
+        before, self._marked = self._marked, None
+        accessed, heads = _NONE, np.full(len(pages.vpns), -1, dtype=np.int64)
+        try:
+            if before is not None:
+                mine, theirs = _same_frames(pages, before.pages)
+                heads[mine] = before.heads[theirs]
+                judged = mine[heads[mine] >= 0]
+                accessed = pages.vpns[judged[~tracker.idle(heads[judged])]]
+            # What is on an LRU list stays on it; the others are asked about again.
+            unknown = np.flatnonzero((heads < 0) & (pages.pfns != 0))
+            heads[unknown] = lru_heads(pages.pfns[unknown], self._proc)
+            tracker.mark(np.unique(heads[heads >= 0]))
+        except OSError as error:
+            return Look(stat, pages.vpns, means=_because(error), error=error)
+        self._marked = _Marked(pages, heads)
+        return Look(stat, pages.vpns, accessed, means="idle")
+
+    def _look_by_clear_refs(self, stat: ProcessStat, now: int) -> Look:
+        """See which mappings were touched as a whole since the references were cleared, and clear them again."""
+        resident = self._changed_pages(stat, now)
+        cleared, self._cleared = self._cleared, False
+        if self._ended:
+            return Look(stat, resident, means=self._ended)
+        if stat.rss * PAGE_SIZE > self._settings.clear_refs_max:
+            return Look(stat, resident, means=f"none (above clear_refs_max: {stat.rss * PAGE_SIZE} bytes resident)")
+        try:
+            # Reading lets go of the lock every few mappings: only its own time counts. Of a write all of it does.
+            began = time.thread_time()
+            text = read_smaps_text(self._pid, self._proc)
+            reading_s = time.thread_time() - began
+            clear_s = clear_referenced(self._pid, self._start_ticks, self._proc)
+        except OSError as error:
+            return Look(stat, resident, means=_because(error), error=error)
+        locked_s = reading_s + clear_s
+        means = "clear_refs"
+        if clear_s > LONGEST_CLEAR_S:
+            self._ended = means = f"none (a write to clear_refs took {clear_s * 1000:.0f} ms)"
+        else:
+            self._cleared = True
+        if not cleared:
+            return Look(stat, resident, means=means, clear_s=clear_s, locked_s=locked_s)
+        usage = parse_smaps(text)
+        accessed = resident[_inside(resident, usage, usage.referenced >= usage.rss)]
+        return Look(stat, resident, accessed, usage, means, clear_s=clear_s, locked_s=locked_s)
+
+
+def _because(error: OSError) -> str:
+    return f"none ({errno.errorcode.get(error.errno or 0, 'error')})"
+
+
+def _same_frames(pages: Resident, before: Resident) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the positions, in each, of the virtual pages that have the same frame in both."""
+    if not len(before.vpns):
+        return _NONE, _NONE
+    where = np.minimum(np.searchsorted(before.vpns, pages.vpns), len(before.vpns) - 1)
+    mine = np.flatnonzero((before.vpns[where] == pages.vpns) & (before.pfns[where] == pages.pfns) & (pages.pfns != 0))
+    return mine, where[mine]
+
+
+def _inside(vpns: Vpns, usage: Usage, which: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell which of sorted `vpns` are in one of the mappings `which`."""
+    edges = np.zeros(len(vpns) + 1, dtype=np.int64)
+    np.add.at(edges, np.searchsorted(vpns, usage.start[which]), 1)
+    np.subtract.at(edges, np.searchsorted(vpns, usage.end[which]), 1)
+    inside: NDArray[np.bool_] = np.cumsum(edges)[:-1] > 0
+    return inside

@@ -1,0 +1,277 @@
+"""Sample real processes and feed the memory model: their resident pages become pages of the model, live.
+
+So the model shows what a machine with so much fast and so much slow memory would make of this workload. Each scan
+chooses the processes, looks at those that are due (look.py), brings the model in step (mirror.py), and
+reports each page that was accessed once: as one memory access through the model's page table, and as one report to the
+engine. Reading happens in a thread, changes to the model on the event loop, in steps well under a millisecond.
+
+What happens to processes - they end, deny access, fork, remap - is counted by errno and never raised.
+"""
+
+import errno
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import trio
+
+from pghotd.engine.kinds import PGTSCANS
+from pghotd.engine.pghot import Clock, Pghot
+from pghotd.geometry import NUMA_NO_NODE
+from pghotd.memory.model.machine import Machine
+from pghotd.memory.model.spec import ProcessSpec
+from pghotd.procfs.cgroup import read_cgroup
+from pghotd.procfs.names import one_column
+from pghotd.procfs.page_idle import PageIdle, probe
+from pghotd.procfs.stat import ProcessStat
+from pghotd.sources.process_targets import Chosen, Identity, Target, choose
+from pghotd.sources.procscan.bounds import Bounds, bounds
+from pghotd.sources.procscan.look import STRETCH, Look, Looker
+from pghotd.sources.procscan.mirror import STEP, Mirror, Plan, water_level
+from pghotd.sources.procscan.settings import ProcscanSettings
+from pghotd.sources.procscan.watched import Watched, read_stats
+
+Result = TypeVar("Result")
+#: Run a function that takes time elsewhere, as trio.to_thread.run_sync does.
+InThread = Callable[..., Awaitable[Any]]
+
+_GONE = (errno.ESRCH, errno.ENOENT)
+_DENIED = (errno.EACCES, errno.EPERM)
+
+
+class Procscan:
+    """Be the source `procscan`; `clock` gives ms, `proc` and `sys` are where /proc and /sys are."""
+
+    name = "procscan"
+    kind = PGTSCANS
+
+    def __init__(
+        self,
+        settings: ProcscanSettings,
+        machine: Machine,
+        pghot: Pghot,
+        clock: Clock,
+        *,
+        proc: str = "/proc",
+        sys: str = "/sys",
+        in_thread: InThread = trio.to_thread.run_sync,
+    ) -> None:
+        self.enabled = True
+        self._settings = settings
+        self._machine = machine
+        self._pghot = pghot
+        self._clock = clock
+        self._proc = proc
+        self._sys = sys
+        self._run_in_thread = in_thread
+        self._watched: dict[Identity, Watched] = {}
+        self._choose_at = 0
+        self._tracker: PageIdle | None = None
+        self._no_tracker = ""
+        self._errnos: Counter[int] = Counter()
+        self._scans = 0
+        self._last_us = 0
+        self._last_cpu_us = 0
+        self._cpu_s = 0.0
+        self._clears = 0
+        self._clear_s = 0.0
+        self._accessed = 0
+
+    def stat(self) -> Mapping[str, int | str]:
+        """Return what it is doing.
+
+        touched_best_ppm and touched_worst_ppm bound which share of the pages that clear_refs has seen touched in the
+        last interval is on the top tier, all processes and mappings together, each mapping weighing as much as it has
+        touched pages (see bounds.py).
+        """
+        watched = self._watched.values()
+        total = Bounds.sum(one.bounds for one in watched)
+        return {
+            "processes": len(watched),
+            "pages": sum(one.mirror.pages for one in watched),
+            "pages_not_modelled": sum(one.mirror.process.pages_not_modelled for one in watched),
+            "accessed": self._accessed,
+            "scans": self._scans,
+            "last_scan_us": self._last_us,
+            "last_scan_cpu_us": self._last_cpu_us,
+            "vanished": sum(self._errnos[code] for code in _GONE),
+            "denied": sum(self._errnos[code] for code in _DENIED),
+            **{
+                f"errno_{errno.errorcode.get(code, str(code)).lower()}": number
+                for code, number in sorted(self._errnos.items())
+                if code not in _GONE + _DENIED
+            },
+            "clear_refs_writes": self._clears,
+            "clear_refs_us": round(self._clear_s * 1e6),
+            "touched_pages": total.touched,
+            "touched_best_ppm": total.best_ppm,
+            "touched_worst_ppm": total.worst_ppm,
+            **{f"means_{pid}": one.means for (pid, _), one in self._watched.items()},
+        }
+
+    async def run(self) -> None:
+        """Scan until cancelled."""
+        try:
+            while True:
+                began = trio.current_time()
+                if self.enabled:
+                    await self.scan()
+                else:
+                    self._forget()
+                await trio.sleep_until(began + self._settings.interval_ms / 1000)
+        finally:
+            if self._tracker is not None:
+                self._tracker.close()
+                self._tracker = None
+
+    async def scan(self) -> None:
+        """Scan once."""
+        began, self._cpu_s = time.perf_counter(), 0.0
+        stats, errors = await self._in_thread(read_stats, tuple(self._watched), self._proc)
+        for error in errors:
+            self._count(error)
+        for identity in self._watched.keys() - stats.keys():
+            await self._drop(identity)
+        await self._choose(stats)
+        level = water_level([self._watched[identity].expected(stat) for identity, stat in stats.items()], self._room())
+        # Those that have to shrink go first: the others need what they give.
+        for identity in sorted(stats, key=lambda known: -self._watched[known].expected(stats[known])):
+            if not self.enabled:
+                break
+            one = self._watched[identity]
+            if self._is_due(one, stats[identity], level):
+                await self._follow(identity, one, level)
+        self._scans += 1
+        self._last_us = round((time.perf_counter() - began) * 1e6)
+        self._last_cpu_us = round(self._cpu_s * 1e6)
+
+    def _is_due(self, one: Watched, stat: ProcessStat, level: int | None) -> bool:
+        if level is not None and one.mirror.pages > level:
+            return True
+        now = self._clock()
+        if now < one.due:
+            return False
+        return one.mirror.process.pages_not_modelled > 0 or not one.looker.unchanged(stat, now)
+
+    async def _choose(self, stats: dict[Identity, ProcessStat]) -> None:
+        """Choose anew which processes to watch, as often as that takes under 0.5 % of the time; `stats` follow."""
+        now = self._clock()
+        if now < self._choose_at:
+            return
+        before = self._cpu_s
+        try:
+            chosen: Chosen = await self._in_thread(choose, self._settings.targets, self._proc, set(self._watched))
+        except OSError as error:
+            # Not one process can be listed; those that are watched still are.
+            self._count(error)
+            return
+        self._choose_at = now + int((self._cpu_s - before) * 1000 * STRETCH)
+        self._errnos.update(chosen.errnos)
+        for identity in self._watched.keys() - chosen.processes.keys():
+            del stats[identity]
+            await self._drop(identity)
+        for identity, (stat, target) in chosen.processes.items():
+            if identity not in self._watched and await self._add(stat, target):
+                stats[identity] = stat
+
+    async def _add(self, stat: ProcessStat, target: Target) -> bool:
+        """Begin to watch a process; tell whether it is there still."""
+        try:
+            cgroups = await self._in_thread(read_cgroup, stat.pid, self._proc)
+        except OSError as error:
+            self._count(error)
+            return False
+        if not target.size_only and self._tracker is None and not self._no_tracker:
+            try:
+                self._tracker = await self._in_thread(probe, self._proc, self._sys)
+            except OSError as error:
+                self._no_tracker = f"no idle page tracking: {errno.errorcode.get(error.errno or 0, 'error')}"
+        spec = ProcessSpec(one_column(stat.comm), 0, self._home(target), owner=one_column(cgroups.memory or b"/"))
+        process = self._machine.residency.add_process(spec, stat.pid)
+        looker = Looker(stat.pid, stat.start_ticks, self._settings, self._proc, size_only=target.size_only)
+        self._watched[stat.pid, stat.start_ticks] = Watched(Mirror(self._machine, process), looker)
+        return True
+
+    def _home(self, target: Target) -> int:
+        for nid in (target.home_nid, self._settings.home_nid):
+            if nid is not None:
+                return nid
+        return self._pghot.targets.lowest
+
+    async def _drop(self, identity: Identity) -> None:
+        await self._watched.pop(identity).mirror.remove()
+
+    def _forget(self) -> None:
+        for one in self._watched.values():
+            one.looker.forget()
+            one.bounds = Bounds()
+
+    def _room(self) -> int:
+        """Return how many pages of the model these processes may have, what they have included.
+
+        Down to the promo watermarks of all nodes together, so that promotion and demotion still find room. First touch
+        goes lower on one node before it turns to the next, which must not count as room elsewhere.
+        """
+        zones = [zone for node in self._machine.nodes() for zone in self._machine.zones(node.nid)]
+        return sum(zone.free - zone.promo for zone in zones) + sum(one.mirror.pages for one in self._watched.values())
+
+    async def _follow(self, identity: Identity, one: Watched, level: int | None) -> None:
+        """Look at one process and let the model follow it."""
+        now, before_s = self._clock(), self._cpu_s
+        try:
+            look: Look
+            plan: Plan | None
+            look, plan = await self._in_thread(self._look_and_plan, one, now, level)
+        except OSError as error:
+            self._count(error)
+            one.means, one.bounds = f"none ({errno.errorcode.get(error.errno or 0, 'error')})", Bounds()
+            if error.errno in _GONE:
+                await self._drop(identity)
+            return
+        if look.error is not None:
+            self._count(look.error)
+        one.due = now + look.pause_ms(self._cpu_s - before_s)
+        one.means = look.means
+        one.resident, one.rss_then = len(look.resident), look.stat.rss
+        if look.clear_s:
+            self._clears += 1
+            self._clear_s += look.clear_s
+        mirror = one.mirror
+        mirror.process.name = one_column(look.stat.comm)
+        if plan is not None:
+            await mirror.apply(plan)
+        else:
+            mirror.process.pages_not_modelled = len(look.resident) - len(mirror.vpns)
+        one.bounds = Bounds() if look.usage is None else await self._in_thread(bounds, look.usage, mirror)
+        if len(look.accessed):
+            await self._credit(mirror, look)
+
+    def _look_and_plan(self, one: Watched, now: int, level: int | None) -> tuple[Look, Plan | None]:
+        look = one.looker.look(now, self._tracker, self._no_tracker)
+        return look, one.mirror.plan(look.resident, len(look.resident) if level is None else level)
+
+    async def _credit(self, mirror: Mirror, look: Look) -> None:
+        """Let the model process access what the real one did, and report it: once each page."""
+        slots = await self._in_thread(mirror.slots_of, look.accessed)
+        for start in range(0, len(slots), STEP):
+            pfns = self._machine.residency.access(mirror.process, slots[start : start + STEP])
+            self._pghot.recorder.record(pfns, NUMA_NO_NODE, self.kind, self._clock())
+            self._accessed += len(pfns)
+            await trio.lowlevel.checkpoint()
+
+    def _count(self, error: OSError) -> None:
+        self._errnos[error.errno or 0] += 1
+
+    async def _in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
+        """Call a function where it may take time, and add up the processor time that it takes."""
+
+        def timed() -> Result:
+            began = time.thread_time()
+            try:
+                return function(*arguments)
+            finally:
+                self._cpu_s += time.thread_time() - began
+
+        result: Result = await self._run_in_thread(timed)
+        return result

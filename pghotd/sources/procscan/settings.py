@@ -1,0 +1,22 @@
+"""Say how procscan is set up: what the configuration's [sources.procscan] table gives, checked there."""
+
+from dataclasses import dataclass
+
+from pghotd.sources.process_targets import Target
+
+
+@dataclass(frozen=True, slots=True)
+class ProcscanSettings:
+    """Describe one procscan."""
+
+    #: Which processes are modelled; of several targets that fit one process the first counts.
+    targets: tuple[Target, ...] = ()
+    #: Time between two scans, in ms: each page is found accessed once in it at most.
+    interval_ms: int = 1000
+    #: Processes, each by its exact name or its pid, on which clear_refs may be used. It holds their mmap_lock for
+    #: writing and erases what reclaim lives on, so nothing else ever makes pghotd use it.
+    clear_refs: tuple[str | int, ...] = ()
+    #: Bytes resident above which clear_refs is refused even so.
+    clear_refs_max: int = 2 << 30
+    #: The node on which pages are first touched; None: the lowest-numbered top-tier node, as first touch has it.
+    home_nid: int | None = None

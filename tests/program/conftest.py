@@ -1,0 +1,45 @@
+"""Give the tests of the whole program a daemon, or skip them with a reason."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.program.daemons import Program
+from tests.requirements import require
+
+
+@pytest.fixture(scope="session")
+def place() -> Iterator[Path]:
+    """Give a directory that everybody can enter, unlike pytest's own."""
+    require(os.path.exists("/dev/fuse"), "no /dev/fuse")
+    require(os.geteuid() == 0, "mounting for other users needs root")
+    path = Path(tempfile.mkdtemp(prefix="pghotd-test-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def start(place: Path) -> Iterator[Callable[..., Program]]:
+    """Start programs, all on one path that is missing at first."""
+    with ExitStack() as stack:
+
+        def start_program(*arguments: object, **options: object) -> Program:
+            program = Program(place / "pghot", *arguments, **options)  # type: ignore[arg-type]
+            stack.callback(program.clean_up)
+            return program
+
+        yield start_program
+
+
+@pytest.fixture
+def program(start: Callable[..., Program]) -> Program:
+    """Give a program that runs on the small machine."""
+    program = start()
+    assert program.ready, program.ended()
+    return program

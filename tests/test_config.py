@@ -1,0 +1,198 @@
+"""Read configurations: every key, every refusal with what would be right, and the commented file in docs/."""
+
+import re
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pghotd import config
+from pghotd.engine.tunables import TUNABLES
+from pghotd.geometry import PAGES_PER_GB
+from pghotd.settings_table import ConfigError, SettingsTable
+
+DOCUMENTED = Path(__file__).parents[1] / "docs" / "pghotd.toml"
+NODE = '[[memory.node]]\nnid = 0\nsize = "1G"\ntier = "top"\ndistance = [10]\n'
+
+
+def parse(text, mode=None, options=()):
+    return config.parse(tomllib.loads(text), "test.toml", mode, list(options))
+
+
+def test_without_a_file_the_built_in_machine_has_1g_top_and_4g_lower(monkeypatch, tmp_path):
+    monkeypatch.setattr(config, "CONFIG_FILE", tmp_path / "absent.toml")
+    settings = config.load(None, None, [])
+    assert [(node.nid, node.pages // PAGES_PER_GB, node.tier) for node in settings.machine.nodes] == [
+        (0, 1, "top"),
+        (1, 4, "lower"),
+    ]
+    assert (settings.mode, settings.revision, settings.mountpoint) == ("default", "v6", "/run/pghot")
+
+
+def test_the_default_file_is_read_when_it_is_there(monkeypatch, tmp_path):
+    file = tmp_path / "pghotd.toml"
+    file.write_text('[pghot]\nmode = "precise"\n')
+    monkeypatch.setattr(config, "CONFIG_FILE", file)
+    assert config.load(None, None, []).mode == "precise"
+
+
+def test_precedence_is_default_file_set():
+    text = "[pghot]\nfreq_threshold = 3\nkmigrated_sleep_ms = 200\n"
+    settings = parse(text, options=["kmigrated_sleep_ms=0x12c", "target_nid=0"])
+    assert settings.tunables == {"freq_threshold": 3, "kmigrated_sleep_ms": 300, "target_nid": 0}
+    assert parse('[pghot]\nmode = "precise"\n', "default").mode == "default"
+
+
+def test_the_documented_file_is_valid_and_names_every_key_there_is(monkeypatch):
+    known: dict[str, set[str]] = {}
+    finish = SettingsTable.finish
+
+    def note(self, keys):
+        known.setdefault(re.sub(r"\[\d+\]", "", self._path), set()).update(keys)
+        finish(self, keys)
+
+    monkeypatch.setattr(SettingsTable, "finish", note)
+    values = tomllib.loads(DOCUMENTED.read_text())
+    settings = config.parse(values, str(DOCUMENTED), None, [])
+    documented: dict[str, set[str]] = {}
+
+    def walk(table, path):
+        for key, value in table.items():
+            documented.setdefault(path, set()).add(key)
+            for entry in value if isinstance(value, list) else [value]:
+                if isinstance(entry, dict):
+                    walk(entry, f"{path}.{key}" if path else key)
+
+    walk(values, "")
+    # Of the ways to choose a process the file has two as keys and names the rest in a comment.
+    comment = set(re.findall(r"(\w+) =", DOCUMENTED.read_text()))
+    for path, keys in known.items():
+        missing = keys - documented.get(path, set())
+        assert not missing - comment, path
+        assert path == "sources.procscan.target" or not missing, path
+    assert settings.tunables.keys() == TUNABLES.keys()
+
+
+def test_what_the_documented_file_calls_a_default_is_one():
+    settings = config.load(DOCUMENTED, None, [])
+    top, lower = settings.machine.nodes
+    assert (top, replace(lower, pages=4 * PAGES_PER_GB)) == config.BUILT_IN_MACHINE.nodes
+    assert settings.machine.move_ns == config.BUILT_IN_MACHINE.move_ns
+    assert {name: TUNABLES[name].default.of("default") for name in TUNABLES} == dict(settings.tunables)
+    assert settings.mountpoint == config.MOUNTPOINT
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "[pghot]\nfrequency = 1\n",
+            "test.toml: pghot.frequency: is not known here; there are: mode, revision,",
+        ),
+        ("[pgh]\n", "test.toml: pgh: is not known here; there are: pghot, memory, sources, mount"),
+        ('[pghot]\nmode = "fast"\n', "test.toml: pghot.mode: 'fast' is not one of default, precise"),
+        ('[pghot]\nrevision = "v7"\n', "test.toml: pghot.revision: 'v7' is not one of v6, v8"),
+        ("[pghot]\nfreq_threshold = 4\n", "test.toml: pghot.freq_threshold: 4 is not in 1..3"),
+        ("[pghot]\nfreq_threshold = true\n", "test.toml: pghot.freq_threshold: True is not an integer"),
+        ("[pghot]\ntarget_nid = 1\n", "test.toml: pghot.target_nid: 1 is not a top-tier node; there are: 0"),
+        ('[pghot]\nenabled_sources = ["ibs"]\n', "test.toml: pghot.enabled_sources: 'ibs' is not one of hintfaults,"),
+        ("[pghot]\nenabled_sources = 3\n", "test.toml: pghot.enabled_sources: 3 is not a list"),
+        ('[memory]\nbackend = "numa"\n', "test.toml: memory.backend: 'numa' is not one of model"),
+        ("[memory]\nnode = 3\n", "test.toml: memory.node: 3 is not a list"),
+        (NODE.replace("1G", "100M"), "test.toml: memory.node[0].size: '100M' is not a multiple of 128M"),
+        (NODE.replace("1G", "1GB"), "test.toml: memory.node[0].size: '1GB' is not a size like 512M or 4G"),
+        (NODE.replace("top", "fast"), "test.toml: memory.node[0].tier: 'fast' is not one of top, lower"),
+        (NODE.replace("top", "lower"), 'test.toml: memory.node: no node has tier = "top"'),
+        (NODE.replace("[10]", "[10, 20]"), "test.toml: memory.node[0].distance: is not one number for each of 1 nodes"),
+        (
+            NODE.replace("[10]", "[20]"),
+            "test.toml: memory.node[0].distance: is not one number for each of 1 node",
+        ),
+        (NODE.replace("nid = 0\n", ""), "test.toml: memory.node[0].nid: is missing"),
+        (NODE + NODE, "test.toml: memory.node: nids do not rise"),
+        (NODE + "numa = 1\n", "test.toml: memory.node[0].numa: is not known here"),
+        (
+            '[[memory.process]]\nname = "a b"\nnode = 1\nsize = "4K"\n',
+            "test.toml: memory.process[0].name: 'a b' is",
+        ),
+        (
+            '[[memory.process]]\nname = "a"\nnode = 7\nsize = "4K"\n',
+            "test.toml: memory.process[0].node: there is no",
+        ),
+        (
+            '[[memory.process]]\nname = "a"\nnode = 1\nsize = "0"\n',
+            "test.toml: memory.process[0].size: '0' is not a",
+        ),
+        (
+            '[[memory.process]]\nname = "a"\nnode = 1\nsize = "4K"\nfolio_pages = 3\n',
+            "test.toml: memory.process[0].folio_pages: 3 is not a power of two in 1..512",
+        ),
+        (
+            '[[memory.process]]\nname = "a"\nnode = 1\nsize = "4K"\nbusy = 2\n',
+            "test.toml: memory.process[0].busy: 2 is not a number from 0 to 1",
+        ),
+        ('[mount]\nmountpoint = "pghot"\n', "test.toml: mount.mountpoint: 'pghot' is not an absolute path"),
+        ("[mount]\nallow_other = 1\n", "test.toml: mount.allow_other: 1 is neither true nor false"),
+        ("[sources.damn]\n", "test.toml: sources.damn: is not known here; there are:"),
+        ('[sources.workload]\nhot_size = "1G"\n', "test.toml: sources.workload.hot_size: is larger than size"),
+        ("[sources]\nworkload = 1\n", "test.toml: sources.workload: is not a table"),
+    ],
+)
+def test_a_wrong_key_or_value_is_one_line_that_says_what_would_be_right(text, said):
+    with pytest.raises(ConfigError) as wrong:
+        parse(text)
+    assert str(wrong.value).startswith(said)
+    assert "\n" not in str(wrong.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("freq_threshold=9", "--set freq_threshold: 9 is not in 1..3"),
+        ("freq_threshold=two", "--set freq_threshold: 'two' is not an unsigned integer"),
+        ("freq_threshold", "--set freq_threshold: is not TUNABLE=VALUE; tunables are: enabled_sources,"),
+        ("speed=1", "--set speed=1: is not TUNABLE=VALUE"),
+        ("target_nid=1", "--set target_nid: 1 is not a top-tier node"),
+    ],
+)
+def test_a_wrong_set_option_is_refused(option, said):
+    with pytest.raises(ConfigError) as wrong:
+        parse("", options=[option])
+    assert str(wrong.value).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"), [(b"a = ", "Invalid value"), (b"\xff", "is not UTF-8 text"), (None, "No such file")]
+)
+def test_a_file_that_is_none_is_refused_with_its_name(tmp_path, content, said):
+    file = tmp_path / "x.toml"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError) as wrong:
+        config.load(file, None, [])
+    assert str(wrong.value).startswith(f"{file}: {said}")
+
+
+TEXT = st.text("ab \n\0é", max_size=4)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT | st.sampled_from(["1G", "top", "v8"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(
+    ["pghot", "memory", "sources", "mount", "node", "process", "workload", "procscan", "target", "mode", "size", "nid"]
+)
+
+
+@given(st.dictionaries(KEYS, VALUES | st.dictionaries(KEYS, VALUES | st.dictionaries(KEYS, VALUES))))
+def test_no_configuration_does_anything_but_be_read_or_refused(values):
+    said = "fuzz.toml: "
+    try:
+        config.parse(values, "fuzz.toml", None, [])
+    except ConfigError as wrong:
+        said = str(wrong)
+    assert said.startswith("fuzz.toml: ")
+    assert "\n" not in said
