@@ -43,8 +43,6 @@ Store = Callable[[str, bytes], Awaitable[None]]
 
 def unsigned(text: bytes) -> int | None:
     """Return what kstrtouint(base 0) makes of a text, None when it refuses it."""
-    if len(text) > 64:
-        return None
     text = text[:-1] if text.endswith(b"\n") else text
     text = text[1:] if text.startswith(b"+") else text
     digits, base, allowed = text, 10, b"0123456789"
@@ -54,6 +52,8 @@ def unsigned(text: bytes) -> int | None:
         base, allowed = 8, b"01234567"
     if not digits or any(digit not in allowed for digit in digits):
         return None
+    if base == 10 and len(digits) > 10:
+        return None  # int() refuses very long ones
     value = int(digits, base)
     return value if value < 2**32 else None
 

@@ -65,15 +65,17 @@ def test_of_equals_the_lowest_pfns_are_listed():
 def test_sections_and_nodes_that_go_away_meanwhile():
     nodes = (node(0, 3, "top", (10, 20, 30)), node(1, 2, "lower", (20, 10, 30)), node(2, 1, "lower", (30, 30, 10)))
     rig = Rig(nodes, [ProcessSpec("a", 2 * S, 1), ProcessSpec("b", S, 2)])
-    rig.pghot.recorder.record(np.array([3, 4, 5]) * S, -1, HWHINTS, rig.time.now)
+    # A step ends after 4096 records: here with the first section.
+    pfns = np.append(3 * S + np.arange(5000), [4 * S, 5 * S])
+    rig.pghot.recorder.record(pfns, -1, HWHINTS, rig.time.now)
     count = Count(rig.pghot, rig.time.now)
     assert count.step() is None
     rig.machine.hotplug.set_online(4, False)
     rig.machine.hotplug.set_online(5, False)
     while (census := count.step()) is None:
         pass
-    assert census.hot[:, 0].tolist() == [3 * S]
-    assert not census.histograms[2].any()
+    assert (census.histograms[1].sum(), census.histograms[2].sum()) == (5000, 0)
+    assert census.hot[:, 0].tolist() == list(range(3 * S, 3 * S + HOT_LINES))
 
 
 def test_a_machine_without_lower_tier():
