@@ -51,7 +51,7 @@ def _workload(table: SettingsTable, nids: set[int]) -> WorkloadSettings:
     settings = WorkloadSettings(
         name=table.take("name", word, default.name),
         pages=table.take("size", pages(folio_pages), default.pages),
-        rate=table.take("rate", integer(0, 10**9), default.rate),
+        rate=table.take("rate", integer(0, 10_000_000), default.rate),
         pattern=table.take("pattern", choice(Literal["zipf", "uniform"]), default.pattern),
         zipf_exponent=table.take("zipf_exponent", number(1.01, 10), default.zipf_exponent),
         hot_pages=table.take("hot_size", pages(1), default.hot_pages),
