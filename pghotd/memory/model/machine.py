@@ -70,7 +70,7 @@ class Machine:
         return self._nodes.zones(nid)
 
     def states(self, pfns: Pfns) -> NDArray[np.uint8]:
-        return self.frames.state.take(pfns)
+        return self.frames.state.take(pfns, mode="clip")
 
     def owner_of(self, heads: Pfns) -> NDArray[np.int64]:
         return self.residency.owner_of(heads)
