@@ -69,33 +69,45 @@ class Kmigrated:
         pghot, started = self._pghot, trio.current_time()
         stepped = started
         hot = pghot.store.hot_sections(self._nid).tolist()
-        for position, section in enumerate(hot):
-            if pghot.paused:
-                # The flags of the rest are still set: walk them when the pause is over.
-                pghot.store.wake(self._nid)
-                break
-            if self._nid not in pghot.store or not pghot.store.hot[section]:
-                continue
-            pghot.store.hot[section] = 0
-            await self._walk(section)
-            if position + 1 < len(hot) and trio.current_time() - stepped > _STEP_S:
-                await trio.lowlevel.checkpoint()
-                stepped = trio.current_time()
+        # A place for each batch that may be on its way: with one, as in the kernel, the walk waits for each.
+        places = trio.Semaphore(pghot.memory.moves_at_once)
+        async with trio.open_nursery() as moves:
+            for position, section in enumerate(hot):
+                if pghot.paused:
+                    # The flags of the rest are still set: walk them when the pause is over.
+                    pghot.store.wake(self._nid)
+                    break
+                if self._nid not in pghot.store or not pghot.store.hot[section]:
+                    continue
+                pghot.store.hot[section] = 0
+                await self._walk(section, moves, places)
+                if position + 1 < len(hot) and trio.current_time() - stepped > _STEP_S:
+                    await trio.lowlevel.checkpoint()
+                    stepped = trio.current_time()
         self.standing.passes += 1
         self.standing.last_pass_us = round((trio.current_time() - started) * 1e6)
         self.standing.changes.notify()
         await trio.lowlevel.checkpoint()
 
-    async def _walk(self, section: int) -> None:
+    async def _walk(self, section: int, moves: trio.Nursery, places: trio.Semaphore) -> None:
         pghot = self._pghot
         walk = SectionWalk(pghot, self._nid, section)
         try:
             while not pghot.paused:
-                batch = walk.next_batch(self._clock())
-                if batch is None:
+                ready = walk.ready()
+                if not len(ready):
                     return
-                if len(batch.heads):
-                    await self._move(batch)
+                await places.acquire()
+                try:
+                    await pghot.memory.reread(ready)
+                    batch = None if pghot.paused else walk.next_batch(self._clock())
+                except BaseException:
+                    places.release()
+                    raise
+                if batch is None or not len(batch.heads):
+                    places.release()
+                else:
+                    moves.start_soon(self._move, batch, places)
                 await trio.lowlevel.checkpoint()
             # Not all of the section may have been walked: look again when the pause is over.
             pghot.store.look_again(self._nid, section)
@@ -103,15 +115,18 @@ class Kmigrated:
             # The folio that sent a batch off is in flight as well, also when this was paused or cancelled.
             rest = walk.flush()
             if rest is not None:
-                await self._move(rest)
+                moves.start_soon(self._move, rest, None)
 
-    async def _move(self, batch: Batch) -> None:
-        self.standing.batches += 1
-        self.standing.changes.notify()
+    async def _move(self, batch: Batch, place: trio.Semaphore | None) -> None:
+        # Shielded from the start: a batch that was handed out is in flight, and has to be settled.
         with trio.CancelScope(shield=True):
+            self.standing.batches += 1
+            self.standing.changes.notify()
             results = await self._pghot.memory.promote(batch.heads, batch.nid)
-        settle(self._pghot, self._nid, batch, np.asarray(results), self._clock())
-        self.standing.changes.notify()
+            settle(self._pghot, self._nid, batch, np.asarray(results), self._clock())
+            self.standing.changes.notify()
+            if place is not None:
+                place.release()
 
 
 class KmigratedSet:

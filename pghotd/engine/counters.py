@@ -10,9 +10,12 @@ import errno
 from collections.abc import Callable
 
 from pghotd.engine.kinds import KINDS
+from pghotd.memory.protocol import BACKEND_REFUSALS
 
-#: Why a folio whose record was taken is not moved, in the order in which it is asked.
-REFUSALS: tuple[str, ...] = ("same_node", "age", "rate_limit", "dirty", "no_space", "isolate")
+#: Why kmigrated does not hand a folio whose record was taken to the backend, in the order in which it is asked.
+WALK_REFUSALS: tuple[str, ...] = ("same_node", "age", "rate_limit", "dirty", "no_space", "isolate")
+#: Every reason not to move a folio whose record was taken.
+REFUSALS: tuple[str, ...] = (*WALK_REFUSALS, *BACKEND_REFUSALS)
 
 #: What a move can fail with, each its own counter; anything else is `other`.
 MOVE_ERRNOS: tuple[int, ...] = (
@@ -46,11 +49,12 @@ _DEMOTION = ("pgdemote_kswapd", "pgdemote_direct")
 _PGHOTD = (
     "pghotd_taken",
     "pghotd_in_flight",
-    *(refusal_name(reason) for reason in REFUSALS),
+    *(refusal_name(reason) for reason in WALK_REFUSALS),
     *(failure_name(code) for code in MOVE_ERRNOS),
     "pghotd_failed_other",
 )
 _INJECT = ("pghotd_inject_malformed",)
+_BACKEND = tuple(refusal_name(reason) for reason in BACKEND_REFUSALS)
 
 #: Names are only ever added, at the end.
 VMSTAT: tuple[str, ...] = (
@@ -63,8 +67,9 @@ VMSTAT: tuple[str, ...] = (
     "numa_pages_migrated",
     *_PGHOTD,
     *_INJECT,
+    *_BACKEND,
 )
-NODE_VMSTAT: tuple[str, ...] = (*_PROMOTION, *_DEMOTION, *_PGHOTD)
+NODE_VMSTAT: tuple[str, ...] = (*_PROMOTION, *_DEMOTION, *_PGHOTD, *_BACKEND)
 
 
 class Changes:

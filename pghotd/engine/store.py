@@ -95,6 +95,10 @@ class RecordStore:
     def __contains__(self, nid: int) -> bool:
         return nid in self._nodes
 
+    def has(self, nid: int, section: int) -> bool:
+        """Tell whether a section of node `nid` has records."""
+        return nid in self._nodes and section in self._nodes[nid].sections
+
     def node(self, nid: int) -> NodeRecords:
         """Return node `nid`'s records; KeyError when it has none."""
         return self._nodes[nid]

@@ -1,6 +1,7 @@
 """Number what can become of a folio whose ready record was taken: admitted, moved, failed, or refused for a reason."""
 
 from pghotd.engine.counters import REFUSALS
+from pghotd.memory.protocol import BACKEND_REFUSALS
 
 ADMITTED = 0
 PROMOTED = 1
@@ -14,6 +15,9 @@ REFUSED_RATE_LIMIT = REFUSED["rate_limit"]
 REFUSED_DIRTY = REFUSED["dirty"]
 REFUSED_NO_SPACE = REFUSED["no_space"]
 REFUSED_ISOLATE = REFUSED["isolate"]
+
+#: The verdict of each backend refusal, by -1 - its result: see memory/protocol.py.
+REFUSED_BY_BACKEND: tuple[int, ...] = tuple(REFUSED[reason] for reason in BACKEND_REFUSALS)
 
 #: The name of each verdict, by number.
 VERDICTS: tuple[str, ...] = ("in_flight", "promoted", "failed", *(f"refused_{reason}" for reason in REFUSALS))

@@ -14,20 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pghotd.engine.admission import has_free_space
-from pghotd.engine.counters import REFUSALS, failure_name, refusal_name
+from pghotd.engine.counters import WALK_REFUSALS, failure_name, refusal_name
 from pghotd.engine.pghot import Pghot
 from pghotd.engine.verdicts import (
     ADMITTED,
     FAILED,
     PROMOTED,
     REFUSED,
+    REFUSED_BY_BACKEND,
     REFUSED_DIRTY,
     REFUSED_ISOLATE,
     REFUSED_NO_SPACE,
     REFUSED_SAME_NODE,
 )
 from pghotd.geometry import NUMA_NO_NODE, PAGES_PER_SECTION, SECTION_SHIFT
-from pghotd.memory.protocol import PageState
+from pghotd.memory.protocol import BACKEND_REFUSALS, PageState
 
 #: How many ready folios are judged in one step: about 100 us of work.
 RUN = 2048
@@ -108,6 +109,14 @@ class SectionWalk:
                 visited += taken
         return self.flush()
 
+    def ready(self) -> Pages:
+        """Return the PFNs of ready records that are to be visited next, as many as one step looks at."""
+        if self._position >= PAGES_PER_SECTION or not self._pghot.store.has(self._nid, self._section):
+            return _NONE
+        kept = self._pghot.store.node(self._nid).section(self._section)[self._position :]
+        found = np.flatnonzero(kept >= self._pghot.store.format.ready_bit)[:RUN]
+        return found + ((self._section << SECTION_SHIFT) + self._position)
+
     def flush(self) -> Batch | None:
         """Return what has been taken and not yet handed out as a batch."""
         if not self._pending:
@@ -119,27 +128,21 @@ class SectionWalk:
     def _find(self, now: int) -> _Ready | None:
         """Find the next ready folios from the walk's position on, with the records as they are now."""
         pghot = self._pghot
-        if self._position >= PAGES_PER_SECTION or self._nid not in pghot.store:
-            return None
-        node = pghot.store.node(self._nid)
-        if self._section not in node.sections:
-            return None
-        kept, base = node.section(self._section), self._section << SECTION_SHIFT
         while True:
-            found = np.flatnonzero(kept[self._position :] >= pghot.store.format.ready_bit)[:RUN]
-            if not len(found):
+            heads = self.ready()
+            if not len(heads):
                 self._position = PAGES_PER_SECTION
                 return None
-            heads = found + (base + self._position)
             states = pghot.memory.states(heads)
             pages = np.int64(1) << (states & PageState.ORDER).astype(np.int64)
             # What has left the LRU keeps its record, and so does a PFN that is no folio's head any more.
             here = ((states & PageState.LRU) != 0) & (heads & (pages - 1) == 0)
             if here.any():
                 break
-            self._position += int(found[-1]) + 1
+            self._position = int(heads[-1]) + 1 - (self._section << SECTION_SHIFT)
         if not here.all():
             heads, states, pages = heads[here], states[here], pages[here]
+        kept, base = pghot.store.node(self._nid).section(self._section), self._section << SECTION_SHIFT
         records, target_nid = kept[heads - base], pghot.tunables.target_nid
         targets = pghot.targets.stamp(pghot.format.nid(records, target_nid), target_nid, len(heads))
         ages_ms = pghot.format.age_ms(records, now)
@@ -206,7 +209,7 @@ class SectionWalk:
         counters.add_on(self._nid, "pghotd_taken", int(pages.sum()))
         by_verdict = np.bincount(verdicts, weights=pages).astype(np.int64).tolist()
         counters.add_on(self._nid, "pghotd_in_flight", by_verdict[ADMITTED])
-        for reason in REFUSALS:
+        for reason in WALK_REFUSALS:
             if REFUSED[reason] < len(by_verdict) and by_verdict[REFUSED[reason]]:
                 counters.add_on(self._nid, refusal_name(reason), by_verdict[REFUSED[reason]])
         if (verdicts == REFUSED_NO_SPACE).any():
@@ -218,21 +221,27 @@ class SectionWalk:
 
 
 def settle(pghot: Pghot, nid: int, batch: Batch, results: Pages, now: int) -> None:
-    """Count what became of a batch of node `nid`'s kmigrated; `results` are 0 or an errno for each folio."""
+    """Count what became of a batch of node `nid`'s kmigrated; `results` are as Memory.promote gives them."""
     counters = pghot.counters
-    moved = results == 0
-    promoted, everything = int(batch.pages[moved].sum()), int(batch.pages.sum())
-    counters.add_on(nid, "pghotd_in_flight", -everything)
+    moved, failed = results == 0, results > 0
+    promoted = int(batch.pages[moved].sum())
+    counters.add_on(nid, "pghotd_in_flight", -int(batch.pages.sum()))
     counters.add_on(batch.nid, "pgpromote_success", promoted)
     counters.add("pgmigrate_success", promoted)
-    counters.add("pgmigrate_fail", everything - promoted)
+    counters.add("pgmigrate_fail", int(batch.pages[failed].sum()))
     counters.add("numa_pages_migrated", promoted)
     if batch.owner >= 0:
         counters.migrated_for(pghot.memory.owners[batch.owner], promoted)
-    for code in np.unique(results[~moved]).tolist():
-        counters.add_on(nid, failure_name(code), int(batch.pages[results == code].sum()))
     verdicts = np.where(moved, PROMOTED, FAILED).astype(np.uint8)
-    pghot.decisions.remember(batch.heads, verdicts, batch.nid, now, results)
+    for code in np.unique(results[~moved]).tolist():
+        here = results == code
+        if code > 0:
+            name = failure_name(code)
+        else:
+            verdicts[here] = REFUSED_BY_BACKEND[-1 - code]
+            name = refusal_name(BACKEND_REFUSALS[-1 - code])
+        counters.add_on(nid, name, int(batch.pages[here].sum()))
+    pghot.decisions.remember(batch.heads, verdicts, batch.nid, now, np.maximum(results, 0))
     counters.changes.notify()
 
 

@@ -14,6 +14,20 @@ from numpy.typing import NDArray
 Tier = Literal["top", "lower"]
 Pfns = NDArray[np.int64]
 
+#: Why a backend may refuse a folio that was handed to `promote`, before it tries to move it. In its result, reason N is
+#: -1 - N: see `refusal`. Only ever added to, at the end.
+BACKEND_REFUSALS: tuple[str, ...] = (
+    "gone",  # no longer where its record was
+    "unmapped",  # no watched process maps it, so it cannot be moved from user space
+    "shared",  # mapped by more than one process
+    "policy",  # its memory policy says where it belongs
+    "cpuset",  # its owner may not have memory there
+    "no_block",  # a huge page, and no free block of its size on the target
+    "backoff",  # it was busy again and again
+    "move_limit",  # enough is being moved there for now
+    "dry_run",  # everything but the move was asked for
+)
+
 #: An entry of `section_nid` whose section is offline, of device memory, or in a hole.
 NO_SECTION = -1
 
@@ -97,8 +111,21 @@ class Memory(Protocol):
     def wake_kswapd(self, nid: int) -> None:
         """Tell the machine that a promotion found no room on node `nid`, as migrate_misplaced_folio_prepare() does."""
 
+    @property
+    def moves_at_once(self) -> int:
+        """Return how many batches of one kmigrated may be in `promote` at the same time."""
+
+    async def freshen(self, pfns: Pfns) -> None:
+        """Bring what `states` says of the sections of `pfns` up to date enough for recording accesses.
+
+        May read and so take time; a backend that always knows returns at once, without a checkpoint.
+        """
+
+    async def reread(self, pfns: Pfns) -> None:
+        """Bring what `states` and `owner_of` say of these folios up to date, now, before their records are taken."""
+
     async def promote(self, heads: Pfns, nid: int) -> NDArray[np.int64]:
-        """Move a batch of folios to node `nid` and return for each 0 or the errno it failed with.
+        """Move a batch of folios to node `nid`; return for each 0, the errno it failed with, or a `refusal`.
 
         Takes time. Not cancelled half way: what has begun ends.
         """
@@ -111,3 +138,8 @@ class Memory(Protocol):
 
     def resolve(self, pid: int, address: int) -> int | None:
         """Return the PFN behind an address of a process that the backend knows, or None."""
+
+
+def refusal(reason: str) -> int:
+    """Return the result of a folio that a backend refused to move for one of BACKEND_REFUSALS."""
+    return -1 - BACKEND_REFUSALS.index(reason)

@@ -64,6 +64,7 @@ async def record(pghot: Pghot, reports: Reports, clock: Clock) -> None:
     for position in [*ranges, len(reports.pfns)]:
         for step in range(start, position, _STEP):
             end = min(step + _STEP, position)
+            await pghot.memory.freshen(reports.pfns[step:end])
             _record_pages(pghot, reports.part(slice(step, end)), clock())
             await steps.done(end - step)
         if position < len(reports.pfns):
@@ -85,6 +86,7 @@ async def _record_range(pghot: Pghot, reports: Reports, position: int, clock: Cl
     for section in (np.flatnonzero(online) + (first >> SECTION_SHIFT)).tolist():
         base = section << SECTION_SHIFT
         pages = np.arange(max(first, base), min(first + length, base + PAGES_PER_SECTION))
+        await pghot.memory.freshen(pages[:1])
         pghot.memory.mark_accessed(pages)
         # The section may have gone since the last checkpoint.
         if walk and pghot.recorder.is_tracked(section):

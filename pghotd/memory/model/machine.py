@@ -83,6 +83,16 @@ class Machine:
     def wake_kswapd(self, nid: int) -> None:
         self.reclaim.wake(nid, for_promotion=True)
 
+    @property
+    def moves_at_once(self) -> int:
+        return 1
+
+    async def freshen(self, pfns: Pfns) -> None:
+        pass
+
+    async def reread(self, pfns: Pfns) -> None:
+        pass
+
     async def promote(self, heads: Pfns, nid: int) -> NDArray[np.int64]:
         move = self._mover.begin(heads, nid, self._nodes.room(nid))
         await trio.sleep(move.moving * self._move_ns / 1e9)
