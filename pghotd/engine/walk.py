@@ -114,7 +114,10 @@ class SectionWalk:
         if self._position >= PAGES_PER_SECTION or not self._pghot.store.has(self._nid, self._section):
             return _NONE
         kept = self._pghot.store.node(self._nid).section(self._section)[self._position :]
-        found = np.flatnonzero(kept >= self._pghot.store.format.ready_bit)[:RUN]
+        ready_bit = self._pghot.store.format.ready_bit
+        if int(kept.max()) < ready_bit:
+            return _NONE  # what most walks end with, at the price of reading the records once
+        found = np.flatnonzero(kept >= ready_bit)[:RUN]
         return found + ((self._section << SECTION_SHIFT) + self._position)
 
     def flush(self) -> Batch | None:
