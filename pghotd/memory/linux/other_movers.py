@@ -1,0 +1,147 @@
+"""Look for others that move pages between tiers: two movers undo each other's work.
+
+What is found is reported with the command that turns it off; nothing is ever changed here. A file that is not there
+means that this kernel has no such mover.
+"""
+
+import errno
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from pghotd.procfs.attribute import read_attribute, read_number
+from pghotd.procfs.stat import read_stat
+from pghotd.procfs.status import read_effective_uid
+
+#: Daemons that move pages of others, and what each one does.
+_DAEMONS = {
+    b"numad": "numad moves processes and their memory between nodes",
+    b"memtierd": "memtierd moves the memory of processes between tiers",
+    b"etmemd": "etmemd moves cold memory of processes to slower nodes",
+}
+_DAMON_ACTIONS = ("migrate_hot", "migrate_cold")
+_NUMBER = re.compile(r"[0-9]{1,9}\Z", re.ASCII)
+#: A writer of one's own cannot make it longer than this: only root makes kdamonds, but not always in good order.
+_MOST_ENTRIES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Mover:
+    """Name another mover, say in a sentence what it does, and give the command that stops it."""
+
+    name: str
+    what: str
+    how_to_stop: str
+
+
+def find_other_movers(proc: str = "/proc", sys: str = "/sys") -> list[Mover]:
+    """Return every other mover at work now; OSError when the processes cannot be listed at all."""
+    return [*_numa_balancing(proc), *_kernel_pghot(sys), *_kdamonds(sys), *_daemons(proc)]
+
+
+def _numa_balancing(proc: str) -> list[Mover]:
+    """Return NUMA balancing: 1 moves pages to who uses them, 2 promotes hot ones, a sum of both does both."""
+    try:
+        mode = read_number(f"{proc}/sys/kernel/numa_balancing")
+    except OSError:
+        return []
+    if not mode:
+        return []
+    does = "promotes hot pages by itself" if mode & 2 else "moves pages to the node of whoever uses them"
+    return [
+        Mover("numa_balancing", f"kernel.numa_balancing is {mode}: the kernel {does}", "sysctl kernel.numa_balancing=0")
+    ]
+
+
+def _kernel_pghot(sys: str) -> list[Mover]:
+    """Return the kernel's own hot page tracking, which shows its sources in debugfs where it was built in.
+
+    Without that file, or with a text in it that is no 0, it counts as at work: its directory is there.
+    """
+    folder = f"{sys}/kernel/debug/pghot"
+    if not os.path.isdir(folder):
+        return []
+    try:
+        text = read_attribute(f"{folder}/enabled_sources")
+    except OSError:
+        text = "?"
+    if re.fullmatch(r"(0[xX])?0+", text):
+        return []
+    return [
+        Mover(
+            "pghot",
+            f"the kernel's own pghot promotes hot pages: its enabled_sources is {text[:32]}",
+            f"echo 0 > {folder}/enabled_sources",
+        )
+    ]
+
+
+def _kdamonds(sys: str) -> list[Mover]:
+    """Return the running kdamonds that have a scheme which moves pages between nodes; they are only read."""
+    base = f"{sys}/kernel/mm/damon/admin/kdamonds"
+    movers: list[Mover] = []
+    for kdamond in _numbered(base):
+        if _attribute(f"{base}/{kdamond}/state") != "on":
+            continue
+        contexts = f"{base}/{kdamond}/contexts"
+        actions = {
+            _attribute(f"{contexts}/{context}/schemes/{scheme}/action")
+            for context in _numbered(contexts)
+            for scheme in _numbered(f"{contexts}/{context}/schemes")
+        }
+        found = [action for action in _DAMON_ACTIONS if action in actions]
+        if found:
+            movers.append(
+                Mover(
+                    f"kdamond {kdamond}",
+                    f"DAMON's kdamond {kdamond} is running with {' and '.join(found)}",
+                    f"echo off > {base}/{kdamond}/state",
+                )
+            )
+    return movers
+
+
+def _daemons(proc: str) -> list[Mover]:
+    """Return the known daemons that run as root.
+
+    Any user can give a process any name, so a name alone stops nobody; and who is not root moves but his own pages.
+    """
+    pids: Counter[bytes] = Counter()
+    first: dict[bytes, int] = {}
+    for pid in _numbered(proc, most=1 << 22):
+        try:
+            stat = read_stat(pid, proc)
+            if stat.comm not in _DAEMONS or stat.kernel_thread or read_effective_uid(pid, proc) != 0:
+                continue
+        except OSError:
+            # Gone meanwhile, or not ours to see: then it is not root's either.
+            continue
+        pids[stat.comm] += 1
+        first.setdefault(stat.comm, pid)
+    return [
+        Mover(
+            comm.decode(),
+            f"{_DAEMONS[comm]}; it runs as process {first[comm]}" + (f" and {number - 1} more" if number > 1 else ""),
+            f"systemctl stop {comm.decode()}, or kill {first[comm]}",
+        )
+        for comm, number in pids.items()
+    ]
+
+
+def _attribute(path: str) -> str:
+    try:
+        return read_attribute(path)
+    except OSError:
+        return ""
+
+
+def _numbered(folder: str, most: int = _MOST_ENTRIES) -> list[int]:
+    """Return the entries of a folder that are numbers, ascending; none when it is not there."""
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EACCES):
+            raise
+        return []
+    return sorted(int(name) for name in names if _NUMBER.match(name))[:most]

@@ -1,0 +1,82 @@
+"""Tell from the flags of page frames what the record path asks of them: folio, LRU, dirty, busy.
+
+The flags of a compound page show where it begins (KPF_COMPOUND_HEAD) and which pages follow (KPF_COMPOUND_TAIL), and so
+its order, whatever that is. Everything else is taken from the head: older kernels show it there alone.
+
+A section is not read in one moment. A run of pages that can be no folio - its length no power of two, not naturally
+aligned, tails without a head - was split, freed or built meanwhile, and is on no LRU list as far as anyone here knows.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.geometry import MAX_FOLIO_PAGES
+from pghotd.memory.protocol import PageState
+from pghotd.procfs.kpageflags import (
+    KPF_ANON,
+    KPF_BUDDY,
+    KPF_COMPOUND_HEAD,
+    KPF_COMPOUND_TAIL,
+    KPF_DIRTY,
+    KPF_HUGE,
+    KPF_HWPOISON,
+    KPF_LRU,
+    KPF_NOPAGE,
+    KPF_OFFLINE,
+    KPF_SWAPBACKED,
+    KPF_WRITEBACK,
+    KPF_ZERO_PAGE,
+)
+from pghotd.procfs.words import Words
+
+#: No memory of a process, now or ever.
+_NOTHING = np.uint64(KPF_BUDDY | KPF_HWPOISON | KPF_NOPAGE | KPF_OFFLINE | KPF_ZERO_PAGE)
+_ORDERS = np.zeros(MAX_FOLIO_PAGES + 1, dtype=np.uint8)
+for _order in range(MAX_FOLIO_PAGES.bit_length()):
+    _ORDERS[1 << _order] = _order
+
+
+def states_of(flags: Words) -> NDArray[np.uint8]:
+    """Return the PageState byte of each page frame, from the flags of a naturally aligned range such as a section.
+
+    A page of hugetlbfs is on no LRU list, whatever its flags say: it belongs to a pool that its owner sized. A folio
+    under writeback is busy: a move would wait for the device. FILE is what folio_is_file_lru() of the kernel means,
+    shared memory left out.
+    """
+    starts = np.flatnonzero((flags & np.uint64(KPF_COMPOUND_TAIL)) == 0)
+    states = np.zeros(len(flags), dtype=np.uint8)
+    if not len(starts):
+        return states
+    lengths = np.diff(starts, append=len(flags))
+    own = _folio_states(flags.take(starts), starts, lengths)
+    # What precedes the first head are tails of a folio that begins in another range.
+    states[int(starts[0]) :] = np.repeat(own, lengths)
+    return states
+
+
+def _folio_states(flags: Words, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return the states of folios by the flags of their heads; 0 for what is none, and for what no process has."""
+
+    def has(bits: int) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = (flags & np.uint64(bits)) != 0
+        return found
+
+    compound = lengths > 1
+    is_folio = (
+        (lengths <= MAX_FOLIO_PAGES)
+        & ((lengths & (lengths - 1)) == 0)
+        & ((starts & (lengths - 1)) == 0)
+        & (has(KPF_COMPOUND_HEAD) == compound)
+        & ((flags & _NOTHING) == 0)
+    )
+    states = _ORDERS.take(np.where(is_folio, lengths, 1))
+    on_lru = is_folio & has(KPF_LRU) & ~has(KPF_HUGE)
+    file = on_lru & ~has(KPF_SWAPBACKED | KPF_ANON)
+    for where, bit in (
+        (on_lru, PageState.LRU),
+        (file, PageState.FILE),
+        (file & has(KPF_DIRTY), PageState.DIRTY_FILE),
+        (on_lru & has(KPF_WRITEBACK), PageState.PINNED),
+    ):
+        states[where] |= bit
+    return states

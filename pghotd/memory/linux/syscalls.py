@@ -1,0 +1,69 @@
+"""Call what Python has no function for: the only file that uses ctypes.
+
+Arguments are numpy arrays of exactly the kernel's types, passed as they are. The interpreter's lock is free during a
+call, which can take long: call from a thread.
+"""
+
+import ctypes
+import errno
+import platform
+
+import numpy as np
+from numpy.typing import NDArray
+
+Addresses = NDArray[np.uint64]
+Ints = NDArray[np.int32]
+
+#: Flags of move_pages(2), from the kernel's mempolicy.h: pages that this process alone maps, or all.
+MPOL_MF_MOVE = 1 << 1
+MPOL_MF_MOVE_ALL = 1 << 2
+
+#: What stands in a status array where the kernel has written nothing: no nid and no errno.
+NOT_WRITTEN = -(1 << 31)
+
+_MOVE_PAGES = {"x86_64": 279, "aarch64": 239, "riscv64": 239, "loongarch64": 239, "ppc64le": 301, "s390x": 310}
+_NUMBER = _MOVE_PAGES.get(platform.machine(), -1)
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+_syscall.argtypes = [
+    ctypes.c_long,
+    ctypes.c_int,
+    ctypes.c_ulong,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_void_p,
+    ctypes.c_int,
+]
+
+
+def move_pages(pid: int, addresses: Addresses, nodes: Ints | None, flags: int) -> tuple[int, Ints]:
+    """Call move_pages(2): move pages of process `pid` to `nodes`, or ask where they are when that is None.
+
+    `addresses` are virtual addresses in bytes, `nodes` a nid for each. Returns what the kernel did, 0 or a number of
+    pages that were not moved, or -errno; and its status array, for each address a nid or -errno, NOT_WRITTEN where it
+    wrote nothing. Raises for arrays of another type or length alone. The kernel's do_pages_move() in mm/migrate.c.
+    """
+    _expect(addresses, np.uint64, len(addresses))
+    if nodes is not None:
+        _expect(nodes, np.int32, len(addresses))
+    status = np.full(len(addresses), NOT_WRITTEN, dtype=np.int32)
+    if _NUMBER < 0:
+        return -errno.ENOSYS, status
+    returned = _syscall(
+        _NUMBER,
+        pid,
+        len(addresses),
+        addresses.ctypes.data,
+        None if nodes is None else nodes.ctypes.data,
+        status.ctypes.data,
+        flags,
+    )
+    return (int(returned) if returned >= 0 else -ctypes.get_errno()), status
+
+
+def _expect(array: NDArray[np.generic], dtype: type[np.generic], length: int) -> None:
+    """Refuse what the kernel would read as something else."""
+    if array.dtype != dtype or array.shape != (length,) or not array.flags.c_contiguous:
+        raise TypeError(f"not {length} values of {dtype.__name__} side by side")

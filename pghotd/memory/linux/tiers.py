@@ -1,0 +1,96 @@
+"""Make nodes the lower tier by configuration, where the kernel has all of them in the top tier.
+
+Without the firmware's HMAT, or on a kernel that does not read it, slow memory ends up in one memory tier with all the
+rest: then nothing is lower, and the operator may name the slow nodes. What nothing shows to be slow is refused: a node
+without CPUs may just as well be the fastest.
+"""
+
+import dataclasses
+from collections.abc import Collection, Sequence
+
+from pghotd.memory.linux.topology import LinuxNode, Topology
+from pghotd.procfs.nodelist import format_nodelist
+
+
+class NoLowerTierError(ValueError):
+    """Say in one sentence why there is nothing to promote from, and what to use instead."""
+
+
+class LowerNodesError(ValueError):
+    """Say in one line what is wrong with the configured `lower_nodes`."""
+
+
+def with_lower_nodes(topology: Topology, lower_nodes: Sequence[int]) -> Topology:
+    """Return the topology with `lower_nodes` in the lower tier, none meaning the kernel's own tiers.
+
+    LowerNodesError for nodes without memory, for a machine whose kernel has a lower tier, and for a node that neither
+    access0 nor, where that says nothing, the distances show to be slower than every node with CPUs that stays.
+    """
+    if not lower_nodes:
+        return topology
+    if topology.lower:
+        raise LowerNodesError(
+            f"lower_nodes: the kernel's memory tiers make {_nodes(topology.lower)} the lower tier already; leave it out"
+        )
+    chosen = [_with_memory(topology, nid) for nid in dict.fromkeys(lower_nodes)]
+    stay = [n for n in topology.nodes if n.has_cpu and len(n.sections) and n.nid not in lower_nodes]
+    if not stay:
+        raise LowerNodesError("lower_nodes: no node with CPUs and memory is left to promote to")
+    for node in chosen:
+        fast = next((other for other in stay if not _is_slower(node, other, topology)), None)
+        if fast is not None:
+            raise LowerNodesError(
+                f"lower_nodes: node {node.nid} is not shown to be slower than node {fast.nid},"
+                " neither by access0/initiators nor by the distances"
+            )
+    nodes = (dataclasses.replace(n, tier="lower") if n.nid in lower_nodes else n for n in topology.nodes)
+    return dataclasses.replace(topology, nodes=tuple(nodes))
+
+
+def require_lower_tier(topology: Topology) -> None:
+    """Raise NoLowerTierError unless there is memory to promote from and memory to promote to."""
+    if topology.lower and topology.top:
+        return
+    instead = 'use backend = "model" to try pghotd on this machine'
+    with_memory = [node.nid for node in topology.nodes if len(node.sections)]
+    if not topology.nodes:
+        raise NoLowerTierError(
+            f"this kernel knows no NUMA nodes, so there is no slow memory to promote from; {instead}"
+        )
+    if topology.lower:
+        raise NoLowerTierError(
+            f"no top-tier node has memory to promote to, only {_nodes(topology.lower)} of the lower tier; {instead}"
+        )
+    if len(with_memory) < 2:
+        raise NoLowerTierError(
+            f"this machine has no lower tier: {_nodes(with_memory) or 'no node'} has all of the memory; {instead}"
+        )
+    raise NoLowerTierError(
+        f"this machine has no lower tier: the kernel puts {_nodes(with_memory)} into the top tier, since no memory tier"
+        " is slower than the slowest one with CPUs; name the slow nodes in lower_nodes if there are any, or"
+        f" {instead}"
+    )
+
+
+def _with_memory(topology: Topology, nid: int) -> LinuxNode:
+    node = topology.node(nid)
+    if node is None or not len(node.sections):
+        have = format_nodelist(n.nid for n in topology.nodes if len(n.sections))
+        raise LowerNodesError(f"lower_nodes: there is no node {nid} with memory online; those with memory are {have}")
+    return node
+
+
+def _is_slower(node: LinuxNode, other: LinuxNode, topology: Topology) -> bool:
+    by_speed = node.speed.slower_than(other.speed)
+    if by_speed is not None:
+        return by_speed
+    return _from_cpus(node, topology) > _from_cpus(other, topology)
+
+
+def _from_cpus(node: LinuxNode, topology: Topology) -> int:
+    """Return how far a node is from the nearest CPUs."""
+    return min(other.distances[node.nid] for other in topology.nodes if other.has_cpu)
+
+
+def _nodes(nids: Collection[int]) -> str:
+    return f"node{'s' if len(nids) > 1 else ''} {format_nodelist(nids)}" if nids else ""

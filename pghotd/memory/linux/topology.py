@@ -1,0 +1,248 @@
+"""Read what memory the machine has and which of it is slow: nodes, tiers, distances, speeds, sections.
+
+From /sys/devices/system/node, /sys/devices/system/memory and /sys/devices/virtual/memory_tiering. A reading is a
+value: after a change of the machine there is another one. What goes away while it is read is left out.
+"""
+
+import errno
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.geometry import PAGES_PER_SECTION, PFN_LIMIT, SECTION_SHIFT, SECTION_SIZE
+from pghotd.memory.protocol import NO_SECTION, Node, Tier
+from pghotd.procfs.attribute import read_attribute, read_number
+from pghotd.procfs.nodelist import parse_nodelist
+
+_GONE = (errno.ENOENT, errno.ENODEV, errno.ENXIO)
+
+Sections = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Hold how fast a node is for its nearest initiator, as its access0 says; None is not known."""
+
+    read_latency_ns: int | None
+    read_bandwidth_MBps: int | None  # noqa: N815 - the unit's own name
+
+    def slower_than(self, other: "Speed") -> bool | None:
+        """Tell whether this is slower, None when it cannot be told.
+
+        By latency times the other's bandwidth, as the kernel's mt_perf_to_adistance() weighs them: high-bandwidth
+        memory has a long latency and is fast all the same. By latency where either bandwidth is not known.
+        """
+        if self.read_latency_ns is None or other.read_latency_ns is None:
+            return None
+        own, others = self.read_latency_ns, other.read_latency_ns
+        if self.read_bandwidth_MBps and other.read_bandwidth_MBps:
+            own, others = own * other.read_bandwidth_MBps, others * self.read_bandwidth_MBps
+        return own > others
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinuxNode:
+    """Describe one online node; see Node for `tier` and `distances`.
+
+    `sections` are those that are online and its own alone, ascending. `memory_tier` is the number of the kernel's
+    memory tier, lower is faster, None in none: a node without memory, or a kernel that does not tell.
+    """
+
+    nid: int
+    tier: Tier
+    distances: Mapping[int, int]
+    has_cpu: bool
+    memory_tier: int | None
+    sections: Sections
+    speed: Speed
+
+    @property
+    def node(self) -> Node:
+        """Return what the memory protocol says of a node."""
+        return Node(self.nid, self.tier, self.distances)
+
+    def ranges(self) -> list[tuple[int, int]]:
+        """Return the first PFN and the end of each contiguous run of its sections."""
+        breaks = np.flatnonzero(np.diff(self.sections) != 1) + 1
+        return [
+            (int(run[0]) << SECTION_SHIFT, (int(run[-1]) + 1) << SECTION_SHIFT)
+            for run in np.split(self.sections, breaks)
+            if len(run)
+        ]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Topology:
+    """Hold one reading; `shared_sections` are online and of several nodes at once: whose a page is cannot be told."""
+
+    nodes: tuple[LinuxNode, ...]
+    memory_tiers: Mapping[int, tuple[int, ...]]
+    shared_sections: Sections
+
+    def node(self, nid: int) -> LinuxNode | None:
+        """Return node `nid`, None when it is not online."""
+        return next((node for node in self.nodes if node.nid == nid), None)
+
+    @property
+    def lower(self) -> tuple[int, ...]:
+        """Return the lower-tier nodes that have memory."""
+        return tuple(node.nid for node in self.nodes if node.tier == "lower" and len(node.sections))
+
+    @property
+    def top(self) -> tuple[int, ...]:
+        """Return the top-tier nodes that have memory."""
+        return tuple(node.nid for node in self.nodes if node.tier == "top" and len(node.sections))
+
+    def section_nid(self) -> NDArray[np.int16]:
+        """Return the nid of each online section as the memory protocol wants it: NO_SECTION elsewhere, and last."""
+        total = max((int(node.sections[-1]) + 1 for node in self.nodes if len(node.sections)), default=0)
+        nids = np.full(total + 1, NO_SECTION, dtype=np.int16)
+        for node in self.nodes:
+            nids[node.sections] = node.nid
+        nids.flags.writeable = False
+        return nids
+
+
+def read_topology(sys: str = "/sys") -> Topology:
+    """Read the machine below `sys`, tiers as the kernel has them; OSError as the procfs package says.
+
+    A kernel without NUMA has no nodes. See tiers.with_lower_nodes() for a machine with one memory tier.
+    """
+    base = f"{sys}/devices/system/node"
+    try:
+        online = parse_nodelist(read_attribute(f"{base}/online"))
+    except FileNotFoundError:
+        return Topology((), MappingProxyType({}), _frozen([]))
+    with_cpu = frozenset(parse_nodelist(read_attribute(f"{base}/has_cpu")))
+    memory_tiers = _read_memory_tiers(sys)
+    lower = lower_by_tiers(memory_tiers, with_cpu)
+    tier_of = {nid: tier for tier, nids in memory_tiers.items() for nid in nids}
+    sections, shared = _read_sections(sys, online)
+    nodes: list[LinuxNode] = []
+    for nid in online:
+        try:
+            distances = _read_distances(f"{base}/node{nid}/distance", online)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+            continue
+        nodes.append(
+            LinuxNode(
+                nid,
+                "lower" if nid in lower else "top",
+                distances,
+                nid in with_cpu,
+                tier_of.get(nid),
+                sections[nid],
+                _read_speed(f"{base}/node{nid}/access0/initiators"),
+            )
+        )
+    return Topology(tuple(nodes), MappingProxyType(memory_tiers), shared)
+
+
+def lower_by_tiers(memory_tiers: Mapping[int, Collection[int]], with_cpu: Collection[int]) -> frozenset[int]:
+    """Return the nodes of the tiers that are slower than the slowest tier that has a node with CPUs.
+
+    Those are not what the kernel's node_is_toptier() calls top. `memory_tiers` holds the nodes of each tier by its
+    number; a higher number is slower. A node in no tier is top, and where no tier has CPUs nothing is lower.
+    """
+    slowest_top = max((tier for tier, nids in memory_tiers.items() if set(nids) & set(with_cpu)), default=None)
+    if slowest_top is None:
+        return frozenset()
+    return frozenset(nid for tier, nids in memory_tiers.items() if tier > slowest_top for nid in nids)
+
+
+def _read_memory_tiers(sys: str) -> dict[int, tuple[int, ...]]:
+    """Return the nodes of each memory tier, fastest first; none where the kernel has no tiers."""
+    base, prefix = f"{sys}/devices/virtual/memory_tiering", "memory_tier"
+    tiers: dict[int, tuple[int, ...]] = {}
+    for number in _numbered(base, prefix):
+        try:
+            tiers[number] = parse_nodelist(read_attribute(f"{base}/{prefix}{number}/nodelist"))
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+    return {number: tiers[number] for number in sorted(tiers) if tiers[number]}
+
+
+def _read_distances(path: str, online: Collection[int]) -> Mapping[int, int]:
+    """Return the distances from a node to the online ones: the file has no others."""
+    distances = read_attribute(path).split()
+    if len(distances) != len(online) or not all(part.isdecimal() and len(part) < 6 for part in distances):
+        raise OSError(errno.EBADMSG, "not the distances to the nodes that are online", path)
+    return MappingProxyType({nid: int(part) for nid, part in zip(online, distances, strict=True)})
+
+
+def _read_speed(initiators: str) -> Speed:
+    """Return how fast a node is for whoever is nearest to it, as far as the firmware's HMAT says; 0 says nothing."""
+    figures: list[int | None] = []
+    for name in ("read_latency", "read_bandwidth"):
+        try:
+            figures.append(read_number(f"{initiators}/{name}") or None)
+        except OSError:
+            figures.append(None)
+    return Speed(*figures)
+
+
+def _read_sections(sys: str, online: Collection[int]) -> tuple[dict[int, Sections], Sections]:
+    """Return each node's online sections, and those in memory blocks that lie in more than one node.
+
+    A block is as large as block_size_bytes says, 128 MiB to 2 GiB, and online as a whole or not at all.
+    """
+    blocks = {nid: set(_numbered(f"{sys}/devices/system/node/node{nid}", "memory")) for nid in online}
+    nothing = {nid: _frozen([]) for nid in online}
+    if not any(blocks.values()):
+        return nothing, _frozen([])
+    size = read_number(f"{sys}/devices/system/memory/block_size_bytes", 16)
+    if not size or size % SECTION_SIZE:
+        raise OSError(errno.EBADMSG, f"memory blocks of {size} bytes, not whole sections of {SECTION_SIZE}")
+    each = size // SECTION_SIZE
+    limit = PFN_LIMIT // PAGES_PER_SECTION // each
+    state = {
+        block: _is_online(f"{sys}/devices/system/memory/memory{block}/state")
+        for block in set().union(*blocks.values())
+        if block < limit
+    }
+    seen: set[int] = set()
+    shared: set[int] = set()
+    for own in blocks.values():
+        shared |= own & seen
+        seen |= own
+    sections = {nid: _sections([b for b in own - shared if state.get(b)], each) for nid, own in blocks.items()}
+    return sections, _sections([block for block in shared if state.get(block)], each)
+
+
+def _is_online(path: str) -> bool:
+    try:
+        return read_attribute(path) == "online"
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
+        return False
+
+
+def _sections(blocks: Collection[int], each: int) -> Sections:
+    firsts = np.array(sorted(blocks), dtype=np.int64) * each
+    return _frozen((firsts[:, None] + np.arange(each, dtype=np.int64)).ravel())
+
+
+def _frozen(sections: Sections | list[int]) -> Sections:
+    array = np.array(sections, dtype=np.int64)
+    array.flags.writeable = False
+    return array
+
+
+def _numbered(folder: str, prefix: str) -> list[int]:
+    """Return the numbers N of the entries `prefix`N of a folder, none when it is not there."""
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise
+        return []
+    ends = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    return sorted(int(end) for end in ends if end.isascii() and end.isdecimal() and len(end) < 16)

@@ -1,0 +1,112 @@
+"""Hear from the kernel when devices come and go: uevents on netlink, as lib/kobject_uevent.c sends them.
+
+A memory block that goes online or offline and a node that appears or disappears are devices as well. A message is
+`action@devpath`, then `KEY=value`, each ended by a null byte. Only the kernel is believed: any process can send to a
+netlink socket.
+"""
+
+import errno
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Self
+
+import trio
+
+NETLINK_KOBJECT_UEVENT = 15
+#: The multicast group of the kernel's own messages; udev's are in another one.
+_KERNEL_GROUP = 1
+#: The kernel's messages have 2 KiB of properties at most.
+_LONGEST = 1 << 14
+#: A large DIMM is thousands of memory blocks, an event each.
+_RECEIVE_BUFFER = 1 << 22
+_MEMORY = frozenset(("memory", "node", "memory_tiering"))
+
+
+@dataclass(frozen=True, slots=True)
+class Uevent:
+    """Hold one event; `devpath` is below /sys, `properties` what the kernel said besides."""
+
+    action: str
+    subsystem: str
+    devpath: str
+    properties: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def concerns_memory(self) -> bool:
+        """Tell whether the topology may be another one now."""
+        return self is LOST or self.subsystem in _MEMORY
+
+
+#: Stands for events that came faster than they were read: whatever they said has to be looked up.
+LOST = Uevent("lost", "", "")
+
+
+def parse_uevent(message: bytes) -> Uevent:
+    """Parse one message of the kernel; OSError (EBADMSG) for what is none, udev's messages included."""
+    head, *lines = message.rstrip(b"\0").split(b"\0")
+    action, at, devpath = _text(head).partition("@")
+    if not at or not action.isalpha() or not devpath.startswith("/"):
+        raise OSError(errno.EBADMSG, "not a uevent")
+    properties: dict[str, str] = {}
+    for line in lines:
+        key, equals, value = _text(line).partition("=")
+        if key and equals:
+            # The kernel's own come first: none is replaced by one that a driver or a writer of `uevent` added.
+            properties.setdefault(key, value)
+    if properties.get("ACTION", action) != action or properties.get("DEVPATH", devpath) != devpath:
+        raise OSError(errno.EBADMSG, "a uevent that contradicts itself")
+    return Uevent(action, properties.get("SUBSYSTEM", ""), devpath, MappingProxyType(properties))
+
+
+def open_socket() -> socket.socket:
+    """Open a socket that hears the kernel's uevents from now on; OSError where that is not allowed."""
+    heard = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT)
+    try:
+        heard.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        heard.bind((0, _KERNEL_GROUP))
+    except BaseException:
+        heard.close()
+        raise
+    return heard
+
+
+class Uevents:
+    """Iterate over the kernel's uevents as they come, LOST among them; closes the socket that it is given."""
+
+    def __init__(self, heard: socket.socket) -> None:
+        self._socket = trio.socket.from_stdlib_socket(heard)
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._socket.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Uevent:
+        while True:
+            try:
+                message, _, flags, sender = await self._socket.recvmsg(_LONGEST)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                return LOST
+            if not is_from_kernel(sender):
+                continue
+            if flags & socket.MSG_TRUNC:
+                return LOST
+            try:
+                return parse_uevent(message)
+            except OSError:
+                continue
+
+
+def is_from_kernel(sender: object) -> bool:
+    """Tell whether the address of a message's sender, (port, groups), is the kernel's."""
+    return isinstance(sender, tuple) and len(sender) == 2 and sender[0] == 0 and bool(sender[1] & _KERNEL_GROUP)
+
+
+def _text(part: bytes) -> str:
+    return part.decode("utf-8", "surrogateescape")
