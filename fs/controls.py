@@ -5,7 +5,7 @@ Everything here runs in the event loop and touches memory only, so it returns at
 
 import errno
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -30,16 +30,18 @@ INTERFACE = 1
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Hold what the control files show and change; `machine` is None where memory is no model."""
+    """Hold the daemon's parts, which the control files show and change; `model` is None where memory is real."""
 
     pghot: Pghot
     clock: Clock
     kmigrated: KmigratedSet
     census: CensusTaker
     sources: Sequence[Source]
-    machine: Machine | None
-    #: What else `status` shows: the daemon's own cost.
-    cost: Callable[[], Mapping[str, int | str]]
+    model: Machine | None
+    #: What runs beside all that, each a task until it is cancelled.
+    background: Sequence[Callable[[], Awaitable[None]]]
+    #: What else `status` shows: what the backend is doing, and what the daemon costs.
+    standing: Callable[[], Mapping[str, int | str]]
 
 
 def control_tree(parts: Parts) -> Dir:
@@ -64,7 +66,7 @@ def control_tree(parts: Parts) -> Dir:
             "addr": addr_dir(pghot),
             "sources": _sources(parts),
             "nodes": _nodes(parts),
-            **({"model": _model(parts.machine)} if parts.machine is not None else {}),
+            **({"model": _model(parts.model)} if parts.model is not None else {}),
         }
     )
 
@@ -101,7 +103,7 @@ def _status(parts: Parts) -> dict[str, int | str]:
         "revision": pghot.revision,
         "record_bytes": pghot.store.record_bytes,
         "sources": " ".join(source.name for source in parts.sources) or "-",
-        **parts.cost(),
+        **parts.standing(),
     }
 
 
@@ -161,7 +163,7 @@ def _nodes(parts: Parts) -> DynamicDir:
         if nid not in nids():
             return None
         if nid not in made:
-            hotplug = parts.machine.hotplug if parts.machine is not None else None
+            hotplug = parts.model.hotplug if parts.model is not None else None
             made[nid] = node_dir(parts.pghot, nid, parts.clock, parts.kmigrated, parts.census, hotplug)
         return made[nid]
 

@@ -7,7 +7,7 @@ daemon.
 import gc
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -21,9 +21,14 @@ from pghotd.engine.pghot import Pghot
 from pghotd.fs.controls import Parts, control_tree
 from pghotd.fs.mount import MountOptions, serve
 from pghotd.fs.operations import TreeOperations
+from pghotd.guards import Guards
 from pghotd.kmigrated import KmigratedSet
+from pghotd.memory.linux.machine import LinuxMachine
+from pghotd.memory.linux.tiers import LowerNodesError, NoLowerTierError
 from pghotd.memory.model.machine import Machine
 from pghotd.memory.model.residency import SpecError
+from pghotd.memory.model.spec import MachineSpec
+from pghotd.memory_settings import MemorySettings
 from pghotd.settings_table import ConfigError
 from pghotd.sources.settings import make_sources
 
@@ -56,25 +61,47 @@ class Cost:
 def build(settings: Settings) -> Parts:
     """Return the daemon's parts, none of them running; ConfigError when the machine cannot be as described."""
     counters = Counters()
-    try:
-        machine = Machine(settings.machine, counters, clock)
-    except SpecError as wrong:
-        raise ConfigError(f"memory.process: {wrong}") from None
-    pghot = Pghot(machine, counters, clock(), settings.mode, settings.revision)
+    memory = _memory(settings.memory, counters)
+    model = memory if isinstance(memory, Machine) else None
+    pghot = Pghot(memory, counters, clock(), settings.mode, settings.revision)
     for name, value in settings.tunables.items():
         try:
             pghot.tunables.set(name, value)
         except OSError as wrong:
             raise ConfigError(f"{name}: {wrong.strerror}") from None
+    background: list[Callable[[], Awaitable[None]]] = [memory.run]
+    if isinstance(memory, LinuxMachine):
+        background.append(Guards(pghot, memory, clock).run)
     return Parts(
         pghot=pghot,
         clock=clock,
         kmigrated=KmigratedSet(pghot, clock),
         census=CensusTaker(pghot, clock),
-        sources=make_sources(settings.sources, machine, pghot, clock),
-        machine=machine,
-        cost=Cost(),
+        sources=make_sources(settings.sources, model, pghot, clock),
+        model=model,
+        background=background,
+        standing=_standing(memory),
     )
+
+
+def _memory(settings: MemorySettings, counters: Counters) -> Machine | LinuxMachine:
+    """Make the backend; ConfigError says in one line why it cannot be."""
+    try:
+        if isinstance(settings, MachineSpec):
+            return Machine(settings, counters, clock)
+        return LinuxMachine(settings, counters, clock)
+    except SpecError as wrong:
+        raise ConfigError(f"memory.process: {wrong}") from None
+    except (NoLowerTierError, LowerNodesError) as wrong:
+        raise ConfigError(f"memory.{wrong}" if isinstance(wrong, LowerNodesError) else str(wrong)) from None
+    except OSError as wrong:
+        raise ConfigError(f"memory.backend: {wrong.filename or 'the machine'}: {wrong.strerror}") from None
+
+
+def _standing(memory: Machine | LinuxMachine) -> Callable[[], Mapping[str, int | str]]:
+    """Return what else `status` shows: what the backend is doing, and what the daemon costs."""
+    cost = Cost()
+    return lambda: {**(memory.stat() if isinstance(memory, LinuxMachine) else {}), **cost()}
 
 
 async def run(settings: Settings) -> None:
@@ -85,8 +112,8 @@ async def run(settings: Settings) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         parts = build(settings)
         async with trio.open_nursery() as nursery:
-            if parts.machine is not None:
-                nursery.start_soon(parts.machine.run)
+            for task in parts.background:
+                nursery.start_soon(task)
             await nursery.start(parts.kmigrated.run)
             nursery.start_soon(parts.census.run)
             async with trio.open_nursery() as mounted:

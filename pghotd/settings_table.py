@@ -114,6 +114,13 @@ def word(value: Any) -> str:
     return value
 
 
+def text(value: Any) -> str:
+    """Convert a string that is not empty."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise ValueError(f"{value!r} is not a string")
+    return value
+
+
 def choice(kind: Any) -> Callable[[Any], Any]:
     """Return the conversion of one of a Literal's strings."""
     values = get_args(kind)

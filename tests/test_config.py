@@ -25,7 +25,7 @@ def parse(text, mode=None, options=()):
 def test_without_a_file_the_built_in_machine_has_1g_top_and_4g_lower(monkeypatch, tmp_path):
     monkeypatch.setattr(config, "CONFIG_FILE", tmp_path / "absent.toml")
     settings = config.load(None, None, [])
-    assert [(node.nid, node.pages // PAGES_PER_GB, node.tier) for node in settings.machine.nodes] == [
+    assert [(node.nid, node.pages // PAGES_PER_GB, node.tier) for node in settings.memory.nodes] == [
         (0, 1, "top"),
         (1, 4, "lower"),
     ]
@@ -78,9 +78,9 @@ def test_the_documented_file_is_valid_and_names_every_key_there_is(monkeypatch):
 
 def test_what_the_documented_file_calls_a_default_is_one():
     settings = config.load(DOCUMENTED, None, [])
-    top, lower = settings.machine.nodes
+    top, lower = settings.memory.nodes
     assert (top, replace(lower, pages=4 * PAGES_PER_GB)) == config.BUILT_IN_MACHINE.nodes
-    assert settings.machine.move_ns == config.BUILT_IN_MACHINE.move_ns
+    assert settings.memory.move_ns == config.BUILT_IN_MACHINE.move_ns
     assert {name: TUNABLES[name].default.of("default") for name in TUNABLES} == dict(settings.tunables)
     assert settings.mountpoint == config.MOUNTPOINT
 

@@ -15,7 +15,7 @@ from pghotd.memory.protocol import BACKEND_REFUSALS
 #: Why kmigrated does not hand a folio whose record was taken to the backend, in the order in which it is asked.
 WALK_REFUSALS: tuple[str, ...] = ("same_node", "age", "rate_limit", "dirty", "no_space", "isolate")
 #: Every reason not to move a folio whose record was taken.
-REFUSALS: tuple[str, ...] = (*WALK_REFUSALS, *BACKEND_REFUSALS)
+REFUSALS: tuple[str, ...] = tuple(dict.fromkeys((*WALK_REFUSALS, *BACKEND_REFUSALS)))
 
 #: What a move can fail with, each its own counter; anything else is `other`.
 MOVE_ERRNOS: tuple[int, ...] = (
@@ -54,7 +54,10 @@ _PGHOTD = (
     "pghotd_failed_other",
 )
 _INJECT = ("pghotd_inject_malformed",)
-_BACKEND = tuple(refusal_name(reason) for reason in BACKEND_REFUSALS)
+_BACKEND = tuple(refusal_name(reason) for reason in REFUSALS[len(WALK_REFUSALS) :])
+
+#: Periods in which promotion to a target was slowed down, since it demoted what it was given.
+_THROTTLED = ("pghotd_throttled",)
 
 #: Names are only ever added, at the end.
 VMSTAT: tuple[str, ...] = (
@@ -68,6 +71,7 @@ VMSTAT: tuple[str, ...] = (
     *_PGHOTD,
     *_INJECT,
     *_BACKEND,
+    *_THROTTLED,
 )
 NODE_VMSTAT: tuple[str, ...] = (*_PROMOTION, *_DEMOTION, *_PGHOTD, *_BACKEND)
 

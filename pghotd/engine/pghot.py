@@ -85,7 +85,8 @@ class Pghot:
 
     def _section_changed(self, section: int, nid: int, online: bool) -> None:
         self.targets.refresh()
-        if self.targets.tracked[nid]:
+        # A node that has gone altogether is of no tier any more.
+        if self.targets.tracked[nid] if online else self.store.has(nid, section):
             before = self.store.nids
             if online:
                 self.store.online(section, nid)

@@ -25,6 +25,8 @@ BACKEND_REFUSALS: tuple[str, ...] = (
     "no_block",  # a huge page, and no free block of its size on the target
     "backoff",  # it was busy again and again
     "move_limit",  # enough is being moved there for now
+    "no_space",  # the target has filled up since kmigrated asked
+    "not_tried",  # the system call ended before it came to this one
     "dry_run",  # everything but the move was asked for
 )
 

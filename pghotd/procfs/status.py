@@ -1,11 +1,14 @@
-"""Read /proc/PID/status: on whose behalf a process runs."""
+"""Read /proc/PID/status: on whose behalf a process runs, and on which nodes it may have memory."""
 
 import errno
 import re
 from pathlib import Path
 
+from pghotd.procfs.nodelist import parse_nodelist
+
 # The name of the process is on the first line, newlines in it written as \n: it cannot pass for another line.
 _UID = re.compile(rb"^Uid:\t[0-9]{1,10}\t([0-9]{1,10})\t", re.M)
+_MEMS_ALLOWED = re.compile(rb"^Mems_allowed_list:\t([0-9,-]{0,4096})$", re.M)
 
 
 def parse_effective_uid(text: bytes) -> int:
@@ -21,3 +24,18 @@ def parse_effective_uid(text: bytes) -> int:
 def read_effective_uid(pid: int, proc: str = "/proc") -> int:
     """Read process `pid`'s effective user, as this user namespace numbers it; OSError as the package says."""
     return parse_effective_uid(Path(f"{proc}/{pid}/status").read_bytes())
+
+
+def parse_allowed_nodes(text: bytes) -> frozenset[int]:
+    """Return the nodes on which a process may have memory, its cpuset's; OSError as parse_effective_uid()."""
+    if not text:
+        raise OSError(errno.ESRCH, "an empty status")
+    match = _MEMS_ALLOWED.search(text)
+    if match is None:
+        raise OSError(errno.EBADMSG, "no Mems_allowed_list in a status file")
+    return frozenset(parse_nodelist(match[1].decode()))
+
+
+def read_allowed_nodes(pid: int, proc: str = "/proc") -> frozenset[int]:
+    """Read the nodes on which process `pid` may have memory; OSError as the package says."""
+    return parse_allowed_nodes(Path(f"{proc}/{pid}/status").read_bytes())

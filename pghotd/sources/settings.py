@@ -6,9 +6,21 @@ from typing import Any, Literal
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.geometry import MAX_FOLIO_PAGES, MAX_NUMNODES
 from pghotd.memory.model.machine import Machine
-from pghotd.settings_table import SettingsTable, boolean, choice, integer, list_of, number, pages, share, size, word
+from pghotd.procfs.process_targets import Target
+from pghotd.settings_table import (
+    SettingsTable,
+    boolean,
+    choice,
+    integer,
+    list_of,
+    number,
+    pages,
+    share,
+    size,
+    text,
+    word,
+)
 from pghotd.sources.observers import Observe
-from pghotd.sources.process_targets import Target
 from pghotd.sources.procscan.scan import Procscan
 from pghotd.sources.procscan.settings import ProcscanSettings
 from pghotd.sources.source import Source
@@ -23,18 +35,21 @@ class SourceSettings:
     procscan: ProcscanSettings | None = None
 
 
-def make_sources(settings: SourceSettings, machine: Machine, pghot: Pghot, clock: Clock) -> list[Source]:
-    """Return the configured drivers, none of them running."""
+def make_sources(settings: SourceSettings, model: Machine | None, pghot: Pghot, clock: Clock) -> list[Source]:
+    """Return the configured drivers, none of them running; `model` is what those for a model feed."""
     sources: list[Source] = []
-    if settings.workload is not None:
-        sources.append(Workload(settings.workload, machine, pghot, clock))
-    if settings.procscan is not None:
-        sources.append(Procscan(settings.procscan, machine, pghot, clock))
+    if settings.workload is not None and model is not None:
+        sources.append(Workload(settings.workload, model, pghot, clock))
+    if settings.procscan is not None and model is not None:
+        sources.append(Procscan(settings.procscan, model, pghot, clock))
     return sources
 
 
-def source_settings(sources: SettingsTable, nids: set[int]) -> SourceSettings:
-    """Return the settings of all [sources.NAME] tables; `nids` are the nodes there are."""
+def source_settings(sources: SettingsTable, nids: set[int] | None) -> SourceSettings:
+    """Return the settings of all [sources.NAME] tables; `nids` are a model's nodes, None without a model."""
+    if nids is None:
+        sources.sub_tables(())
+        return SourceSettings()
     tables = sources.sub_tables(("workload", "procscan"))
     workload, procscan = tables.get("workload"), tables.get("procscan")
     return SourceSettings(
@@ -94,9 +109,9 @@ def _procscan(table: SettingsTable, nids: set[int]) -> ProcscanSettings:
 def _target(table: SettingsTable, nids: set[int]) -> Target:
     target = Target(
         pid=table.take("pid", integer(1, 2**31 - 1), None),
-        name=table.take("name", _text, None),
-        user=table.take("user", _text, None),
-        cgroup=table.take("cgroup", _text, None),
+        name=table.take("name", text, None),
+        user=table.take("user", text, None),
+        cgroup=table.take("cgroup", text, None),
         largest=table.take("largest", integer(1, 2**22), None),
         home_nid=_home_nid(table, nids),
         size_only=table.take("size_only", boolean, False),
@@ -112,11 +127,5 @@ def _home_nid(table: SettingsTable, nids: set[int]) -> int | None:
     return nid
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"{value!r} is not a string")
-    return value
-
-
 def _name_or_pid(value: Any) -> str | int:
-    return integer(1, 2**31 - 1)(value) if isinstance(value, int) else _text(value)
+    return integer(1, 2**31 - 1)(value) if isinstance(value, int) else text(value)

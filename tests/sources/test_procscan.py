@@ -10,8 +10,8 @@ import psutil
 import pytest
 import trio
 
+from pghotd.procfs.process_targets import Target
 from pghotd.procfs.smaps import read_smaps
-from pghotd.sources.process_targets import Target
 from pghotd.sources.procscan import look as procscan_look
 from pghotd.sources.procscan.scan import Procscan
 from pghotd.sources.procscan.settings import ProcscanSettings

@@ -24,8 +24,8 @@ from pghotd.memory.model.spec import ProcessSpec
 from pghotd.procfs.cgroup import read_cgroup
 from pghotd.procfs.names import one_column
 from pghotd.procfs.page_idle import PageIdle, probe
+from pghotd.procfs.process_targets import Chosen, Identity, Target, choose
 from pghotd.procfs.stat import ProcessStat
-from pghotd.sources.process_targets import Chosen, Identity, Target, choose
 from pghotd.sources.procscan.bounds import Bounds, bounds
 from pghotd.sources.procscan.look import STRETCH, Look, Looker
 from pghotd.sources.procscan.mirror import STEP, Mirror, Plan, water_level

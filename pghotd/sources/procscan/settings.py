@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pghotd.sources.process_targets import Target
+from pghotd.procfs.process_targets import Target
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 import errno
 from collections.abc import Collection
 
+from pghotd.procfs.process_targets import Identity
 from pghotd.procfs.stat import ProcessStat, read_stat
-from pghotd.sources.process_targets import Identity
 from pghotd.sources.procscan.bounds import Bounds
 from pghotd.sources.procscan.look import Looker
 from pghotd.sources.procscan.mirror import Mirror

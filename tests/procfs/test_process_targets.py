@@ -3,7 +3,7 @@ import pwd
 
 import pytest
 
-from pghotd.sources.process_targets import Target, choose
+from pghotd.procfs.process_targets import Target, choose
 
 
 @pytest.fixture

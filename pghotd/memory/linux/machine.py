@@ -1,0 +1,210 @@
+"""Be the machine that pghotd runs on: the memory protocol on real nodes.
+
+What the protocol asks without waiting - states, zones, owners - is answered from the last readings; `freshen` and
+`reread` take new ones, in a thread. Topology follows the kernel's uevents.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import trio
+from numpy.typing import NDArray
+
+from pghotd.engine.counters import Counters
+from pghotd.engine.pghot import Clock
+from pghotd.geometry import PAGE_SHIFT, SECTION_SHIFT
+from pghotd.memory.linux.calls import Calls
+from pghotd.memory.linux.frame_states import FrameStates
+from pghotd.memory.linux.mapped import Mapped, read_mapped
+from pghotd.memory.linux.move import MovePages
+from pghotd.memory.linux.promotion import Promotion, Request
+from pghotd.memory.linux.settings import LinuxSettings
+from pghotd.memory.linux.syscalls import move_pages
+from pghotd.memory.linux.tiers import require_lower_tier, with_lower_nodes
+from pghotd.memory.linux.topology import Topology, read_topology
+from pghotd.memory.linux.uevents import Uevents, open_socket
+from pghotd.memory.linux.zones import present_pages, zones_of
+from pghotd.memory.protocol import NO_SECTION, Node, PageState, Pfns, Zone
+from pghotd.procfs.zoneinfo import ZoneInfo, read_zoneinfo
+
+log = logging.getLogger(__name__)
+
+#: For how long a reading of the watched processes' page tables is used, in ms.
+_MAPPED_AGE_MS = 1000
+#: Batches that one kmigrated may have on their way: a moving call is filled from several.
+_MOVES_AT_ONCE = 64
+
+Notify = Callable[[int, int, bool], None]
+
+
+class LinuxMachine:
+    """Hold what was read of the machine; NoLowerTierError or LowerNodesError where there is nothing to promote."""
+
+    backend = "linux"
+
+    def __init__(
+        self,
+        settings: LinuxSettings,
+        counters: Counters,
+        clock: Clock,
+        proc: str = "/proc",
+        sys: str = "/sys",
+        call: MovePages = move_pages,
+    ) -> None:
+        self.settings = settings
+        self._counters = counters
+        self._clock = clock
+        self._proc = proc
+        self._sys = sys
+        self._topology = self._read_topology()
+        require_lower_tier(self._topology)
+        self._section_nid = self._topology.section_nid()
+        self._states = FrameStates(len(self._section_nid) - 1, proc)
+        self._zoneinfo: Sequence[ZoneInfo] = read_zoneinfo(proc)
+        self._mapped = Mapped()
+        self._owners: list[str] = []
+        self._owner_of_process: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._notifiers: list[Notify] = []
+        self._calls = Calls(call, clock, settings.max_calls_per_s)
+        self.promotion = Promotion(settings, self._calls, self._zones_now, clock, proc)
+
+    async def run(self) -> None:
+        """Make moving calls, and follow memory that comes and goes, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._calls.run)
+            nursery.start_soon(self._follow_uevents)
+
+    @property
+    def section_nid(self) -> NDArray[np.int16]:
+        return self._section_nid
+
+    @property
+    def owners(self) -> Sequence[str]:
+        return self._owners
+
+    @property
+    def moves_at_once(self) -> int:
+        return _MOVES_AT_ONCE
+
+    def nodes(self) -> Sequence[Node]:
+        return tuple(node.node for node in self._topology.nodes)
+
+    def node_sections(self, nid: int) -> NDArray[np.int64]:
+        node = self._topology.node(nid)
+        return node.sections if node is not None else np.zeros(0, dtype=np.int64)
+
+    def present_pages(self, nid: int) -> int:
+        return present_pages(self._zoneinfo, nid)
+
+    def zones(self, nid: int) -> Sequence[Zone]:
+        return zones_of(self._zoneinfo, nid)
+
+    def states(self, pfns: Pfns) -> NDArray[np.uint8]:
+        return self._states.of(pfns)
+
+    def owner_of(self, heads: Pfns) -> NDArray[np.int64]:
+        rows, _ = self._mapped.find(heads)
+        owners = np.full(len(heads), -1, dtype=np.int64)
+        owners[rows >= 0] = self._owner_of_process[self._mapped.process[rows[rows >= 0]]]
+        return owners
+
+    def mark_accessed(self, pfns: Pfns) -> None:
+        # The kernel keeps the accessed bits of real pages.
+        pass
+
+    def wake_kswapd(self, nid: int) -> None:
+        # The kernel's own kswapd watches the node; nothing in user space wakes it.
+        pass
+
+    def register_notifier(self, notify: Notify) -> None:
+        self._notifiers.append(notify)
+
+    def resolve(self, pid: int, address: int) -> int | None:
+        return self._mapped.pfn_at(pid, address >> PAGE_SHIFT)
+
+    async def freshen(self, pfns: Pfns) -> None:
+        now = self._clock()
+        for section in self._states.stale(pfns, self.settings.kpageflags_age_ms, now):
+            nid = int(self._section_nid[section])
+            if nid != NO_SECTION and nid in self._topology.lower:
+                states = await trio.to_thread.run_sync(self._states.read, section)
+                self._states.put(section, states, now)
+
+    async def reread(self, pfns: Pfns) -> None:
+        """See the protocol; the folios' states, and where they are mapped, if that reading is a second old."""
+        now = self._clock()
+        self._zoneinfo = await trio.to_thread.run_sync(read_zoneinfo, self._proc)
+        heads = np.sort(pfns)
+        same = await trio.to_thread.run_sync(self._states.read_heads, heads)
+        self._states.drop(heads[~same])
+        if now - self._mapped.at > _MAPPED_AGE_MS:
+            tracked = np.isin(self._section_nid, self._topology.lower)
+            mapped = await trio.to_thread.run_sync(
+                read_mapped, self.settings.watches, tracked, self._clock(), self._proc
+            )
+            self._owner_of_process = np.array([self._owner(one.cgroup) for one in mapped.processes], dtype=np.int64)
+            self._mapped = mapped
+
+    async def promote(self, heads: Pfns, nid: int) -> NDArray[np.int64]:
+        pages = np.int64(1) << (self._states.of(heads) & PageState.ORDER).astype(np.int64)
+        sources = self._section_nid.take(heads >> SECTION_SHIFT)
+        return await self.promotion.promote(Request(heads, pages, sources, nid, self._mapped))
+
+    def stat(self) -> dict[str, int | str]:
+        """Return what `status` shows of this backend."""
+        return {
+            "dry_run": int(self.promotion.dry_run),
+            "watched_processes": len(self._mapped.processes),
+            "watched_pages_lower": len(self._mapped.pfns),
+            "thp_splits": self.promotion.splits,
+        }
+
+    def _zones_now(self, nid: int) -> list[Zone]:
+        return list(zones_of(self._zoneinfo, nid))
+
+    def _read_topology(self) -> Topology:
+        return with_lower_nodes(read_topology(self._sys), self.settings.lower_nodes)
+
+    def _owner(self, cgroup: str) -> int:
+        if cgroup not in self._owners:
+            self._owners.append(cgroup)
+            self._counters.migrated_for(cgroup, 0)
+        return self._owners.index(cgroup)
+
+    async def _follow_uevents(self) -> None:
+        try:
+            heard = open_socket()
+        except OSError as error:
+            log.warning("memory that comes or goes will not be noticed: no uevents: %s", error.strerror)
+            return
+        events = Uevents(heard)
+        try:
+            async for event in events:
+                if event.concerns_memory:
+                    self._adopt(await trio.to_thread.run_sync(self._read_topology))
+        finally:
+            events.close()
+
+    def _adopt(self, topology: Topology) -> None:
+        """Go over to another topology, and tell who has to know of each section that came or went."""
+        before, after = self._section_nid, topology.section_nid()
+        if len(after) < len(before):
+            # Indices into the longer one are in use; what it has beyond is gone.
+            after = np.concatenate([after, np.full(len(before) - len(after), NO_SECTION, dtype=np.int16)])
+        self._topology, self._section_nid = topology, after
+        self._zoneinfo = read_zoneinfo(self._proc)
+        self._states.grow(len(after) - 1)
+        old = np.full(len(after), NO_SECTION, dtype=np.int16)
+        old[: len(before)] = before
+        for section in np.flatnonzero(old != after).tolist():
+            if old[section] != NO_SECTION:
+                self._states.forget(section)
+                self._notify(section, int(old[section]), online=False)
+            if after[section] != NO_SECTION:
+                self._notify(section, int(after[section]), online=True)
+
+    def _notify(self, section: int, nid: int, *, online: bool) -> None:
+        log.info("section %d of node %d is %s", section, nid, "online" if online else "offline")
+        for notify in self._notifiers:
+            notify(section, nid, online)

@@ -1,0 +1,113 @@
+"""Know which watched process maps a page, and at which address.
+
+A reading goes through the page tables of all watched processes, about 5 ms a GB, so it is taken where promotion needs
+it and kept for a second. Only pages of the lower tier are kept, in arrays sorted by PFN.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.geometry import SECTION_SHIFT
+from pghotd.memory.linux.settings import Watch
+from pghotd.memory.protocol import Pfns
+from pghotd.procfs.cgroup import read_cgroup
+from pghotd.procfs.maps import read_maps
+from pghotd.procfs.names import one_column
+from pghotd.procfs.pagemap import read_resident
+from pghotd.procfs.process_targets import choose
+from pghotd.procfs.words import read_words
+
+_NONE: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+_PFN_BITS = np.uint64((1 << 55) - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedProcess:
+    """Hold one watched process; (pid, start_ticks) is what it is, whoever has the pid later."""
+
+    pid: int
+    start_ticks: int
+    cgroup: str
+    watch: Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Mapped:
+    """Hold one reading: `pfns` ascending, each with the index of its process and its virtual page number.
+
+    A PFN that several watched processes map is there several times.
+    """
+
+    at: int = -(1 << 60)
+    processes: tuple[WatchedProcess, ...] = ()
+    pfns: Pfns = field(default_factory=lambda: _NONE)
+    process: NDArray[np.int64] = field(default_factory=lambda: _NONE)
+    vpns: NDArray[np.int64] = field(default_factory=lambda: _NONE)
+    errnos: Counter[int] = field(default_factory=Counter)
+
+    def find(self, pfns: Pfns) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return for each PFN the row of its first mapping, -1 for none, and whether there are several."""
+        left = np.searchsorted(self.pfns, pfns)
+        right = np.searchsorted(self.pfns, pfns, side="right")
+        rows = np.where(left < right, left, -1)
+        return rows, right - left > 1
+
+    def pfn_at(self, pid: int, vpn: int) -> int | None:
+        """Return the PFN behind a virtual page of a watched process, None when it has none on the lower tier."""
+        for index, process in enumerate(self.processes):
+            if process.pid == pid:
+                here = np.flatnonzero((self.process == index) & (self.vpns == vpn))
+                return int(self.pfns[here[0]]) if len(here) else None
+        return None
+
+
+def read_mapped(watches: Sequence[Watch], tracked: NDArray[np.bool_], now: int, proc: str = "/proc") -> Mapped:
+    """Read what the watched processes map in the sections that `tracked` names, by section number, at `now` (ms).
+
+    A process that vanishes or denies access is left out and counted by errno.
+    """
+    chosen = choose([watch.target for watch in watches], proc)
+    by_target = {id(watch.target): watch for watch in watches}
+    errnos = Counter(chosen.errnos)
+    processes: list[WatchedProcess] = []
+    pfns: list[Pfns] = []
+    vpns: list[NDArray[np.int64]] = []
+    for (pid, start_ticks), (_, target) in chosen.processes.items():
+        try:
+            cgroup = one_column(read_cgroup(pid, proc).memory)
+            resident = read_resident(pid, read_maps(pid, proc), proc, want_pfns=True)
+        except OSError as error:
+            errnos[error.errno or 0] += 1
+            continue
+        sections = resident.pfns >> SECTION_SHIFT
+        inside = np.flatnonzero((resident.pfns > 0) & (sections < len(tracked)))
+        inside = inside[tracked[sections[inside]]]
+        processes.append(WatchedProcess(pid, start_ticks, cgroup, by_target[id(target)]))
+        pfns.append(resident.pfns[inside])
+        vpns.append(resident.vpns[inside])
+    if not processes:
+        return Mapped(at=now, errnos=errnos)
+    index = np.repeat(np.arange(len(processes)), [len(part) for part in pfns])
+    all_pfns, all_vpns = np.concatenate(pfns), np.concatenate(vpns)
+    order = np.argsort(all_pfns, kind="stable")
+    return Mapped(now, tuple(processes), all_pfns[order], index[order], all_vpns[order], errnos)
+
+
+def still_there(pid: int, vpns: NDArray[np.int64], pfns: Pfns, proc: str = "/proc") -> NDArray[np.bool_]:
+    """Tell of each virtual page of a process whether it is still in the frame it was in; OSError as procfs says."""
+    order = np.argsort(vpns)
+    found = np.zeros(len(vpns), dtype=np.int64)
+    fd = os.open(f"{proc}/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        entries = read_words(fd, vpns[order])
+    finally:
+        os.close(fd)
+    present = entries >> np.uint64(63) != 0
+    found[order] = np.where(present, (entries & _PFN_BITS).astype(np.int64), -1)
+    same: NDArray[np.bool_] = found == pfns
+    return same
