@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from pghotd import config
 from pghotd.engine.tunables import TUNABLES
 from pghotd.geometry import PAGES_PER_GB
+from pghotd.memory.linux.settings import LinuxSettings, Watch
+from pghotd.procfs.process_targets import Target
 from pghotd.settings_table import ConfigError, SettingsTable
+from pghotd.sources.damon import DamonSettings
+from pghotd.sources.idle import IdleSettings
+from pghotd.sources.settings import SourceSettings
 
 DOCUMENTED = Path(__file__).parents[1] / "docs" / "pghotd.toml"
 NODE = '[[memory.node]]\nnid = 0\nsize = "1G"\ntier = "top"\ndistance = [10]\n'
@@ -196,3 +201,37 @@ def test_no_configuration_does_anything_but_be_read_or_refused(values):
         said = str(wrong)
     assert said.startswith("fuzz.toml: ")
     assert "\n" not in said
+
+
+LINUX = DOCUMENTED.with_name("pghotd-linux.toml")
+
+
+def test_the_linux_backend_as_documented_watches_nothing_and_moves_nothing():
+    settings = config.load(LINUX, None, [])
+    assert settings.memory == LinuxSettings()
+    assert settings.memory.dry_run
+    assert settings.sources == SourceSettings(damon=DamonSettings(min_nr_accesses=5), idle=IdleSettings())
+    names = set(re.findall(r"^#? ?(\w+) =", LINUX.read_text(), re.M))
+    assert names >= {field.name for field in fields(LinuxSettings)} - {"watches"}
+    assert names >= {"pid", "name", "user", "cgroup", "all", "override_policy", "shared"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[memory.watch]]\n", "test.toml: memory.watch[0].all: is what a watch entry says instead of pid, name,"),
+        ("[[memory.watch]]\nall = true\npid = 1\n", "test.toml: memory.watch[0].all: is what a watch entry says"),
+        ('[[memory.watch]]\nprocess = "a"\nall = true\n', "test.toml: memory.watch[0].process: is not known here"),
+        ("[[memory.node]]\n", "test.toml: memory.node: is not known here; there are: backend, watch, dry_run"),
+        ("[sources.workload]\n", "test.toml: sources.workload: is not known here; there are: damon, idle"),
+    ],
+)
+def test_what_is_wrong_with_a_linux_configuration(text, said):
+    with pytest.raises(ConfigError) as wrong:
+        parse(f'[memory]\nbackend = "linux"\n{text}')
+    assert str(wrong.value).startswith(said)
+
+
+def test_watch_entries_name_processes_and_how_far_their_wishes_bind():
+    text = '[memory]\nbackend = "linux"\n[[memory.watch]]\nname = "db"\nshared = true\n[[memory.watch]]\nall = true\n'
+    assert parse(text).memory.watches == (Watch(Target(name="db"), shared=True), Watch(Target()))

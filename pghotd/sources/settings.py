@@ -20,6 +20,9 @@ from pghotd.settings_table import (
     text,
     word,
 )
+from pghotd.sources.damon import Damon, DamonSettings
+from pghotd.sources.idle import Idle, IdleSettings
+from pghotd.sources.kdamond import Intervals
 from pghotd.sources.observers import Observe
 from pghotd.sources.procscan.scan import Procscan
 from pghotd.sources.procscan.settings import ProcscanSettings
@@ -33,6 +36,8 @@ class SourceSettings:
 
     workload: WorkloadSettings | None = None
     procscan: ProcscanSettings | None = None
+    damon: DamonSettings | None = None
+    idle: IdleSettings | None = None
 
 
 def make_sources(settings: SourceSettings, model: Machine | None, pghot: Pghot, clock: Clock) -> list[Source]:
@@ -42,20 +47,50 @@ def make_sources(settings: SourceSettings, model: Machine | None, pghot: Pghot, 
         sources.append(Workload(settings.workload, model, pghot, clock))
     if settings.procscan is not None and model is not None:
         sources.append(Procscan(settings.procscan, model, pghot, clock))
+    if settings.damon is not None:
+        sources.append(Damon(settings.damon, pghot, clock))
+    if settings.idle is not None:
+        sources.append(Idle(settings.idle, pghot, clock))
     return sources
 
 
 def source_settings(sources: SettingsTable, nids: set[int] | None) -> SourceSettings:
     """Return the settings of all [sources.NAME] tables; `nids` are a model's nodes, None without a model."""
     if nids is None:
-        sources.sub_tables(())
-        return SourceSettings()
+        tables = sources.sub_tables(("damon", "idle"))
+        damon, idle = tables.get("damon"), tables.get("idle")
+        return SourceSettings(
+            damon=None if damon is None else _damon(damon),
+            idle=None if idle is None else _idle(idle),
+        )
     tables = sources.sub_tables(("workload", "procscan"))
     workload, procscan = tables.get("workload"), tables.get("procscan")
     return SourceSettings(
         None if workload is None else _workload(workload, nids),
         None if procscan is None else _procscan(procscan, nids),
     )
+
+
+def _damon(table: SettingsTable) -> DamonSettings:
+    intervals = Intervals()
+    settings = DamonSettings(
+        table.take("min_nr_accesses", integer(1, 10_000), None),
+        Intervals(
+            sample_us=table.take("sample_us", integer(100, 10**7), intervals.sample_us),
+            aggregation_us=table.take("aggregation_us", integer(1000, 10**8), intervals.aggregation_us),
+            update_us=table.take("update_us", integer(1000, 10**9), intervals.update_us),
+            min_regions=table.take("min_regions", integer(3, 10_000), intervals.min_regions),
+            max_regions=table.take("max_regions", integer(3, 100_000), intervals.max_regions),
+        ),
+    )
+    table.finish(("min_nr_accesses", "sample_us", "aggregation_us", "update_us", "min_regions", "max_regions"))
+    return settings
+
+
+def _idle(table: SettingsTable) -> IdleSettings:
+    settings = IdleSettings(table.take("interval_ms", integer(100, 3_600_000), IdleSettings().interval_ms))
+    table.finish(("interval_ms",))
+    return settings
 
 
 def _workload(table: SettingsTable, nids: set[int]) -> WorkloadSettings:

@@ -1,0 +1,102 @@
+"""Report accesses by idle page tracking: a bit for each page frame of the lower tier and interval.
+
+All folios are marked idle; those that are not idle any more an interval later were accessed once. The state of a huge
+page is on its head. The cost is linear in the lower tier's memory, so the interval stretches with it. Ubuntu, RHEL and
+Fedora have it, Debian has not.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import trio
+from numpy.typing import NDArray
+
+from pghotd.engine.kinds import PGTSCANS
+from pghotd.engine.pghot import Clock, Pghot
+from pghotd.geometry import NUMA_NO_NODE
+from pghotd.procfs.page_idle import PageIdle, probe
+from pghotd.sources.lower_folios import lower_sections, lru_heads
+
+#: The share of the time that a scan may take.
+_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class IdleSettings:
+    """Describe the scan."""
+
+    #: Time between two scans, in ms.
+    interval_ms: int = 2000
+
+
+class Idle:
+    """Be the source `idle`; `proc` and `sys` are where /proc and /sys are."""
+
+    name = "idle"
+    kind = PGTSCANS
+
+    def __init__(
+        self, settings: IdleSettings, pghot: Pghot, clock: Clock, proc: str = "/proc", sys: str = "/sys"
+    ) -> None:
+        self.enabled = True
+        self._settings = settings
+        self._pghot = pghot
+        self._clock = clock
+        self._proc = proc
+        self._sys = sys
+        self._works = "not yet probed"
+        self._scans = 0
+        self._accessed = 0
+        self._scan_us = 0
+        self._interval_ms = settings.interval_ms
+
+    def stat(self) -> dict[str, int | str]:
+        """Return whether it works here, what it found and what a scan costs."""
+        return {
+            "works": self._works,
+            "scans": self._scans,
+            "accessed": self._accessed,
+            "last_scan_us": self._scan_us,
+            "interval_ms": self._interval_ms,
+        }
+
+    async def run(self) -> None:
+        """Scan until cancelled; end at once where the kernel has no idle page tracking."""
+        try:
+            tracker = await trio.to_thread.run_sync(probe, self._proc, self._sys)
+        except OSError as error:
+            self._works = f"no ({error.strerror})"
+            return
+        self._works = "yes"
+        try:
+            while True:
+                if self.enabled:
+                    await self._scan(tracker)
+                await trio.sleep(self._interval_ms / 1000)
+        finally:
+            tracker.close()
+
+    async def _scan(self, tracker: PageIdle) -> None:
+        """Report what was accessed since the last scan, and mark everything idle again, section by section."""
+        began = trio.current_time()
+        for section in lower_sections(self._pghot):
+            heads = await lru_heads(self._pghot, section)
+            if not len(heads):
+                continue
+            idle = await trio.to_thread.run_sync(_look_and_mark, tracker, heads)
+            # What a first scan finds was never marked by us: it says nothing.
+            accessed = heads[~idle] if self._scans else heads[:0]
+            if len(accessed) and self._pghot.recorder.is_tracked(section):
+                self._pghot.recorder.record(accessed, NUMA_NO_NODE, PGTSCANS, self._clock())
+                self._accessed += len(accessed)
+        self._scans += 1
+        taken = trio.current_time() - began
+        self._scan_us = round(taken * 1e6)
+        self._interval_ms = max(self._settings.interval_ms, round(taken / _SHARE * 1000))
+
+
+def _look_and_mark(tracker: PageIdle, heads: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which folios are still idle, and mark all of them idle."""
+    idle = tracker.idle(heads)
+    tracker.mark(heads)
+    return idle
