@@ -146,6 +146,22 @@ def test_what_goes_or_exits_meanwhile():
     assert found.results.tolist() == [errno.ESRCH, errno.ESRCH, errno.EACCES]
 
 
+def test_what_went_before_it_was_tried_has_not_failed():
+    """As a kernel 6.12 was seen to answer: a pinned page, one never touched that ends the run, and one behind it."""
+    pages = dict.fromkeys([n for n in range(24) if n not in (10, 15)], SOURCE)
+    kernel = Kernel(pages, busy={3: 99})
+    returned, status = kernel.move_pages(7, np.arange(24, dtype=np.uint64), np.zeros(24, dtype=np.int32), 0)
+    assert returned == 14
+    assert np.flatnonzero(status != NOT_WRITTEN).tolist() == [10]
+    for n in pages:
+        kernel.node[n] = SOURCE
+    found = moved(kernel, range(24))
+    expected = [0] * 24
+    expected[3], expected[10], expected[15] = errno.EBUSY, errno.ENOENT, NOT_TRIED
+    assert found.results.tolist() == expected
+    assert found.calls == 2
+
+
 def test_too_many_at_once():
     with pytest.raises(ValueError, match="more than 512"):
         moved(Kernel({}), range(513))
