@@ -44,6 +44,7 @@ def read_flags(first: int, count: int, proc: str = "/proc") -> Words:
             if not got:
                 break
             done += got
+        flags[done:] = 0
     finally:
         os.close(fd)
     return flags

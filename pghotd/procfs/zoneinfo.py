@@ -43,7 +43,7 @@ class ZoneInfo:
 def parse_zoneinfo(text: bytes) -> list[ZoneInfo]:
     """Parse the text of a zoneinfo file, in its order; a zone without its figures is passed over."""
     heads = list(_ZONE.finditer(text))
-    ends = [head.start() for head in heads[1:]] + [len(text)]
+    ends = [head.start() for head in heads[1:]] + [len(text)] * bool(heads)
     # A zone's number is its place among the zones of its node, and all of them are listed, empty ones too.
     place: dict[int, dict[str, int]] = {}
     for head in heads:

@@ -34,7 +34,8 @@ _NONE = np.zeros(0, dtype=np.int64)
 class Moved:
     """Hold what became of a batch.
 
-    `results` has for each folio 0 when it is on the target node now, the errno it failed with, or NOT_TRIED.
+    `results` has for each folio 0 when it is on the target node now, the errno it failed with, or NOT_TRIED, which is
+    also what one has that went away before the kernel came to it.
     `call_errno` is what the last call failed with as a whole, else 0: ENOMEM when the target is full, EACCES when it is
     outside the cpuset of the process, ESRCH when that has gone, EPERM when it is not ours to move. `calls` is how many
     calls tried to move something.

@@ -22,8 +22,6 @@ _DAEMONS = {
 }
 _DAMON_ACTIONS = ("migrate_hot", "migrate_cold")
 _NUMBER = re.compile(r"[0-9]{1,9}\Z", re.ASCII)
-#: A writer of one's own cannot make it longer than this: only root makes kdamonds, but not always in good order.
-_MOST_ENTRIES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class Mover:
 
 
 def find_other_movers(proc: str = "/proc", sys: str = "/sys") -> list[Mover]:
-    """Return every other mover at work now; OSError when the processes cannot be listed at all."""
+    """Return every other mover at work now; OSError when a folder that is there cannot be listed."""
     return [*_numa_balancing(proc), *_kernel_pghot(sys), *_kdamonds(sys), *_daemons(proc)]
 
 
@@ -109,7 +107,7 @@ def _daemons(proc: str) -> list[Mover]:
     """
     pids: Counter[bytes] = Counter()
     first: dict[bytes, int] = {}
-    for pid in _numbered(proc, most=1 << 22):
+    for pid in _numbered(proc):
         try:
             stat = read_stat(pid, proc)
             if stat.comm not in _DAEMONS or stat.kernel_thread or read_effective_uid(pid, proc) != 0:
@@ -136,7 +134,7 @@ def _attribute(path: str) -> str:
         return ""
 
 
-def _numbered(folder: str, most: int = _MOST_ENTRIES) -> list[int]:
+def _numbered(folder: str) -> list[int]:
     """Return the entries of a folder that are numbers, ascending; none when it is not there."""
     try:
         names = os.listdir(folder)
@@ -144,4 +142,4 @@ def _numbered(folder: str, most: int = _MOST_ENTRIES) -> list[int]:
         if error.errno not in (errno.ENOENT, errno.ENODEV, errno.EACCES):
             raise
         return []
-    return sorted(int(name) for name in names if _NUMBER.match(name))[:most]
+    return sorted(int(name) for name in names if _NUMBER.match(name))

@@ -1,0 +1,108 @@
+import errno
+from collections import OrderedDict
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pghotd.memory.linux.backoff import Backoff
+from pghotd.memory.linux.move import NOT_TRIED
+
+EBUSY = errno.EBUSY
+
+
+def note(backoff, pages, now, pid=7, start=100):
+    addresses = np.array(list(pages), dtype=np.uint64)
+    backoff.note(pid, start, addresses, np.array(list(pages.values()), dtype=np.int64), now)
+
+
+def resting(backoff, addresses, now, pid=7, start=100):
+    return backoff.resting(pid, start, np.array(addresses, dtype=np.uint64), now).tolist()
+
+
+def test_twice_running_is_a_minute_then_twice_as_long_up_to_an_hour():
+    backoff, now = Backoff(), 0
+    note(backoff, {0x1000: EBUSY, 0x2000: 0}, now)
+    assert resting(backoff, [0x1000, 0x2000], now) == [False, False]
+    for minutes in (1, 2, 4, 8, 16, 32, 60, 60, 60):
+        note(backoff, {0x1000: EBUSY}, now)
+        end = now + minutes * 60_000
+        assert resting(backoff, [0x1000, 0x2000, 0x1000], end - 1) == [True, False, True]
+        assert resting(backoff, [0x1000], end) == [False]
+        now = end
+
+
+def test_anything_else_ends_the_count_and_not_tried_does_not():
+    backoff = Backoff()
+    note(backoff, {0x1000: EBUSY, 0x2000: EBUSY, 0x3000: EBUSY}, 0)
+    note(backoff, {0x1000: 0, 0x2000: NOT_TRIED, 0x3000: errno.ENOMEM}, 0)
+    note(backoff, {0x1000: EBUSY, 0x2000: EBUSY, 0x3000: EBUSY}, 0)
+    assert resting(backoff, [0x1000, 0x2000, 0x3000], 1) == [False, True, False]
+
+
+def test_another_process_with_the_pid_is_another_one():
+    backoff = Backoff()
+    for _ in range(2):
+        note(backoff, {0x1000: EBUSY}, 0)
+    assert resting(backoff, [0x1000], 1) == [True]
+    assert resting(backoff, [0x1000], 1, start=101) == [False]
+    assert resting(backoff, [0x1000], 1, pid=8) == [False]
+
+
+def test_the_oldest_is_forgotten():
+    backoff = Backoff(size=4)
+    for _ in range(2):
+        note(backoff, dict.fromkeys((1, 2, 3, 4), EBUSY), 0)
+    note(backoff, {1: EBUSY}, 0)
+    note(backoff, {5: EBUSY}, 0)
+    assert len(backoff) == 4
+    assert resting(backoff, [1, 2, 3, 4, 5], 1) == [True, False, True, True, False]
+    note(backoff, dict.fromkeys(range(10, 20), EBUSY), 0)
+    note(backoff, dict.fromkeys(range(16, 20), EBUSY), 0)
+    assert resting(backoff, range(10, 20), 1) == [False] * 6 + [True] * 4
+
+
+def test_nothing_is_nothing():
+    backoff = Backoff()
+    note(backoff, {}, 0)
+    assert resting(backoff, [], 0) == []
+    assert len(backoff) == 0
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.tuples(st.integers(1, 2), st.integers(1, 2)),
+            st.dictionaries(st.integers(0, 12), st.sampled_from([EBUSY, EBUSY, EBUSY, 0, NOT_TRIED, errno.EACCES])),
+            st.sampled_from([0, 1, 30_000, 60_000, 600_000]),
+        ),
+        max_size=40,
+    )
+)
+def test_against_a_dictionary(steps):
+    size = 8
+    backoff, now = Backoff(size), 1
+    reference: OrderedDict[tuple[int, int, int], tuple[int, int]] = OrderedDict()
+    for (pid, start), results, later in steps:
+        now += later
+        note(backoff, results, now, pid, start)
+        fresh = []
+        for address, result in results.items():
+            key = pid, start, address
+            if key not in reference:
+                if result == EBUSY:
+                    fresh.append(key)
+            elif result == EBUSY:
+                strikes = reference[key][0] + 1
+                reference[key] = strikes, now + min(60_000 * 2 ** (strikes - 2), 3_600_000)
+                reference.move_to_end(key)
+            elif result != NOT_TRIED:
+                del reference[key]
+        for key in fresh:
+            reference[key] = 1, 0
+        while len(reference) > size:
+            reference.popitem(last=False)
+        assert len(backoff) == len(reference)
+        for process in ((p, s) for p in (1, 2) for s in (1, 2)):
+            expected = [reference.get((*process, address), (0, 0))[1] > now for address in range(13)]
+            assert resting(backoff, range(13), now, *process) == expected

@@ -1,0 +1,206 @@
+"""Moves against a kernel in miniature that treats runs and status as do_pages_move() does."""
+
+import errno
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pghotd.memory.linux.move import NOT_TRIED, locate, move
+from pghotd.memory.linux.syscalls import NOT_WRITTEN
+
+SOURCE, TARGET, ELSEWHERE = 1, 0, 2
+
+
+@dataclass
+class Kernel:
+    """Hold pages by address: on which node each is, and what stands in the way of some."""
+
+    node: dict[int, int]
+    busy: dict[int, int] = field(default_factory=dict)  # how many tries fail
+    at_once: dict[int, int] = field(default_factory=dict)  # errno before anything is tried
+    vanish: set[int] = field(default_factory=set)  # gone once it was tried
+    room: int = 10**9
+    whole: int = 0
+    exits_after: int = 10**9
+    tried: set[int] = field(default_factory=set)
+    moving_calls: list[list[int]] = field(default_factory=list)
+    moved_now: set[int] = field(default_factory=set)
+
+    def move_pages(self, pid, addresses, nodes, flags):
+        status = np.full(len(addresses), NOT_WRITTEN, dtype=np.int32)
+        if len(self.moving_calls) >= self.exits_after:
+            return -errno.ESRCH, status
+        if nodes is None:
+            status[:] = [self.node.get(a, -errno.ENOENT) for a in addresses.tolist()]
+            return 0, status
+        assert set(nodes.tolist()) == {TARGET}
+        assert len(addresses) <= 512
+        self.moving_calls.append(addresses.tolist())
+        if self.whole:
+            return -self.whole, status
+        run: list[int] = []
+        start = 0
+        for i, address in enumerate(addresses.tolist()):
+            if address in self.node and self.node[address] != TARGET and address not in self.at_once:
+                if not run:
+                    start = i
+                run.append(address)
+                continue
+            code = -self.at_once.get(address, errno.ENOENT)
+            status[i] = TARGET if self.node.get(address) == TARGET else code
+            err = self._migrate(run)
+            if err:
+                # The page in hand has its status already; the rest was never looked at.
+                return (err + len(addresses) - i - 1 if err > 0 else err), status
+            status[start : start + len(run)] = TARGET
+            run = []
+        err = self._migrate(run)
+        if not err:
+            status[len(addresses) - len(run) :] = TARGET
+        return err, status
+
+    def _migrate(self, run):
+        failed = 0
+        for address in run:
+            if self.room <= 0:
+                self.tried.add(address)
+                return -errno.ENOMEM
+            self.tried.add(address)
+            if address in self.vanish:
+                self.node.pop(address, None)
+                failed += 1
+            elif self.busy.get(address, 0) > 0:
+                self.busy[address] -= 1
+                failed += 1
+            else:
+                self.room -= 1
+                self.node[address] = TARGET
+                self.moved_now.add(address)
+        return failed
+
+
+def moved(kernel, addresses, **options):
+    return move(7, np.array(addresses, dtype=np.uint64), TARGET, kernel.move_pages, **options)
+
+
+def test_all_go():
+    kernel = Kernel(dict.fromkeys(range(5), SOURCE))
+    found = moved(kernel, range(5))
+    assert found.results.tolist() == [0] * 5
+    assert (found.call_errno, found.calls) == (0, 1)
+
+
+def test_one_busy_page_holds_up_nobody():
+    kernel = Kernel(dict.fromkeys(range(6), SOURCE), busy={1: 99}, at_once={3: errno.EACCES})
+    found = moved(kernel, range(6))
+    assert found.results.tolist() == [0, errno.EBUSY, 0, errno.EACCES, 0, 0]
+    # What was never tried comes before what failed.
+    assert kernel.moving_calls == [[0, 1, 2, 3, 4, 5], [4, 5, 1]]
+    assert found.calls == 2
+
+
+def test_busy_once_goes_the_second_time():
+    kernel = Kernel(dict.fromkeys(range(4), SOURCE), busy={0: 1})
+    assert moved(kernel, range(4)).results.tolist() == [0] * 4
+
+
+def test_without_leave_for_a_second_call_what_was_not_tried_is_said_to_be_so():
+    kernel = Kernel(dict.fromkeys(range(4), SOURCE), busy={0: 1}, at_once={1: errno.EBUSY})
+    found = moved(kernel, range(4), resubmit=False)
+    assert found.results.tolist() == [errno.EBUSY, errno.EBUSY, NOT_TRIED, NOT_TRIED]
+    assert found.calls == 1
+
+
+def test_two_runs_that_fail_one_after_the_other():
+    pages = dict.fromkeys(range(7), SOURCE)
+    kernel = Kernel(pages, busy={0: 99, 2: 99}, at_once={1: errno.EFAULT, 3: errno.EFAULT})
+    found = moved(kernel, range(7))
+    # The second call ends at the run of page 2: page 0 was tried in the first one, the pages behind in neither.
+    assert kernel.moving_calls[1] == [2, 3, 4, 5, 6, 0]
+    expected = [errno.EBUSY, errno.EFAULT, errno.EBUSY, errno.EFAULT, NOT_TRIED, NOT_TRIED, NOT_TRIED]
+    assert found.results.tolist() == expected
+
+
+def test_a_full_target():
+    kernel = Kernel(dict.fromkeys(range(6), SOURCE), room=2)
+    found = moved(kernel, range(6))
+    assert found.results.tolist() == [0, 0, errno.ENOMEM] + [NOT_TRIED] * 3
+    assert (found.call_errno, found.calls) == (errno.ENOMEM, 2)
+
+
+def test_a_target_outside_the_cpuset_and_other_refusals_of_the_whole():
+    for code in (errno.EACCES, errno.EPERM, errno.ESRCH, errno.ENODEV, errno.ENOSYS):
+        found = moved(Kernel(dict.fromkeys(range(3), SOURCE), whole=code), range(3))
+        assert found.results.tolist() == [NOT_TRIED] * 3
+        assert (found.call_errno, found.calls) == (code, 1)
+
+
+def test_what_goes_or_exits_meanwhile():
+    kernel = Kernel(dict.fromkeys(range(3), SOURCE), vanish={1})
+    assert moved(kernel, range(3)).results.tolist() == [0, errno.ENOENT, 0]
+    kernel = Kernel(dict.fromkeys(range(3), SOURCE), busy={1: 9}, at_once={2: errno.EACCES}, exits_after=1)
+    found = moved(kernel, range(3))
+    assert found.results.tolist() == [errno.ESRCH, errno.ESRCH, errno.EACCES]
+
+
+def test_what_went_before_it_was_tried_has_not_failed():
+    """As a kernel 6.12 was seen to answer: a pinned page, one never touched that ends the run, and one behind it."""
+    pages = dict.fromkeys([n for n in range(24) if n not in (10, 15)], SOURCE)
+    kernel = Kernel(pages, busy={3: 99})
+    returned, status = kernel.move_pages(7, np.arange(24, dtype=np.uint64), np.zeros(24, dtype=np.int32), 0)
+    assert returned == 14
+    assert np.flatnonzero(status != NOT_WRITTEN).tolist() == [10]
+    for n in pages:
+        kernel.node[n] = SOURCE
+    found = moved(kernel, range(24))
+    expected = [0] * 24
+    expected[3], expected[10], expected[15] = errno.EBUSY, errno.ENOENT, NOT_TRIED
+    assert found.results.tolist() == expected
+    assert found.calls == 2
+
+
+def test_too_many_at_once():
+    with pytest.raises(ValueError, match="more than 512"):
+        moved(Kernel({}), range(513))
+
+
+def test_locating_any_number():
+    kernel = Kernel({n: n % 3 for n in range(1500)})
+    found = locate(7, np.arange(1501, dtype=np.uint64), kernel.move_pages)
+    assert found.tolist() == [n % 3 for n in range(1500)] + [-errno.ENOENT]
+    kernel.exits_after = 0
+    assert locate(7, np.arange(3, dtype=np.uint64), kernel.move_pages).tolist() == [-errno.ESRCH] * 3
+
+
+PAGE = st.tuples(
+    st.sampled_from([SOURCE, SOURCE, SOURCE, ELSEWHERE, TARGET, None]),
+    st.sampled_from([0, 0, 0, 1, 2, 9]),
+    st.sampled_from([0, 0, 0, 0, errno.EACCES, errno.EBUSY, errno.EFAULT]),
+    st.booleans(),
+)
+
+
+@given(st.lists(PAGE, max_size=40), st.integers(0, 40), st.booleans(), st.booleans())
+def test_results_are_the_truth(pages, room, full, resubmit):
+    kernel = Kernel(
+        {n: node for n, (node, *_) in enumerate(pages) if node is not None},
+        busy={n: busy for n, (_, busy, *_) in enumerate(pages)},
+        at_once={n: code for n, (_, _, code, _) in enumerate(pages) if code},
+        vanish={n for n, (*_, vanish) in enumerate(pages) if vanish and n % 5 == 0},
+        room=room if full else 10**9,
+    )
+    there = {n for n, node in kernel.node.items() if node == TARGET}
+    found = moved(kernel, range(len(pages)), resubmit=resubmit)
+    assert len(kernel.moving_calls) == found.calls <= (2 if resubmit else 1)
+    for n, result in enumerate(found.results.tolist()):
+        assert (result == 0) == (kernel.node.get(n) == TARGET), n
+        if result in (errno.EBUSY, errno.ENOMEM) and n not in kernel.at_once:
+            assert n in kernel.tried
+        if result == NOT_TRIED and n in kernel.tried:
+            # Only a run that ended for want of room leaves that open.
+            assert full
+        if n in kernel.moved_now or n in there:
+            assert result == 0

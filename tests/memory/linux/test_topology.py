@@ -1,0 +1,187 @@
+import errno
+import os
+
+import numpy as np
+import pytest
+
+from pghotd.geometry import PAGES_PER_SECTION
+from pghotd.memory.linux.tiers import LowerNodesError, NoLowerTierError, require_lower_tier, with_lower_nodes
+from pghotd.memory.linux.topology import Speed, lower_by_tiers, read_topology
+from tests.memory.linux.trees import machine, write
+from tests.requirements import require
+
+TWO = {0: [0, 1, 4], 1: [5, 6, 9]}
+
+
+def test_two_tiers(tmp_path):
+    sys = machine(tmp_path, TWO, tiers={4: "0", 5: "1"}, speeds={0: (10, 20_000), 1: (100, 4000)}, offline=(6,))
+    topology = read_topology(sys)
+    require_lower_tier(topology)
+    assert (topology.top, topology.lower) == ((0,), (1,))
+    fast, slow = topology.nodes
+    assert (fast.nid, fast.tier, fast.has_cpu, fast.memory_tier, fast.speed) == (0, "top", True, 4, Speed(10, 20_000))
+    assert (slow.nid, slow.tier, slow.has_cpu, slow.memory_tier, slow.speed) == (1, "lower", False, 5, Speed(100, 4000))
+    assert (dict(fast.distances), dict(slow.distances)) == ({0: 10, 1: 20}, {0: 20, 1: 10})
+    assert slow.node.tier == "lower"
+    assert fast.sections.tolist() == [0, 1, 4]
+    # A block that is offline leaves a hole.
+    assert slow.sections.tolist() == [5, 9]
+    assert topology.section_nid().tolist() == [0, 0, -1, -1, 0, 1, -1, -1, -1, 1, -1]
+    pages = PAGES_PER_SECTION
+    assert fast.ranges() == [(0, 2 * pages), (4 * pages, 5 * pages)]
+    assert not len(topology.shared_sections)
+    with pytest.raises(ValueError, match="read-only"):
+        slow.sections[0] = 3
+    with pytest.raises(LowerNodesError, match="leave it out"):
+        with_lower_nodes(topology, [1])
+
+
+def test_a_block_is_several_sections(tmp_path):
+    topology = read_topology(machine(tmp_path, {0: [0], 1: [2]}, tiers={4: "0", 9: "1"}, block_size=1 << 30))
+    assert topology.nodes[0].sections.tolist() == list(range(8))
+    assert topology.nodes[1].sections.tolist() == list(range(16, 24))
+    assert topology.section_nid().dtype == np.int16
+
+
+def test_a_block_of_two_nodes_is_nobodys(tmp_path):
+    topology = read_topology(machine(tmp_path, {0: [0, 1], 1: [1, 2]}, tiers={4: "0", 5: "1"}))
+    assert [node.sections.tolist() for node in topology.nodes] == [[0], [2]]
+    assert topology.shared_sections.tolist() == [1]
+
+
+def test_blocks_smaller_than_a_section(tmp_path):
+    with pytest.raises(OSError, match="not whole sections") as caught:
+        read_topology(machine(tmp_path, TWO, block_size=16 << 20))
+    assert caught.value.errno == errno.EBADMSG
+
+
+@pytest.mark.parametrize(
+    ("tiers", "cpus", "lower"),
+    [
+        ({4: {0, 1}}, {0}, set()),
+        ({4: {0}, 5: {1}}, {0}, {1}),
+        # High-bandwidth memory without CPUs is faster than the slowest tier with CPUs: top.
+        ({3: {2}, 4: {0, 1}, 22: {3}}, {0, 1}, {3}),
+        # A slow node with CPUs makes its tier top, and with it all that is as fast.
+        ({4: {0}, 5: {1}, 6: {2}}, {0, 1}, {2}),
+        ({4: {0}, 5: {1, 2}}, {0, 1}, set()),
+        ({4: {0}, 5: {1}}, set(), set()),
+        ({}, {0}, set()),
+    ],
+)
+def test_the_kernels_rule(tiers, cpus, lower):
+    assert lower_by_tiers(tiers, cpus) == lower
+
+
+def test_a_node_in_no_tier_is_top(tmp_path):
+    topology = read_topology(machine(tmp_path, {0: [0], 1: [], 2: [1]}, tiers={4: "0", 5: "2"}, cpus="0-1"))
+    assert [node.tier for node in topology.nodes] == ["top", "top", "lower"]
+    assert (topology.top, topology.lower) == ((0,), (2,))
+    assert topology.nodes[1].ranges() == []
+
+
+def test_distances_are_those_of_the_nodes_that_are_online(tmp_path):
+    topology = read_topology(machine(tmp_path, {0: [0], 3: [1]}, distances={0: [10, 28], 3: [27, 10]}))
+    assert dict(topology.nodes[1].distances) == {0: 27, 3: 10}
+    write(tmp_path, "devices/system/node/node3/distance", "27 10 30\n")
+    with pytest.raises(OSError, match="not the distances"):
+        read_topology(str(tmp_path))
+
+
+def test_what_goes_away_meanwhile_is_left_out(tmp_path):
+    sys = machine(tmp_path, TWO, tiers={4: "0", 5: "1"})
+    os.unlink(tmp_path / "devices/system/memory/memory9/state")
+    os.unlink(tmp_path / "devices/virtual/memory_tiering/memory_tier5/nodelist")
+    topology = read_topology(sys)
+    assert topology.nodes[1].sections.tolist() == [5, 6]
+    assert topology.lower == ()
+    os.unlink(tmp_path / "devices/system/node/node1/distance")
+    assert [node.nid for node in read_topology(sys).nodes] == [0]
+
+
+def test_hostile_names_and_numbers(tmp_path):
+    sys = machine(tmp_path, {0: [0]}, tiers={4: "0"})
+    for name in ("memory", "memory-1", "memoryx", "memory_side_cache", "memory\u0661", "memory" + "9" * 15):
+        write(tmp_path, f"devices/system/node/node0/{name}", "")
+    write(tmp_path, "devices/system/memory/memory999999999999999/state", "online\n")
+    assert read_topology(sys).nodes[0].sections.tolist() == [0]
+    write(tmp_path, "devices/system/node/online", "0-99999\n")
+    with pytest.raises(OSError, match="not a list"):
+        read_topology(sys)
+
+
+def test_slower_is_by_latency_and_bandwidth_together():
+    dram, cxl, hbm = Speed(100, 40_000), Speed(250, 20_000), Speed(130, 200_000)
+    assert cxl.slower_than(dram)
+    assert not dram.slower_than(cxl)
+    assert not hbm.slower_than(dram)
+    assert not dram.slower_than(dram)
+    assert Speed(130, None).slower_than(dram)
+    assert Speed(None, 5).slower_than(dram) is None
+
+
+def test_lower_nodes_by_speed(tmp_path):
+    topology = read_topology(machine(tmp_path, TWO, tiers={4: "0-1"}, speeds={0: (100, 40_000), 1: (250, 20_000)}))
+    assert topology.lower == ()
+    with pytest.raises(NoLowerTierError, match=r"nodes 0-1 into the top tier.*lower_nodes.*backend"):
+        require_lower_tier(topology)
+    assert with_lower_nodes(topology, []) is topology
+    named = with_lower_nodes(topology, [1, 1])
+    require_lower_tier(named)
+    assert (named.top, named.lower) == ((0,), (1,))
+    assert topology.lower == ()
+
+
+def test_lower_nodes_by_distance(tmp_path):
+    topology = read_topology(machine(tmp_path, TWO))
+    assert with_lower_nodes(topology, [1]).lower == (1,)
+
+
+def test_what_is_not_shown_to_be_slow_is_refused(tmp_path):
+    # High-bandwidth memory: farther away than anything, and faster.
+    fast = {0: (100, 40_000), 1: (130, 200_000)}
+    topology = read_topology(machine(tmp_path / "a", TWO, speeds=fast, distances={0: [10, 50], 1: [50, 10]}))
+    with pytest.raises(LowerNodesError, match="node 1 is not shown to be slower than node 0"):
+        with_lower_nodes(topology, [1])
+    # Another socket is far from the first one, but not from its own CPUs.
+    topology = read_topology(machine(tmp_path / "b", TWO, cpus="0-1"))
+    with pytest.raises(LowerNodesError, match="not shown"):
+        with_lower_nodes(topology, [1])
+    # Nearer to a CPU than any other memory.
+    topology = read_topology(machine(tmp_path / "c", TWO, distances={0: [10, 10], 1: [10, 10]}))
+    with pytest.raises(LowerNodesError, match="not shown"):
+        with_lower_nodes(topology, [1])
+
+
+def test_lower_nodes_that_cannot_be(tmp_path):
+    topology = read_topology(machine(tmp_path, {0: [0], 1: [1], 2: []}))
+    with pytest.raises(LowerNodesError, match=r"no node 7 with memory online; those with memory are 0-1$"):
+        with_lower_nodes(topology, [7])
+    with pytest.raises(LowerNodesError, match="no node 2 with memory"):
+        with_lower_nodes(topology, [2])
+    with pytest.raises(LowerNodesError, match="no node with CPUs and memory is left"):
+        with_lower_nodes(topology, [0, 1])
+
+
+def test_machines_without_a_lower_tier_say_why(tmp_path):
+    with pytest.raises(NoLowerTierError, match=r"no NUMA nodes.*backend = \"model\""):
+        require_lower_tier(read_topology(str(tmp_path / "none")))
+    with pytest.raises(NoLowerTierError, match="node 0 has all of the memory"):
+        require_lower_tier(read_topology(machine(tmp_path / "one", {0: [0], 1: []}, tiers={4: "0"})))
+    with pytest.raises(NoLowerTierError, match="no node has all"):
+        require_lower_tier(read_topology(machine(tmp_path / "empty", {0: []})))
+    topology = read_topology(machine(tmp_path / "cpus", {0: [], 1: [0]}, tiers={4: "0", 5: "1"}))
+    with pytest.raises(NoLowerTierError, match="no top-tier node has memory"):
+        require_lower_tier(topology)
+
+
+def test_this_machine():
+    require(os.path.exists("/sys/devices/system/node/online"), "a kernel with NUMA")
+    require(os.path.exists("/sys/devices/system/memory/block_size_bytes"), "a kernel with memory blocks")
+    topology = read_topology()
+    assert topology.top
+    nids = topology.section_nid()
+    assert nids[-1] == -1
+    assert sum(len(node.sections) for node in topology.nodes) == int((nids >= 0).sum())
+    for node in topology.nodes:
+        assert node.distances[node.nid] == 10
