@@ -1,6 +1,5 @@
 """Give tests a made-up world of processes."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -10,7 +9,7 @@ from tests.made_up_world import World
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """Give a made-up /proc and /sys, and a small machine that follows it."""
     monkeypatch.setattr(psutil, "PROCFS_PATH", psutil.PROCFS_PATH)
-    yield World(tmp_path)
+    return World(tmp_path)
