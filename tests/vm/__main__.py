@@ -62,8 +62,7 @@ def boot(run: Run, images: Images, rooms: Rooms, arguments: argparse.Namespace) 
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     qemu, kernel = images.qemu(), images.kernel()
-    machine = asdict(run.machine) | {"latencies": latencies(run.machine)}
-    images.initrd({"machine": machine, "cases": run.cases, "tests": arguments.tests}, place)
+    images.initrd({"machine": described(run.machine), "cases": run.cases, "tests": arguments.tests}, place)
     print(f"vm: {name}: {(kernel / 'release').read_text()}, files in {place}", flush=True)
     started = time.monotonic()
     ended = Emulator(qemu, kernel, run.machine, place).run(
@@ -77,13 +76,11 @@ def boot(run: Run, images: Images, rooms: Rooms, arguments: argparse.Namespace) 
     return ended.code == 0 and not ended.why
 
 
-def latencies(machine: Machine) -> list[list[int | None]]:
-    """Return the latency from each node's CPUs to each node, None where a node has no CPUs."""
-    nodes = range(len(machine.nodes))
-    return [
-        [machine.latency(source, target) if machine.nodes[source].cpus else None for target in nodes]
-        for source in nodes
-    ]
+def described(machine: Machine) -> dict[str, object]:
+    """Return a machine as guest tests compare it with what Linux shows."""
+    initiators = [machine.initiator(nid) for nid in range(len(machine.nodes))]
+    latencies = [machine.latency(source, nid) for nid, source in enumerate(initiators)]
+    return asdict(machine) | {"initiators": initiators, "latencies": latencies}
 
 
 if __name__ == "__main__":

@@ -48,7 +48,8 @@ def command(qemu: Path) -> list[str]:
     except OSError as error:
         raise TroubleError(f"QEMU cannot run on this machine, which has to be x86-64: {error.strerror}") from None
     if said.returncode:
-        raise TroubleError(f"QEMU cannot run on this machine: {said.stderr.strip().splitlines()[-1:]}")
+        reason = (said.stderr.strip().splitlines() or [f"code {said.returncode}"])[-1]
+        raise TroubleError(f"QEMU cannot run on this machine: {reason}")
     return words + [word for directory in ("seabios", "qemu") for word in ("-L", str(qemu / "usr/share" / directory))]
 
 
@@ -110,7 +111,10 @@ class Emulator:
                     selector.register(requests, selectors.EVENT_READ)
                 for key, _ in selector.select(min(left, 1)):
                     if key.fileobj is requests and requests is not None:
-                        for line in asked.split(requests.recv(1 << 16)):
+                        data = requests.recv(1 << 16)
+                        if not data:
+                            selector.unregister(requests)
+                        for line in asked.split(data):
                             requests.sendall(json.dumps(self._serve(json.loads(line))).encode() + b"\n")
                         continue
                     data = os.read(qemu.stdout.fileno(), 1 << 16)

@@ -46,9 +46,8 @@ class Machine:
         for nid, node in enumerate(self.nodes):
             cpus = f",cpus={first_cpu}-{first_cpu + node.cpus - 1}" if node.cpus else ""
             first_cpu += node.cpus
-            initiator = nid if node.cpus else with_cpus[0]
             words += ["-object", f"memory-backend-ram,id=memory{nid},size={node.size // MIB}M"]
-            words += ["-numa", f"node,nodeid={nid},memdev=memory{nid},initiator={initiator}{cpus}"]
+            words += ["-numa", f"node,nodeid={nid},memdev=memory{nid},initiator={self.initiator(nid)}{cpus}"]
         if self.pluggable:
             words += ["-numa", f"node,nodeid={len(self.nodes)},initiator={with_cpus[0]}"]
         for nid, node in enumerate(self.nodes):
@@ -63,6 +62,10 @@ class Machine:
                 words += ["-numa", f"{near},data-type=access-latency,latency={latency}"]
                 words += ["-numa", f"{near},data-type=access-bandwidth,bandwidth={node.bandwidth_gbps}G"]
         return words
+
+    def initiator(self, nid: int) -> int:
+        """Return the node whose CPUs the firmware names as nearest to a node: one, however many are as near."""
+        return nid if self.nodes[nid].cpus else next(one for one, node in enumerate(self.nodes) if node.cpus)
 
     def latency(self, initiator: int, target: int) -> int:
         """Return what a read takes, in ns: the node's own latency, scaled as the distance from another node's CPUs."""

@@ -48,7 +48,7 @@ def block_pages() -> int:
 def blocks(node: int, online: bool = True) -> list[int]:
     """Return the memory blocks of a node, rising; only those online, or all."""
     found = []
-    for path in (_SYSTEM / "node" / f"node{node}").iterdir():
+    for path in (_SYSTEM / "node" / f"node{node}").glob("memory*"):
         if (match := re.fullmatch(r"memory(\d+)", path.name)) and (
             not online or (path / "state").read_text() == "online\n"
         ):

@@ -17,7 +17,6 @@ import signal
 import sys
 import time
 from dataclasses import asdict, dataclass
-from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -80,10 +79,12 @@ class Memory:
         self._first = np.arange(self.pages, dtype=np.uint64) * _ODD + np.uint64(seed)
         self._rest = np.arange(_WORDS, dtype=np.uint64)
         self._rounds = np.zeros(self.pages, dtype=np.uint64)
+        # Nothing else is allocated while the policy holds: not the arrays that the content is made with.
         syscalls.set_mempolicy(syscalls.MPOL_BIND, 1 << node)
+        self.words[:, _LOOKED_AT] = 0
+        syscalls.set_mempolicy(syscalls.MPOL_DEFAULT)
         for chunk in self._chunks():
             self.words[chunk] = self._expected(chunk)
-        syscalls.set_mempolicy(syscalls.MPOL_DEFAULT)
 
     def read(self, which: npt.NDArray[np.int64] | slice) -> None:
         """Read a word of each of these pages and check it."""
@@ -113,21 +114,42 @@ class Memory:
         expected: npt.NDArray[np.uint64],
         which: npt.NDArray[np.int64] | slice,
     ) -> None:
-        if np.array_equal(found, expected):
+        seen = found.copy()
+        if np.array_equal(seen, expected):
             return
-        first = int(np.nonzero(found != expected)[0][0])
-        page = int(np.arange(self.pages)[which][first])
-        raise CorruptError(f"page {page} at {self.start + page * PAGE_SIZE:#x} is not what was written to it")
+        wrong = tuple(np.argwhere(seen != expected)[0])
+        page = int(np.arange(self.pages)[which][wrong[0]])
+        raise CorruptError(
+            f"page {page} at {self.start + page * PAGE_SIZE:#x} is not what was written to it: "
+            f"{seen[wrong]:#x}, which is {found[wrong]:#x} now, instead of {expected[wrong]:#x}"
+        )
 
 
-def touch(memory: Memory, hot: npt.NDArray[np.int64], write: bool, round_s: float, sweep_s: float) -> None:
-    """Touch the hot pages in each round, and read each page once in `sweep_s`; for ever."""
+class Asked:
+    """Whether SIGTERM came.
+
+    A handler that raises was tried: numpy.array_equal() swallows any exception while it looks at its arguments, and
+    answers that they differ.
+    """
+
+    def __init__(self) -> None:
+        self.to_stop = False
+        signal.signal(signal.SIGTERM, self._stop)
+
+    def _stop(self, number: int, frame: object) -> None:
+        self.to_stop = True
+
+
+def touch(
+    memory: Memory, hot: npt.NDArray[np.int64], write: bool, round_s: float, sweep_s: float, asked: Asked
+) -> None:
+    """Touch the hot pages in each round, and read each page once in `sweep_s`, until asked to stop."""
     contiguous = hot[-1] - hot[0] + 1 == len(hot)
     which = slice(int(hot[0]), int(hot[-1]) + 1) if contiguous else hot
     access = memory.write if write else memory.read
     begun = last = time.monotonic()
     swept = 0
-    while True:
+    while not asked.to_stop:
         access(which)
         now = time.monotonic()
         if sweep_s:
@@ -137,15 +159,6 @@ def touch(memory: Memory, hot: npt.NDArray[np.int64], write: bool, round_s: floa
             swept = due
         time.sleep(max(0.0, last + round_s - now))
         last = time.monotonic()
-
-
-class _StopError(Exception):
-    """SIGTERM came."""
-
-
-def _stop(number: int, frame: object) -> NoReturn:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise _StopError
 
 
 def main() -> int:
@@ -167,13 +180,10 @@ def main() -> int:
     hot_pages = (arguments.hot_mb << 20) // PAGE_SIZE
     hot = hot_set(arguments.layout, memory.pages, hot_pages, arguments.seed)
     facts = Facts(os.getpid(), memory.start, memory.pages, arguments.layout, hot_pages, arguments.seed)
+    asked = Asked()
     try:
-        signal.signal(signal.SIGTERM, _stop)
-        try:
-            print(json.dumps(asdict(facts)), flush=True)
-            touch(memory, hot, arguments.write, arguments.round_ms / 1000, arguments.sweep_s)
-        except _StopError:
-            pass
+        print(json.dumps(asdict(facts)), flush=True)
+        touch(memory, hot, arguments.write, arguments.round_ms / 1000, arguments.sweep_s, asked)
         memory.check()
     except CorruptError as corrupt:
         print(f"target: {corrupt}", file=sys.stderr)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.program.daemons import LOWER_FIRST
 from tests.program.daemons import SMALL as CONFIG
-from tests.vm.guest.measure import figure, pghotd
+from tests.vm.guest.measure import figure, pghotd, race
 
 _WAIT_S = 10
 _PAGES = 600
@@ -25,6 +25,12 @@ def test_it_starts_answers_promotes_and_stops():
         status = program.command("status")
         assert status.returncode == 0, status.stderr
     assert "fuse.pghotd" not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_it_moves_nothing_of_a_real_process():
+    outcome = race(lambda: pghotd(CONFIG), "contiguous", limit_s=2, settle_s=0)
+    assert outcome.seconds is None
+    assert outcome.placement.hot_there == outcome.placement.cold_there == outcome.moved_in_vain == 0, outcome
 
 
 def test_the_shipped_configuration_is_valid():
