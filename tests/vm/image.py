@@ -49,7 +49,13 @@ _UNUSED_IN_SITE = re.compile(r"/(tests?|_tests|f2py|distutils|__pycache__|_pyins
 _APPLETS = ("cat", "dd", "dmesg", "grep", "ls", "mount", "ps", "sh", "sleep", "tar", "umount")
 _DIRECTORIES = ("dev", "out", "proc", "root", "run", "sys", "tmp", "etc", "usr/bin", "bin")
 #: What of the checkout the guest gets.
-_OF_TESTS = ("tests/program/__init__.py", "tests/program/daemons.py", "tests/vm/__init__.py", "tests/vm/guest")
+_OF_TESTS = (
+    "tests/books.py",
+    "tests/program/__init__.py",
+    "tests/program/daemons.py",
+    "tests/vm/__init__.py",
+    "tests/vm/guest",
+)
 _OF_CHECKOUT = ("pghotd", "fs", "docs/pghotd.toml", "tests/__init__.py", *_OF_TESTS)
 
 

@@ -105,6 +105,11 @@ def pghotd(config: str, mountpoint: Path = Path("/run/pghot"), arguments: tuple[
         if program.process.returncode is None:
             code, said = program.stop()
             assert code == 0, f"pghotd ended with {code}: {said}"
+    except BaseException:
+        # What a daemon that ended by itself has to say explains the failure; one that runs is asked to end.
+        program.process.terminate()
+        print(f"pghotd said: {program.ended()}")
+        raise
     finally:
         program.clean_up()
 
