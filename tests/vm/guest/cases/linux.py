@@ -105,7 +105,7 @@ def _damon(layout: str) -> None:
         target(layout) as running,
         pghotd(config(running.facts.pid, rest="[sources.damon]")) as program,
     ):
-        outcome = watch(running, 0.9, _WAIT_S, settle_s=5)
+        outcome = watch(running, 0.95, 2 * _WAIT_S, settle_s=5)
         figure(f"linux_damon_{layout}_s", outcome.seconds)
         figure(f"linux_damon_{layout}_recall", outcome.placement.recall)
         figure(f"linux_damon_{layout}_precision", outcome.placement.precision)
