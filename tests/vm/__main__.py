@@ -27,7 +27,7 @@ class Run:
 
 
 RUNS = (
-    Run(TWO_NODES, ("topology", "model", "target", "balancing", "hotplug"), limit_s=300),
+    Run(TWO_NODES, ("topology", "model", "target", "fullness", "balancing", "hotplug"), limit_s=300),
     Run(THREE_NODES, ("topology", "target"), limit_s=120),
 )
 
@@ -68,7 +68,8 @@ def boot(run: Run, images: Images, rooms: Rooms, arguments: argparse.Namespace) 
     ended = Emulator(qemu, kernel, run.machine, place).run(
         arguments.limit_s or run.limit_s, lambda line: print(f"  {line}", flush=True)
     )
-    (place / "initrd").unlink()
+    for large in ("initrd", "disk"):
+        (place / large).unlink()
     (place / "figures").write_text("".join(f"{figure} {value}\n" for figure, value in ended.figures.items()))
     if ended.code is None or ended.why:
         print(f"vm: {name}: the guest did not end well: {ended.why}")
