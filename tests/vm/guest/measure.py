@@ -58,17 +58,18 @@ def race(
     share: float = 0.9,
     limit_s: float = 60,
     settle_s: float = 5,
+    node: int = 0,
 ) -> Outcome:
     """Set a mover on a fresh target, with every other mover of the kernel turned off, and return how it did.
 
     The clock starts before the mover does, so that its own start counts.
     """
     with settings(**QUIET), target(layout, *options) as running:
-        assert placement(running.facts).hot_there == 0, "hot pages are on the fast node before anybody moved them"
+        assert placement(running.facts, node).hot_there == 0, "hot pages are on the fast node before anybody moved them"
         started = time.monotonic()
         with mover():
             start_s = time.monotonic() - started
-            outcome = watch(running, share, limit_s, settle_s)
+            outcome = watch(running, share, limit_s, settle_s, node)
     seconds = None if outcome.seconds is None else outcome.seconds + start_s
     return Outcome(seconds, outcome.placement, outcome.growth)
 
