@@ -32,7 +32,7 @@ class Outcome:
         """Cold pages that ended on the fast node, and moves that changed nothing in the end.
 
         All pages of the target were on the slow node at first, so each one there now took one move; more than that is
-        back and forth. A huge page counts once in the kernel's books for each of its pages.
+        back and forth. Both are counted in 4 KiB pages, pgmigrate_success of a huge page as well.
         """
         useful = self.placement.hot_there
         return max(self.growth.get("pgmigrate_success", 0) - useful, self.placement.cold_there)
