@@ -3,11 +3,14 @@
 import os
 import signal
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from tests.books import balance
+from tests.program.daemons import Program
 from tests.vm.guest import sysfs
 from tests.vm.guest.clues import QUIET, settings, vmstat
 from tests.vm.guest.measure import figure, pghotd
@@ -105,27 +108,36 @@ def test_memory_under_another_policy_stays_unless_overridden():
 
 
 def test_a_block_that_goes_offline_takes_its_records_along_and_comes_back():
-    with settings(**QUIET), target("scattered", "--size-mb", "64", "--hot-mb", "8") as running:
-        with pghotd(config(running.facts.pid)) as program:
-            before = int(program.values("status")["record_bytes"])
-            for block in reversed(sysfs.blocks(1)):
-                try:
-                    sysfs.set_block(block, "offline")
-                except OSError:
-                    continue  # it holds pages of the kernel, which cannot move
-                break
-            else:
-                raise AssertionError("no block of node 1 went offline")
-            try:
-                deadline = time.monotonic() + WAIT_S
-                while int(program.values("status")["record_bytes"]) >= before:
-                    assert time.monotonic() < deadline, program.read("status")
-                    time.sleep(0.1)
-            finally:
-                sysfs.set_block(block, "online")
-            while int(program.values("status")["record_bytes"]) != before:
-                assert time.monotonic() < deadline, program.read("status")
-                time.sleep(0.1)
+    with (
+        settings(**QUIET),
+        target("scattered", "--size-mb", "64", "--hot-mb", "8") as running,
+        pghotd(config(running.facts.pid)) as program,
+    ):
+        before = int(program.values("status")["record_bytes"])
+        block = _offlined_block()
+        try:
+            _record_bytes(program, lambda now: now < before)
+        finally:
+            sysfs.set_block(block, "online")
+        _record_bytes(program, lambda now: now == before)
+
+
+def _offlined_block() -> int:
+    """Take a block of node 1 offline, and return it."""
+    for block in reversed(sysfs.blocks(1)):
+        # Some hold pages of the kernel, which cannot move.
+        with suppress(OSError):
+            sysfs.set_block(block, "offline")
+            return block
+    raise AssertionError("no block of node 1 went offline")
+
+
+def _record_bytes(program: Program, done: Callable[[int], bool]) -> None:
+    """Wait until the memory for records is as it should be."""
+    deadline = time.monotonic() + WAIT_S
+    while not done(int(program.values("status")["record_bytes"])):
+        assert time.monotonic() < deadline, program.read("status")
+        time.sleep(0.1)
 
 
 def test_a_hostile_process_stops_nobody():
