@@ -30,10 +30,10 @@ class Run:
 RUNS = (
     Run(
         TWO_NODES,
-        ("topology", "model", "target", "fullness", "linux", "brakes", "balancing", "hotplug"),
+        ("topology", "model", "target", "fullness", "linux", "brakes", "room", "balancing", "hotplug"),
         limit_s=900,
     ),
-    Run(THREE_NODES, ("topology", "target"), limit_s=240),
+    Run(THREE_NODES, ("topology", "target", "accessors"), limit_s=240),
 )
 
 

@@ -31,10 +31,10 @@ def hot_pfns(facts: Facts) -> np.ndarray:
     return (entries[pages] & _PFN).astype(np.int64)
 
 
-def inject(program: Program, pfns: np.ndarray) -> None:
-    """Report two accesses to each page."""
+def inject(program: Program, pfns: np.ndarray, nid: int = -1) -> None:
+    """Report two accesses to each page, from a node."""
     for start in range(0, len(pfns), 4096):
-        program.write("inject", "".join(f"{pfn} -1 hwhints 2\n" for pfn in pfns[start : start + 4096].tolist()))
+        program.write("inject", "".join(f"{pfn} {nid} hwhints 2\n" for pfn in pfns[start : start + 4096].tolist()))
 
 
 def until(done: Callable[[Placement], bool], running: Target, program: Program) -> None:
