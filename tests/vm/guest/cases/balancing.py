@@ -1,13 +1,23 @@
-"""The comparison: what the kernel's NUMA balancing does alone, in mode 2, to the workloads that pghotd is given.
+"""The comparison: what the kernel's NUMA balancing does alone, in mode 2, and pghotd alone, to the same workloads.
 
 Demotion is off. Cold pages are read too, each once in ten seconds: with cold pages that nobody touches every mover
 would be without fault. Node 0 has less than 1 GiB free, so the kernel's rule "promote everything while there is room"
 (pgdat_free_space_enough()) does not hold, and the threshold of hotness decides.
 """
 
-from tests.vm.guest.measure import figures, numa_balancing, race
+from tests.vm.guest.measure import figures, numa_balancing, pghotd, race
 
 SWEEP = ("--sweep-s", "10")
+
+#: Every process, since the target is started after the mover was chosen; by the source that sees contiguous hot sets.
+PGHOTD = """
+[memory]
+backend = "linux"
+dry_run = false
+[[memory.watch]]
+all = true
+[sources.damon]
+"""
 
 
 def test_alone_with_contiguous_pages():
@@ -23,3 +33,11 @@ def test_alone_with_scattered_pages():
 
 def test_alone_with_huge_pages():
     figures("numa_balancing_huge", race(numa_balancing, "huge", *SWEEP))
+
+
+def test_pghotd_with_contiguous_pages():
+    figures("pghotd_damon_contiguous", race(lambda: pghotd(PGHOTD), "contiguous", *SWEEP))
+
+
+def test_pghotd_with_huge_pages():
+    figures("pghotd_damon_huge", race(lambda: pghotd(PGHOTD), "huge", *SWEEP))
