@@ -23,14 +23,39 @@ def lower_ranges(pghot: Pghot) -> Iterator[tuple[int, int]]:
             yield int(run[0]) << SECTION_SHIFT, (int(run[-1]) + 1) << SECTION_SHIFT
 
 
+async def states_in(pghot: Pghot, section: int, pfns: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+    """Return the states of `pfns` of one section, fresh enough for recording; None when it is not tracked any more."""
+    if not is_tracked(pghot, section):
+        return None
+    await pghot.memory.freshen(pfns[:1])
+    return pghot.memory.states(pfns) if is_tracked(pghot, section) else None
+
+
 async def lru_heads(pghot: Pghot, section: int) -> NDArray[np.int64]:
     """Return the heads of a section's folios on LRU lists, none when the section has gone meanwhile."""
     base = section << SECTION_SHIFT
     pfns = np.arange(base, base + PAGES_PER_SECTION, dtype=np.int64)
-    await pghot.memory.freshen(pfns[:1])
-    if not pghot.recorder.is_tracked(section):
+    states = await states_in(pghot, section, pfns)
+    if states is None:
         return pfns[:0]
-    states = pghot.memory.states(pfns)
     sizes = np.int64(1) << (states & PageState.ORDER).astype(np.int64)
     heads: NDArray[np.int64] = pfns[((states & PageState.LRU) != 0) & (pfns & (sizes - 1) == 0)]
     return heads
+
+
+async def folios_of(pghot: Pghot, pfns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the heads of the lower tier's folios that any of `pfns` is in, each once, in order."""
+    found = [pfns[:0]]
+    ordered = np.unique(pfns)
+    sections = ordered >> SECTION_SHIFT
+    for part in np.split(ordered, np.flatnonzero(np.diff(sections)) + 1):
+        states = await states_in(pghot, int(part[0]) >> SECTION_SHIFT, part) if len(part) else None
+        if states is not None:
+            orders = (states & PageState.ORDER).astype(np.int64)
+            found.append(np.unique(part >> orders << orders))
+    return np.concatenate(found)
+
+
+def is_tracked(pghot: Pghot, section: int) -> bool:
+    """Tell whether a section, of any number, is online and of the lower tier."""
+    return 0 <= section < len(pghot.memory.section_nid) and pghot.recorder.is_tracked(section)
