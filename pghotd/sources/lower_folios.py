@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 import numpy as np
+import trio
 from numpy.typing import NDArray
 
-from pghotd.engine.pghot import Pghot
-from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
+from pghotd.engine.pghot import Clock, Pghot
+from pghotd.geometry import NUMA_NO_NODE, PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.memory.protocol import PageState
 
 
@@ -43,17 +44,31 @@ async def lru_heads(pghot: Pghot, section: int) -> NDArray[np.int64]:
     return heads
 
 
-async def folios_of(pghot: Pghot, pfns: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the heads of the lower tier's folios that any of `pfns` is in, each once, in order."""
-    found = [pfns[:0]]
-    ordered = np.unique(pfns)
-    sections = ordered >> SECTION_SHIFT
-    for part in np.split(ordered, np.flatnonzero(np.diff(sections)) + 1):
+async def record_folios(pghot: Pghot, pfns: NDArray[np.int64], kind: int, clock: Clock) -> int:
+    """Record one access to each folio of the lower tier that any of `pfns`, ascending, is in; return how many."""
+    recorded = 0
+    for part in np.split(pfns, np.flatnonzero(np.diff(pfns >> SECTION_SHIFT)) + 1):
         states = await states_in(pghot, int(part[0]) >> SECTION_SHIFT, part) if len(part) else None
         if states is not None:
             orders = (states & PageState.ORDER).astype(np.int64)
-            found.append(np.unique(part >> orders << orders))
-    return np.concatenate(found)
+            folios = np.unique(part >> orders << orders)
+            pghot.recorder.record(folios, NUMA_NO_NODE, kind, clock())
+            recorded += len(folios)
+        await trio.lowlevel.checkpoint()
+    return recorded
+
+
+def tracked_sections(pghot: Pghot) -> NDArray[np.bool_]:
+    """Return by section number whether it is online and of the lower tier, as it is now."""
+    tracked: NDArray[np.bool_] = pghot.targets.tracked[pghot.memory.section_nid]
+    return tracked
+
+
+def only_tracked(pfns: NDArray[np.int64], tracked: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return those of `pfns`, any numbers, that are in a section `tracked`, each once and ascending."""
+    sections = pfns >> SECTION_SHIFT
+    here = pfns[(pfns > 0) & (sections < len(tracked))]
+    return np.unique(here[tracked[here >> SECTION_SHIFT]])
 
 
 def is_tracked(pghot: Pghot, section: int) -> bool:
