@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test lint bench fuzz clean packages
+.PHONY: help run test lint bench fuzz vm-test clean packages
 
 help:
 	@echo 'make run     mount a demonstration at /run/pghot until Ctrl-C'
@@ -11,6 +11,7 @@ help:
 	@echo 'make lint    check style, types and import contracts'
 	@echo 'make bench   print how fast it is, as ratios against limits measured in the same run'
 	@echo 'make fuzz    write a million random texts through a mount'
+	@echo 'make vm-test run pghotd in virtual machines with a node without CPUs (TESTS=... for some tests); needs no root'
 	@echo 'make clean   remove what was built'
 
 # The demonstration watches the accesses of what it started itself alone: a child with a hot set, and a workload.
@@ -33,6 +34,10 @@ bench: $(VENV)/dev
 
 fuzz: $(VENV)/dev
 	$(BIN)/python -m tests.fuzz
+
+# Cached in .cache/vm, which `make clean` leaves: Debian packages, fetched as this machine's apt is configured.
+vm-test: $(VENV)/run
+	$(BIN)/python -m tests.vm $(TESTS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

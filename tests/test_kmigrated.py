@@ -14,7 +14,8 @@ from pghotd.engine.kinds import HWHINTS
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.kmigrated import KmigratedSet
 from pghotd.memory.model.spec import ProcessSpec
-from tests.machines import Rig, balance, node, two_nodes
+from tests.books import balance
+from tests.machines import Rig, node, two_nodes
 
 
 def virtual_clock() -> int:

@@ -35,7 +35,7 @@ class Intervals:
     sample_us: int = 5_000
     aggregation_us: int = 100_000
     update_us: int = 1_000_000
-    min_regions: int = 10
+    min_regions: int = 100
     max_regions: int = 1_000
 
     @property

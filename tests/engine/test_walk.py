@@ -14,8 +14,9 @@ from pghotd.engine.pghot import Pghot
 from pghotd.engine.walk import RUN, SectionWalk, settle
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.spec import ProcessSpec
+from tests.books import balance
 from tests.engine.reference import ScalarWalk
-from tests.machines import Rig, balance, node
+from tests.machines import Rig, node
 
 #: Node 0 has more than a gigabyte to give away as long as it is empty; node 1 is a section that the tests fill.
 NODES = (

@@ -4,7 +4,7 @@ import os
 import struct
 import threading
 
-from tests.machines import balance
+from tests.books import balance
 from tests.program.daemons import LOWER_FIRST
 
 

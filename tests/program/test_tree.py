@@ -13,8 +13,8 @@ import pytest
 from pghotd import __version__
 from pghotd.engine.counters import NODE_VMSTAT, VMSTAT
 from pghotd.engine.tunables import TUNABLES
+from tests.books import balance
 from tests.fs.mounted import refusal, run
-from tests.machines import balance
 from tests.program.daemons import LOWER_FIRST, LOWER_PAGES
 
 PINNED = LOWER_FIRST + 16384 + 8192

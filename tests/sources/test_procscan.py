@@ -15,8 +15,8 @@ from pghotd.procfs.smaps import read_smaps
 from pghotd.sources.procscan import look as procscan_look
 from pghotd.sources.procscan.scan import Procscan
 from pghotd.sources.procscan.settings import ProcscanSettings
+from tests.made_up_world import HEAP
 from tests.requirements import require
-from tests.sources.conftest import HEAP
 
 EVERYTHING = Target()
 SIZES = Target(size_only=True)

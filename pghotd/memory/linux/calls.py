@@ -4,7 +4,9 @@ What kmigrated hands over is gathered by process and target until a call is full
 thread; whoever handed the folios over waits for it.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import trio
@@ -12,9 +14,12 @@ from numpy.typing import NDArray
 
 from pghotd.engine.pghot import Clock
 from pghotd.memory.linux.brakes import CallRate
-from pghotd.memory.linux.move import MAX_ADDRESSES, MovePages, move
+from pghotd.memory.linux.move import MAX_ADDRESSES, Moved, MovePages, move
 
 FILL_MS = 250
+
+#: Run a function that takes time elsewhere, as trio.to_thread.run_sync does.
+InThread = Callable[..., Awaitable[Any]]
 
 Addresses = NDArray[np.uint64]
 
@@ -41,7 +46,10 @@ class _Gathering:
 class Calls:
     """Gather, and call; `run` is the task that does it."""
 
-    def __init__(self, call: MovePages, clock: Clock, max_calls_per_s: int) -> None:
+    def __init__(
+        self, call: MovePages, clock: Clock, max_calls_per_s: int, in_thread: InThread = trio.to_thread.run_sync
+    ) -> None:
+        self._in_thread = in_thread
         self._call = call
         self._clock = clock
         self._max_calls_per_s = max_calls_per_s
@@ -80,7 +88,7 @@ class Calls:
         # One submission may take two calls: the second is left out when the rate has no room for it.
         twice = self._rate.may_call(self._max_calls_per_s, self._clock()) > 1
         with trio.CancelScope(shield=True):
-            moved = await trio.to_thread.run_sync(lambda: move(pid, addresses, nid, self._call, resubmit=twice))
+            moved: Moved = await self._in_thread(lambda: move(pid, addresses, nid, self._call, resubmit=twice))
         self._rate.called(moved.calls, self._clock())
         start = 0
         for waiting, where in parts:

@@ -82,7 +82,7 @@ class Promotion:
             vpns = request.mapped.vpns[rows[own]]
             results[own] = np.where(
                 results[own] == _UNDECIDED,
-                await trio.to_thread.run_sync(self._may_move, process, request, own, vpns),
+                await trio.to_thread.run_sync(self._may_move, process, request, own, vpns, self._clock()),
                 results[own],
             )
         self._brake(request, results)
@@ -92,7 +92,7 @@ class Promotion:
         return results
 
     def _may_move(
-        self, process: WatchedProcess, request: Request, own: NDArray[np.int64], vpns: NDArray[np.int64]
+        self, process: WatchedProcess, request: Request, own: NDArray[np.int64], vpns: NDArray[np.int64], now: int
     ) -> Results:
         """Say which folios of one process may be moved: _UNDECIDED, or a refusal. Reads, so not on the event loop."""
         results = np.full(len(own), _UNDECIDED, dtype=np.int64)
@@ -112,7 +112,7 @@ class Promotion:
         if request.nid not in allowed:
             results[results == _UNDECIDED] = refusal("cpuset")
         addresses = vpns.astype(np.uint64) << np.uint64(PAGE_SHIFT)
-        resting = self._backoff.resting(process.pid, process.start_ticks, addresses, self._clock())
+        resting = self._backoff.resting(process.pid, process.start_ticks, addresses, now)
         results[(results == _UNDECIDED) & resting] = refusal("backoff")
         results[(results == _UNDECIDED) & ~there] = refusal("gone")
         return results

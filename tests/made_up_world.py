@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
-import pytest
 import trio
 
 from pghotd.geometry import PAGES_PER_SECTION
@@ -131,9 +129,3 @@ class World(Rig):
         path.touch()
         (self.proc.root / "kpageflags").write_bytes(struct.pack("<Q", 1 << 5) * frames)
         return path
-
-
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-    monkeypatch.setattr(psutil, "PROCFS_PATH", psutil.PROCFS_PATH)
-    return World(tmp_path)

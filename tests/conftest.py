@@ -1,0 +1,15 @@
+"""Give tests a made-up world of processes."""
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.made_up_world import World
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Give a made-up /proc and /sys, and a small machine that follows it."""
+    monkeypatch.setattr(psutil, "PROCFS_PATH", psutil.PROCFS_PATH)
+    return World(tmp_path)

@@ -1,0 +1,65 @@
+"""Gather moving calls on a virtual clock, around a move_pages(2) that takes no time."""
+
+import numpy as np
+import trio
+
+from pghotd.daemon import clock
+from pghotd.memory.linux.calls import FILL_MS, Calls
+
+
+class Kernel:
+    """Note each moving call, with its time."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, pid, addresses, nodes, flags):
+        if nodes is not None:
+            self.calls.append((clock(), pid, addresses.tolist()))
+        return 0, np.zeros(len(addresses), dtype=np.int32)
+
+
+async def at_once(function):
+    return function()
+
+
+async def test_a_call_waits_until_it_is_full_or_a_quarter_of_a_second_has_passed(autojump_clock, nursery):
+    kernel = Kernel()
+    calls = Calls(kernel, clock, 1000, at_once)
+    nursery.start_soon(calls.run)
+    began = clock()
+    async with trio.open_nursery() as submitting:
+        submitting.start_soon(calls.submit, 7, 0, np.arange(300, dtype=np.uint64))
+        submitting.start_soon(calls.submit, 7, 0, np.arange(300, 600, dtype=np.uint64))
+        submitting.start_soon(calls.submit, 8, 0, np.arange(5, dtype=np.uint64))
+    assert [(pid, len(addresses)) for _, pid, addresses in kernel.calls] == [(7, 512), (7, 88), (8, 5)]
+    assert kernel.calls[2][0] - began >= FILL_MS
+    assert sorted(kernel.calls[0][2] + kernel.calls[1][2]) == list(range(600))
+
+
+async def test_each_submission_gets_its_own_results(autojump_clock, nursery):
+    def half(pid, addresses, nodes, flags):
+        status = np.where(addresses % 2 == 0, 0, -16).astype(np.int32)
+        return 0, status
+
+    calls = Calls(half, clock, 1000, at_once)
+    nursery.start_soon(calls.run)
+    results = {}
+
+    async def submit(first):
+        results[first] = (await calls.submit(7, 0, np.arange(first, first + 3, dtype=np.uint64))).tolist()
+
+    async with trio.open_nursery() as submitting:
+        submitting.start_soon(submit, 0)
+        submitting.start_soon(submit, 3)
+    assert results == {0: [0, 16, 0], 3: [16, 0, 16]}
+
+
+async def test_no_more_calls_a_second_than_allowed(autojump_clock, nursery):
+    kernel = Kernel()
+    calls = Calls(kernel, clock, 2, at_once)
+    nursery.start_soon(calls.run)
+    await calls.submit(7, 0, np.arange(512 * 5, dtype=np.uint64))
+    times = [at for at, _, _ in kernel.calls]
+    assert len(times) == 5
+    assert all(later - earlier >= 1000 for earlier, later in zip(times, times[2:], strict=False))

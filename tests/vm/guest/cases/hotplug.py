@@ -1,0 +1,50 @@
+"""Memory comes and goes while the machine runs: what the tests of the daemon's topology will be built on."""
+
+import time
+from contextlib import suppress
+
+import numpy as np
+
+from tests.vm.guest import host, sysfs
+from tests.vm.guest.clues import settings
+from tests.vm.guest.placement import nodes_of
+from tests.vm.guest.targets import target
+
+SIZE = 256 << 20
+NEW = 2
+
+
+def test_a_node_comes_and_goes():
+    with settings(online_policy="online_movable"):
+        host.ask("plug", size=SIZE)
+        _until(lambda: len(sysfs.blocks(NEW)) * sysfs.block_pages() * 4096 == SIZE)
+        assert NEW in sysfs.nodes("has_memory")
+        assert [NEW] not in sysfs.tiers()[:1], f"tiers {sysfs.tiers()}"
+        for block in sysfs.blocks(NEW):
+            sysfs.set_block(block, "offline")
+        assert NEW not in sysfs.nodes("has_memory")
+        host.ask("unplug")
+        _until(lambda: NEW not in sysfs.nodes("online") or not sysfs.blocks(NEW, online=False))
+
+
+def test_a_block_in_use_goes_offline_and_its_pages_move():
+    with target("scattered", "--size-mb", "64", "--hot-mb", "8") as running:
+        gone = []
+        for block in sysfs.blocks(1)[-2:]:
+            # Some blocks hold pages of the kernel, which cannot move.
+            with suppress(OSError):
+                sysfs.set_block(block, "offline")
+                gone.append(block)
+        try:
+            assert gone, "no block of node 1 went offline"
+            assert set(np.unique(nodes_of(running.facts))) <= {0, 1}
+        finally:
+            for block in gone:
+                sysfs.set_block(block, "online")
+
+
+def _until(condition, limit_s=20):
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)

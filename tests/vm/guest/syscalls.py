@@ -1,0 +1,58 @@
+"""Call what Python has no name for: move_pages(2), set_mempolicy(2), madvise(2) by address."""
+
+import ctypes
+import errno
+import os
+
+import numpy as np
+import numpy.typing as npt
+
+_MOVE_PAGES, _SET_MEMPOLICY = 279, 238
+MPOL_DEFAULT, MPOL_BIND = 0, 2
+MPOL_MF_MOVE = 2
+MADV_HUGEPAGE, MADV_NOHUGEPAGE = 14, 15
+_MASK_BITS = 64
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
+
+
+def set_mempolicy(mode: int, nodes: int = 0) -> None:
+    """Set where this thread's new pages go; `nodes` is a mask."""
+    mask = ctypes.c_ulong(nodes)
+    reference = ctypes.byref(mask) if nodes else None
+    # The kernel counts one bit less than it is told.
+    bits = ctypes.c_ulong(_MASK_BITS + 1 if nodes else 0)
+    _checked(_libc.syscall(_SET_MEMPOLICY, ctypes.c_int(mode), reference, bits), "set_mempolicy")
+
+
+def madvise(address: int, size: int, advice: int) -> None:
+    """Advise the kernel on a range."""
+    _checked(_libc.madvise(address, size, advice), "madvise")
+
+
+def move_pages(
+    pid: int, addresses: npt.NDArray[np.uint64], node: int | None = None
+) -> tuple[int, npt.NDArray[np.int32]]:
+    """Move pages to a node, or with None only ask; return how many did not move, and each page's node or -errno."""
+    pages = np.ascontiguousarray(addresses, dtype=np.uint64)
+    status = np.full(len(pages), -errno.EINPROGRESS, dtype=np.int32)
+    targets = None if node is None else np.full(len(pages), node, dtype=np.int32)
+    result = _libc.syscall(
+        _MOVE_PAGES,
+        ctypes.c_int(pid),
+        ctypes.c_ulong(len(pages)),
+        ctypes.c_void_p(pages.ctypes.data),
+        ctypes.c_void_p(None if targets is None else targets.ctypes.data),
+        ctypes.c_void_p(status.ctypes.data),
+        ctypes.c_int(0 if node is None else MPOL_MF_MOVE),
+    )
+    return _checked(result, "move_pages"), status

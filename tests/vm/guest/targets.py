@@ -1,0 +1,49 @@
+"""Start target processes for tests, and hold them to their word at the end."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.vm.guest.target import Facts
+
+_END_S = 60
+
+
+class Target:
+    """A running target: `facts` say where its pages are."""
+
+    def __init__(self, layout: str, *options: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.vm.guest.target", "--layout", layout, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, f"the target did not start: {self.process.communicate()[1]}"
+        self.facts = Facts(**json.loads(line))
+
+    def stop(self) -> tuple[int, str]:
+        """Have all of its content checked; return its exit code and what it said."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        _, said = self.process.communicate(timeout=_END_S)
+        return self.process.returncode, said
+
+
+@contextmanager
+def target(layout: str, *options: str) -> Iterator[Target]:
+    """Run a target; at the end it must say that nothing of its content was lost, unless a test stopped it before."""
+    running = Target(layout, *options)
+    try:
+        yield running
+        if running.process.returncode is None:
+            code, said = running.stop()
+            assert code == 0, f"the target ended with {code}: {said}"
+    finally:
+        if running.process.returncode is None:
+            running.process.kill()
+            running.process.communicate()

@@ -1,0 +1,43 @@
+"""Keep what takes long to build in rooms of a cache folder, each built whole or not at all."""
+
+import fcntl
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class Rooms:
+    """A cache folder: a room is a directory that stays until what it was built from changes."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+
+    def room(self, name: str, made_from: object, build: Callable[[Path], None]) -> Path:
+        """Return the room `name`, built by `build` if it is not there or was made from something else."""
+        room, key = self.folder / name, _key(made_from)
+        stamp = room / ".made-from"
+        if stamp.is_file() and stamp.read_text() == key:
+            return room
+        unfinished = self.folder / f"{name}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        print(f"vm: building {name}", flush=True)
+        build(unfinished)
+        (unfinished / stamp.name).write_text(key)
+        shutil.rmtree(room, ignore_errors=True)
+        unfinished.rename(room)
+        return room
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let one run at a time use the folder; a second one waits."""
+        with (self.folder / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _key(made_from: object) -> str:
+    return hashlib.sha256(repr(made_from).encode()).hexdigest()

@@ -1,0 +1,46 @@
+"""The host's apt configuration tells where packages come from; what is missing is one line."""
+
+import pytest
+
+from tests.vm import packages
+from tests.vm.packages import Apt, Archive, parse_archive, source_lines
+from tests.vm.trouble import TroubleError
+
+CONFIGURED = """\
+http://elsewhere.example/tools/ nodistro main
+http://debian.example/debian/ bookworm main
+http://debian.example/debian/ bookworm contrib
+http://debian.example/debian/ bookworm-updates main
+http://security.example/debian-security/ bookworm-security main
+"""
+
+
+def test_the_archive_is_found_among_others():
+    assert parse_archive(CONFIGURED) == Archive(
+        "http://debian.example/debian/", "http://security.example/debian-security/"
+    )
+    assert parse_archive("http://debian.example/debian/ trixie main\n") == Archive(
+        "http://debian.example/debian/", None
+    )
+    assert parse_archive("http://ubuntu.example/ubuntu noble main\nbroken line\n") is None
+
+
+def test_the_lines_name_the_release_of_the_guest_alone():
+    lines = source_lines(Archive("http://a/", "http://b/"), "[x] ").splitlines()
+    assert lines == [
+        "deb [x] http://a/ bookworm main",
+        "deb [x] http://a/ bookworm-backports main",
+        "deb [x] http://b/ bookworm-security main",
+    ]
+    assert len(source_lines(Archive("http://a/", None), "").splitlines()) == 2
+
+
+def test_without_apt_it_says_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(TroubleError, match=r"^apt-get is missing"):
+        Apt(tmp_path)
+
+
+def test_a_failure_is_told_by_its_first_error_alone():
+    with pytest.raises(TroubleError, match=r"^sh: E: no such thing; a cold cache needs the network$"):
+        packages._run(["sh", "-c", "echo words; echo 'E: no such thing' >&2; echo 'E: and so on' >&2; exit 100"])
