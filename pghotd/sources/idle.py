@@ -18,10 +18,8 @@ from pghotd.engine.pghot import Clock, Pghot
 from pghotd.geometry import NUMA_NO_NODE
 from pghotd.procfs.page_idle import PageIdle, probe
 from pghotd.sources.lower_folios import is_tracked, lower_sections, lru_heads
+from pghotd.sources.pace import stretched_ms
 from pghotd.sources.source import InThread, in_thread
-
-#: The share of the time that a scan may take.
-_SHARE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +114,7 @@ class Idle:
         self._scans += 1
         taken = trio.current_time() - began
         self._scan_us = round(taken * 1e6)
-        self._interval_ms = max(self._settings.interval_ms, round(taken / _SHARE * 1000))
+        self._interval_ms = stretched_ms(self._settings.interval_ms, taken)
 
 
 def _look_and_mark(tracker: PageIdle, heads: NDArray[np.int64]) -> NDArray[np.bool_]:

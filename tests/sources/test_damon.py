@@ -11,7 +11,7 @@ from pghotd.memory.model.spec import ProcessSpec
 from pghotd.sources.damon import Damon, DamonSettings
 from pghotd.sources.kdamond import Intervals
 from tests.machines import Rig, two_nodes
-from tests.sources.conftest import at_once
+from tests.made_up_world import at_once
 from tests.sources.damon_tree import MadeUpDamon
 
 S = PAGES_PER_SECTION

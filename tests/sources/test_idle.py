@@ -11,7 +11,7 @@ from pghotd.memory.model.spec import ProcessSpec
 from pghotd.sources import idle
 from pghotd.sources.idle import Idle, IdleSettings
 from tests.machines import Rig, two_nodes
-from tests.sources.conftest import at_once
+from tests.made_up_world import at_once
 
 S = PAGES_PER_SECTION
 

@@ -9,7 +9,7 @@ from pghotd.memory.model.spec import ProcessSpec
 from pghotd.sources import softdirty
 from pghotd.sources.softdirty import Softdirty, SoftdirtySettings
 from tests.machines import Rig, two_nodes
-from tests.sources.conftest import HEAP, MadeUpProc, at_once
+from tests.made_up_world import HEAP, MadeUpProc, at_once
 
 WRITTEN = np.uint64(1 << 55)
 
