@@ -21,6 +21,7 @@ from pghotd.sources.lower_folios import lower_ranges, states_in
 from pghotd.sources.source import InThread, in_thread
 
 _ASK_AGAIN_S = 10.0
+_WHY_NOT = {errno.EBUSY: "somebody else uses DAMON", errno.ENOENT: "this kernel has no DAMON for user space"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,7 @@ class Damon:
                 try:
                     await self._in_thread(self._kdamond.take, ranges, self._settings.intervals)
                 except OSError as error:
-                    busy = error.errno == errno.EBUSY
-                    self._works = f"no ({'somebody else uses DAMON' if busy else error.strerror})"
+                    self._works = f"no ({_WHY_NOT.get(error.errno or 0, error.strerror)})"
                 else:
                     self._works = "yes"
                     await self._monitor(ranges)

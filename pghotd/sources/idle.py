@@ -77,7 +77,8 @@ class Idle:
         try:
             tracker = await self._in_thread(probe, self._proc, self._sys)
         except OSError as error:
-            self._works = f"no ({error.strerror})"
+            absent = error.errno == errno.ENOENT
+            self._works = f"no ({'this kernel has no idle page tracking' if absent else error.strerror})"
             return
         self._works = "yes"
         try:

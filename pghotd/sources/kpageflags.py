@@ -1,9 +1,10 @@
 """Report accesses to unmapped page-cache pages: those whose REFERENCED or ACTIVE flag rose since the last scan.
 
 read(2) and write(2) mark such pages by folio_mark_accessed(): the first time REFERENCED, the second ACTIVE. Of mapped
-pages these flags say nothing, so they are left out, as are pages that were no such pages the last time. With MGLRU a
-page that stays referenced shows no further access. A page that no process maps cannot be moved from user space: it is
-refused as `unmapped` where it becomes ready, until somebody maps it. Costs 17 ms for each GB of slow memory and scan.
+pages these flags say nothing, so they are left out, as are pages that were no such pages the last time. A page that has
+both flags, or with MGLRU the first, shows no further access until reclaim takes one away. A page that no process maps
+cannot be moved from user space: it is refused as `unmapped` where it becomes ready, until somebody maps it. Costs 17 ms
+for each GB of slow memory and scan.
 """
 
 import errno

@@ -119,7 +119,7 @@ async def test_somebody_elses_is_left_alone_and_asked_for_again(bench, autojump_
 async def test_a_machine_without_damon(bench, autojump_clock):
     (bench.tree.root / "nr_kdamonds").unlink()
     await run_for(bench.source, 1)
-    assert bench.source.stat()["works"] == "no (No such file or directory)"
+    assert bench.source.stat()["works"] == "no (this kernel has no DAMON for user space)"
 
 
 async def test_a_busy_moment_is_missed_and_no_more(bench, autojump_clock):

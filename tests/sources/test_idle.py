@@ -163,4 +163,4 @@ async def test_a_kernel_without_it_is_said_and_no_more(tmp_path):
     rig = Rig()
     source = Idle(IdleSettings(), rig.pghot, rig.clock, sys=str(tmp_path))
     await source.run()
-    assert source.stat()["works"] == "no (No such file or directory)"
+    assert source.stat()["works"] == "no (this kernel has no idle page tracking)"
