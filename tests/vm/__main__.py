@@ -27,7 +27,7 @@ class Run:
 
 
 RUNS = (
-    Run(TWO_NODES, ("topology", "model", "target", "linux", "balancing", "hotplug"), limit_s=300),
+    Run(TWO_NODES, ("topology", "model", "target", "linux", "real_sources", "balancing", "hotplug"), limit_s=400),
     Run(THREE_NODES, ("topology", "target"), limit_s=120),
 )
 
