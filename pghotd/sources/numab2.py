@@ -1,14 +1,14 @@
 """Report NUMA hint faults, seen as page faults and scored by the time from arming to fault.
 
 Works with kernel.numa_balancing=2 (or 3) alone, and in that mode the kernel promotes hot pages by itself as well: two
-movers, unless its own is held still (numa_balancing_promote_rate_limit_MBps 0 and no free space on the fast nodes). So
-it needs `other_movers = "dry_run"` or "ignore", and is meant for seeing what the kernel's method sees.
+movers. So it needs `other_movers = "dry_run"` or "ignore". What the kernel promotes at its fault is on a fast node by
+then and drops out here, so hot pages are seen only as far as the kernel's own mover is held still: with
+numa_balancing_promote_rate_limit_MBps 0, and too little free on the fast nodes for it to promote regardless.
 
 The kernel takes away the mappings of a stretch of memory, which moves numa_pte_updates of /proc/vmstat, and each page
 faults when it is used next: a hot one within 8 to 24 ms, a cold one after 85 or more. That counter is one for all
 processes, and a fault does not say why it was one: while many processes are armed at once, or fault for other reasons,
-more than the hot pages are reported. A page that the kernel promoted at its fault is on a fast node by then and drops
-out.
+more than the hot pages are reported.
 """
 
 import errno
@@ -111,6 +111,7 @@ class Numab2:
         self._hot = 0
         self._cold = 0
         self._kernel_promoted = 0
+        self._promoted: int | None = None
 
     def stat(self) -> dict[str, int | str]:
         """Return whether it works here, what it found, and what the kernel promoted meanwhile."""
@@ -153,23 +154,32 @@ class Numab2:
             self._sampling.close()
 
     async def _note_armings(self) -> None:
-        promoted: int | None = None
+        self._promoted = None
         looks = max(int(_ASK_AGAIN_S * 1000) // self._settings.poll_ms, 1)
         while self.enabled:
-            # A short file of the kernel's own, read in some ten us: a thread for it would cost more.
             await self._in_thread(self._require_mode)
             for _ in range(looks):
-                vmstat = read_vmstat(self._proc)
-                self.armings.look(vmstat.get("numa_pte_updates", 0), self._now_ns())
-                now_promoted = vmstat.get("pgpromote_success", 0)
-                self._kernel_promoted += now_promoted - (now_promoted if promoted is None else promoted)
-                promoted = now_promoted
+                self._look()
                 await trio.sleep(self._settings.poll_ms / 1000)
                 if not self.enabled:
                     return
 
+    def _look(self) -> None:
+        """See whether pages were armed or promoted since the last look.
+
+        A short file of the kernel's own, read in some ten us: a thread for it would cost more.
+        """
+        vmstat = read_vmstat(self._proc)
+        self.armings.look(vmstat.get("numa_pte_updates", 0), self._now_ns())
+        promoted = vmstat.get("pgpromote_success", 0)
+        if self._promoted is not None:
+            self._kernel_promoted += promoted - self._promoted
+        self._promoted = promoted
+
     async def take(self, samples: Samples) -> None:
         """Score faults on pages that are tracked, and report those of hot ones."""
+        # A daemon that was kept waiting has samples of an arming that it has not seen yet.
+        self._look()
         pfns = (samples["phys_addr"] >> np.uint64(PAGE_SHIFT)).astype(np.int64)
         tracked = tracked_sections(self._pghot)
         sections = np.minimum(pfns >> SECTION_SHIFT, len(tracked) - 1)

@@ -53,11 +53,11 @@ def test_softdirty_leaves_a_process_alone_that_nobody_named():
 
 def test_numab2_sees_hint_faults_and_says_that_the_kernel_promotes_too():
     with (
-        settings(**(QUIET | {"numa_balancing": 2} | _SCANNING)),
+        settings(**(QUIET | {"promote_rate_limit": 0, "numa_balancing": 2} | _SCANNING)),
         target("scattered", "--sweep-s", "10") as running,
-        # The observer beside the kernel's mover.
+        # The observer beside the kernel's mover, which is held still: what it promotes at the fault cannot be seen.
         pghotd(
-            config(running.facts.pid, memory='other_movers = "dry_run"', rest="[sources.numab2]\nhot_ms = 200\n")
+            config(running.facts.pid, memory='other_movers = "dry_run"', rest="[sources.numab2]\nhot_ms = 500\n")
         ) as program,
     ):
         before = vmstat()
