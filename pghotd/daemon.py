@@ -111,22 +111,25 @@ async def run(settings: Settings) -> None:
     """
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         parts = build(settings)
-        async with trio.open_nursery() as nursery:
+        # What stops last comes first: the machine, since a batch on its way needs it to end.
+        async with trio.open_nursery() as beneath:
             for task in parts.background:
-                nursery.start_soon(task)
-            await nursery.start(parts.kmigrated.run)
-            nursery.start_soon(parts.census.run)
-            async with trio.open_nursery() as mounted:
-                options = MountOptions(mountpoint=Path(settings.mountpoint), allow_other=bool(settings.allow_other))
-                path = await mounted.start(serve, TreeOperations(control_tree(parts)), options)
-                for source in parts.sources:
-                    nursery.start_soon(source.run)
-                # What there is now stays: no collection needs to look at it again.
-                gc.collect()
-                gc.freeze()
-                log.info("version %s, %s mode, mounted at %s", __version__, settings.mode, path)
-                async for number in signals:
-                    log.info("%s: stopping", signal.Signals(number).name)
-                    break
-                mounted.cancel_scope.cancel()
-            nursery.cancel_scope.cancel()
+                beneath.start_soon(task)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(parts.kmigrated.run)
+                nursery.start_soon(parts.census.run)
+                async with trio.open_nursery() as mounted:
+                    options = MountOptions(mountpoint=Path(settings.mountpoint), allow_other=bool(settings.allow_other))
+                    path = await mounted.start(serve, TreeOperations(control_tree(parts)), options)
+                    for source in parts.sources:
+                        nursery.start_soon(source.run)
+                    # What there is now stays: no collection needs to look at it again.
+                    gc.collect()
+                    gc.freeze()
+                    log.info("version %s, %s mode, mounted at %s", __version__, settings.mode, path)
+                    async for number in signals:
+                        log.info("%s: stopping", signal.Signals(number).name)
+                        break
+                    mounted.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()
+            beneath.cancel_scope.cancel()

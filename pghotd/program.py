@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import trio
 
-from pghotd import __version__, config, daemon
+from pghotd import __version__, config, daemon, host_check
 from pghotd.engine.tunables import MODES
 from pghotd.fs.mount import MountError, UnmountedError
 from pghotd.settings_table import ConfigError
@@ -43,6 +43,8 @@ def parser() -> argparse.ArgumentParser:
         "--set", action="append", default=[], metavar="TUNABLE=VALUE", help="set a tunable; may be repeated"
     )
     options.add_argument("--check-config", action="store_true", help="read the configuration, say what is wrong, exit")
+    options.add_argument("--check-host", action="store_true", help="say what this machine has for promotion, exit")
+    options.add_argument("--json", action="store_true", help="with --check-host: for machines")
     options.add_argument("--version", action="version", version=f"pghotd {__version__}")
     return options
 
@@ -50,6 +52,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> NoReturn:
     """Run the program."""
     arguments = parser().parse_args()
+    if arguments.check_host:
+        sys.exit(host_check.main(arguments.json))
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])

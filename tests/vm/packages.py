@@ -79,7 +79,7 @@ class Apt:
             "Acquire::https::Timeout=20",
             "APT::Architecture=amd64",
             "APT::Architectures=amd64",
-            f"APT::Sandbox::User={os.geteuid()}",
+            "APT::Sandbox::User=root",
             "APT::Update::Error-Mode=any",
         ]
 
@@ -146,6 +146,6 @@ def _run(command: Sequence[str], cwd: Path | None = None) -> str:
         raise TroubleError(f"{command[0]}: no end after {_TIMEOUT_S} s; a cold cache needs the network") from None
     if result.returncode:
         said = [line for line in (result.stderr + result.stdout).splitlines() if line.strip()]
-        errors = [line for line in said if line.startswith("E: ")] or said or ["failed"]
+        errors = [line[3:] for line in said if line.startswith("E: ")] or said or ["failed"]
         raise TroubleError(f"{command[0]}: {errors[0]}; a cold cache needs the network")
     return result.stdout

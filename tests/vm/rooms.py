@@ -35,7 +35,11 @@ class Rooms:
     def locked(self) -> Iterator[None]:
         """Let one run at a time use the folder; a second one waits."""
         with (self.folder / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"vm: another run uses {self.folder}; waiting for its end", flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
 

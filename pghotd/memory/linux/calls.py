@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pghotd.engine.pghot import Clock
 from pghotd.memory.linux.brakes import CallRate
-from pghotd.memory.linux.move import MAX_ADDRESSES, Moved, MovePages, move
+from pghotd.memory.linux.move import MAX_ADDRESSES, NOT_TRIED, Moved, MovePages, move
 
 FILL_MS = 250
 
@@ -56,10 +56,13 @@ class Calls:
         self._rate = CallRate()
         self._gathering: dict[tuple[int, int], _Gathering] = {}
         self._handed_over = trio.Event()
+        self._ended = False
 
     async def submit(self, pid: int, nid: int, addresses: Addresses) -> NDArray[np.int64]:
         """Move the folios at `addresses` of a process to node `nid`; return a result for each, as move.move()."""
-        waiting = _Waiting(addresses, np.zeros(len(addresses), dtype=np.int64), len(addresses))
+        waiting = _Waiting(addresses, np.full(len(addresses), NOT_TRIED, dtype=np.int64), len(addresses))
+        if self._ended:
+            return waiting.results
         group = self._gathering.setdefault((pid, nid), _Gathering(self._clock()))
         group.parts.append((waiting, slice(0, len(addresses))))
         group.addresses += len(addresses)
@@ -68,7 +71,16 @@ class Calls:
         return waiting.results
 
     async def run(self) -> None:
-        """Make the calls that are due, until cancelled."""
+        """Make the calls that are due, until cancelled; what then still waits for one was not tried."""
+        try:
+            await self._make_calls()
+        finally:
+            self._ended = True
+            for group in self._gathering.values():
+                for waiting, _ in group.parts:
+                    waiting.done.set()
+
+    async def _make_calls(self) -> None:
         while True:
             now = self._clock()
             due = [key for key, group in self._gathering.items() if _due_in(group, now) <= 0]

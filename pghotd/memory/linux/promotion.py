@@ -134,7 +134,9 @@ class Promotion:
         if len(huge):
             blocks = 0
             if self._split.setdefault(nid, SplitPause()).may_promote(now):
-                blocks = free_blocks(read_buddyinfo(self._proc), nid, MAX_FOLIO_ORDER)
+                # The lowest zone keeps its blocks for devices: its lowmem reserve is more than it has.
+                rows = [row for row in read_buddyinfo(self._proc) if row.zone != "DMA"]
+                blocks = free_blocks(rows, nid, MAX_FOLIO_ORDER)
             blocks = max(blocks - self._huge_in_flight.get(nid, 0), 0)
             # More free blocks than huge pages in flight: one is left over.
             results[huge[max(blocks - 1, 0) :]] = refusal("no_block")

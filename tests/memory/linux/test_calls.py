@@ -5,6 +5,7 @@ import trio
 
 from pghotd.daemon import clock
 from pghotd.memory.linux.calls import FILL_MS, Calls
+from pghotd.memory.linux.move import NOT_TRIED
 
 
 class Kernel:
@@ -63,3 +64,20 @@ async def test_no_more_calls_a_second_than_allowed(autojump_clock, nursery):
     times = [at for at, _, _ in kernel.calls]
     assert len(times) == 5
     assert all(later - earlier >= 1000 for earlier, later in zip(times, times[2:], strict=False))
+
+
+async def test_what_waits_when_it_ends_was_not_tried(autojump_clock):
+    kernel = Kernel()
+    calls = Calls(kernel, clock, 1000, at_once)
+    results = []
+
+    async def submit():
+        results.append((await calls.submit(7, 0, np.arange(3, dtype=np.uint64))).tolist())
+
+    async with trio.open_nursery() as submitting:
+        submitting.start_soon(submit)
+        with trio.move_on_after(FILL_MS / 2000):
+            await calls.run()
+    await submit()
+    assert results == [[NOT_TRIED] * 3] * 2
+    assert not kernel.calls

@@ -50,7 +50,7 @@ def tests(cases: list[str], wanted: list[str]) -> Iterator[tuple[str, Callable[[
     """Yield the tests of these modules, in order, whose names hold one of `wanted`, or all."""
     for case in cases:
         module = importlib.import_module(f"tests.vm.guest.cases.{case}")
-        for key, value in vars(module).items():
+        for key, value in list(vars(module).items()):
             name = f"{case}.{key}"
             if key.startswith("test_") and callable(value) and (not wanted or any(one in name for one in wanted)):
                 yield name, value

@@ -32,7 +32,7 @@ class Outcome:
         """Cold pages that ended on the fast node, and moves that changed nothing in the end.
 
         All pages of the target were on the slow node at first, so each one there now took one move; more than that is
-        back and forth. A huge page counts once in the kernel's books for each of its pages.
+        back and forth. Both are counted in 4 KiB pages, pgmigrate_success of a huge page as well.
         """
         useful = self.placement.hot_there
         return max(self.growth.get("pgmigrate_success", 0) - useful, self.placement.cold_there)
@@ -58,17 +58,18 @@ def race(
     share: float = 0.9,
     limit_s: float = 60,
     settle_s: float = 5,
+    node: int = 0,
 ) -> Outcome:
     """Set a mover on a fresh target, with every other mover of the kernel turned off, and return how it did.
 
     The clock starts before the mover does, so that its own start counts.
     """
     with settings(**QUIET), target(layout, *options) as running:
-        assert placement(running.facts).hot_there == 0, "hot pages are on the fast node before anybody moved them"
+        assert placement(running.facts, node).hot_there == 0, "hot pages are on the fast node before anybody moved them"
         started = time.monotonic()
         with mover():
             start_s = time.monotonic() - started
-            outcome = watch(running, share, limit_s, settle_s)
+            outcome = watch(running, share, limit_s, settle_s, node)
     seconds = None if outcome.seconds is None else outcome.seconds + start_s
     return Outcome(seconds, outcome.placement, outcome.growth)
 

@@ -67,7 +67,7 @@ class CorruptError(Exception):
 class Memory:
     """The target's memory: `words[page, word]`, aligned to a huge page."""
 
-    def __init__(self, size: int, layout: str, node: int, seed: int) -> None:
+    def __init__(self, size: int, layout: str, node: int, seed: int, *, keep_policy: bool = False) -> None:
         self._mapping = mmap.mmap(-1, size + HUGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         whole = np.frombuffer(self._mapping, dtype=np.uint64)
         skipped = -whole.ctypes.data % HUGE_SIZE // 8
@@ -82,7 +82,8 @@ class Memory:
         # Nothing else is allocated while the policy holds: not the arrays that the content is made with.
         syscalls.set_mempolicy(syscalls.MPOL_BIND, 1 << node)
         self.words[:, _LOOKED_AT] = 0
-        syscalls.set_mempolicy(syscalls.MPOL_DEFAULT)
+        if not keep_policy:
+            syscalls.set_mempolicy(syscalls.MPOL_DEFAULT)
         for chunk in self._chunks():
             self.words[chunk] = self._expected(chunk)
 
@@ -171,12 +172,15 @@ def main() -> int:
     options.add_argument("--write", action="store_true", help="write to the hot pages instead of reading")
     options.add_argument("--round-ms", type=float, default=20)
     options.add_argument("--sweep-s", type=float, default=0, help="read every page once in this time (default: never)")
+    options.add_argument("--keep-policy", action="store_true", help="stay bound to the node")
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--cpu", type=int, help="run on this CPU alone")
     arguments = options.parse_args()
     if arguments.cpu is not None:
         os.sched_setaffinity(0, {arguments.cpu})
-    memory = Memory(arguments.size_mb << 20, arguments.layout, arguments.node, arguments.seed)
+    memory = Memory(
+        arguments.size_mb << 20, arguments.layout, arguments.node, arguments.seed, keep_policy=arguments.keep_policy
+    )
     hot_pages = (arguments.hot_mb << 20) // PAGE_SIZE
     hot = hot_set(arguments.layout, memory.pages, hot_pages, arguments.seed)
     facts = Facts(os.getpid(), memory.start, memory.pages, arguments.layout, hot_pages, arguments.seed)

@@ -1,0 +1,134 @@
+"""Fill a node: `python -m tests.vm.guest.ballast --node 0 --leave-mb 64 --kind anonymous`, and `filled()` for tests.
+
+Kinds: `anonymous`, 4 KiB pages; `fragmented`, the same, of which every other page was given back, so that the free
+memory has no large block; `cache`, clean pages of a file, which reclaim could drop at any time.
+"""
+
+import argparse
+import mmap
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from tests.vm.guest import syscalls
+
+MIB = 1 << 20
+_PAGE = 4096
+_STEP = 4 * MIB
+#: A file larger than any node to fill, and on no node yet: the machine's disk, which nobody uses for anything else.
+DISK = Path("/dev/nvme0n1")
+#: So full the node is before holes are made. With half as much free the out-of-memory killer came.
+_ALMOST_FULL = 48 * MIB
+HUGE_ORDER = 9
+_HUGE = _PAGE << HUGE_ORDER
+
+
+def free(node: int) -> int:
+    """Return how much of a node is free, in bytes."""
+    text = Path(f"/sys/devices/system/node/node{node}/meminfo").read_text()
+    found = re.search(r"MemFree:\s+(\d+) kB", text)
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def free_blocks(node: int, order: int) -> int:
+    """Return how many blocks of an order are free on a node, larger ones counted as many.
+
+    Zone DMA is left out: lowmem_reserve_ratio keeps it from whoever can use another zone.
+    """
+    total = 0
+    for line in Path("/proc/buddyinfo").read_text().splitlines():
+        _, number, _, zone, *counts = line.split()
+        if number == f"{node}," and zone != "DMA":
+            total += sum(int(count) << (n - order) for n, count in enumerate(counts) if n >= order)
+    return total
+
+
+def fill(node: int, leave: int) -> list[mmap.mmap]:
+    """Touch small pages on a node until no more than `leave` bytes of it are free."""
+    pieces = []
+    syscalls.set_mempolicy(syscalls.MPOL_BIND, 1 << node)
+    while free(node) > leave + _STEP:
+        piece = mmap.mmap(-1, _STEP, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        piece.madvise(mmap.MADV_NOHUGEPAGE)
+        memoryview(piece)[::_PAGE] = bytes(_STEP // _PAGE)
+        pieces.append(piece)
+    syscalls.set_mempolicy(syscalls.MPOL_DEFAULT)
+    return pieces
+
+
+def fragment(node: int, leave: int) -> list[mmap.mmap]:
+    """Fill a node, give back every other page until `leave` bytes are free, and take what huge blocks are left."""
+    pieces = fill(node, _ALMOST_FULL)
+    for piece in pieces:
+        if free(node) >= leave:
+            break
+        for place in range(0, _STEP, 2 * _PAGE):
+            piece.madvise(mmap.MADV_DONTNEED, place, _PAGE)
+    syscalls.set_mempolicy(syscalls.MPOL_BIND, 1 << node)
+    attempts = 2 * free_blocks(node, HUGE_ORDER)
+    while free_blocks(node, HUGE_ORDER) and (attempts := attempts - 1) > 0:
+        piece = mmap.mmap(-1, 2 * _HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        piece.madvise(mmap.MADV_HUGEPAGE)
+        whole = np.frombuffer(piece, dtype=np.uint8)
+        whole[-whole.ctypes.data % _HUGE] = 1
+        pieces.append(piece)
+    syscalls.set_mempolicy(syscalls.MPOL_DEFAULT)
+    return pieces
+
+
+def read_files(node: int, leave: int) -> BinaryIO:
+    """Read the disk from its beginning until no more than `leave` bytes of a node are free.
+
+    Return its open file: when the last one is closed, the kernel forgets what it has read of a disk.
+    """
+    syscalls.set_mempolicy(syscalls.MPOL_BIND, 1 << node)
+    buffer = bytearray(MIB)
+    disk = DISK.open("rb", buffering=0)
+    while free(node) > leave + MIB and disk.readinto(buffer):
+        pass
+    syscalls.set_mempolicy(syscalls.MPOL_DEFAULT)
+    return disk
+
+
+@contextmanager
+def filled(node: int, leave_mb: int, kind: str) -> Iterator[int]:
+    """Keep a node filled by a process of its own, whose pid is yielded."""
+    words = ["--node", str(node), "--leave-mb", str(leave_mb), "--kind", kind]
+    process = subprocess.Popen([sys.executable, "-m", "tests.vm.guest.ballast", *words], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"filled\n", f"node {node} could not be filled"
+        yield process.pid
+    finally:
+        process.kill()
+        process.communicate()
+
+
+_FILLERS: dict[str, Callable[[int, int], object]] = {"anonymous": fill, "fragmented": fragment, "cache": read_files}
+
+
+def main() -> None:
+    """Fill a node, say so, and hold what fills it until killed."""
+    options = argparse.ArgumentParser(prog="ballast")
+    options.add_argument("--node", type=int, required=True)
+    options.add_argument("--leave-mb", type=int, required=True)
+    options.add_argument("--kind", choices=_FILLERS, required=True)
+    arguments = options.parse_args()
+    leave = arguments.leave_mb * MIB
+    held = _FILLERS[arguments.kind](arguments.node, leave)
+    os.write(1, b"filled\n")
+    signal.pause()
+    del held
+
+
+if __name__ == "__main__":
+    main()

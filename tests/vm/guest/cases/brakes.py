@@ -1,0 +1,158 @@
+"""The Linux backend under brakes and in trouble: what must not move does not, and nothing of a process is lost."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from tests.books import balance
+from tests.program.daemons import Program
+from tests.vm.guest import sysfs
+from tests.vm.guest.clues import QUIET, settings, vmstat
+from tests.vm.guest.measure import figure, pghotd
+from tests.vm.guest.placement import placement
+from tests.vm.guest.targets import target
+from tests.vm.guest.watched import WAIT_S, config, counted, hot_pfns, inject
+
+_MB_PAGES = 256
+_CALL = 512
+
+
+def _migrated() -> int:
+    return vmstat()["pgmigrate_success"]
+
+
+def test_move_limit_holds_in_every_second():
+    limit = 4
+    with (
+        settings(**QUIET),
+        target("contiguous") as running,
+        pghotd(config(running.facts.pid, memory=f"move_limit_MBps = {limit}")) as program,
+    ):
+        pfns = hot_pfns(running.facts)
+        seen = [(time.monotonic(), _migrated())]
+        while seen[-1][0] - seen[0][0] < 8:
+            inject(program, pfns)
+            seen.append((time.monotonic(), _migrated()))
+        rates = [
+            (later - earlier, until_ - since)
+            for since, earlier in seen
+            for until_, later in seen
+            if 0.9 < until_ - since <= 1.5
+        ]
+        worst = max(moved - limit * _MB_PAGES * seconds for moved, seconds in rates)
+        figure("linux_move_limit_pages_over", worst)
+        assert worst <= _CALL, rates
+        assert program.counters()["pghotd_refused_move_limit"]
+        assert placement(running.facts).hot_there
+
+
+def test_paused_stops_within_one_call():
+    with (
+        settings(**QUIET),
+        target("contiguous") as running,
+        pghotd(config(running.facts.pid, memory="move_limit_MBps = 8")) as program,
+    ):
+        pfns = hot_pfns(running.facts)
+        while placement(running.facts).hot_there < 500:
+            inject(program, pfns)
+        program.write("paused", "1\n")
+        before = _migrated()
+        inject(program, pfns)
+        time.sleep(2)
+        assert _migrated() - before <= _CALL
+        assert balance(program.counters()) == 0
+        taken = program.counters()["pghotd_taken"]
+        time.sleep(0.5)
+        assert program.counters()["pghotd_taken"] == taken
+        program.write("paused", "0\n")
+        counted(program, lambda now: now["pghotd_taken"] > taken)
+
+
+def test_a_target_that_exits_in_mid_batch_is_no_loss():
+    with settings(**QUIET), target("scattered") as running, pghotd(config(running.facts.pid)) as program:
+        inject(program, hot_pfns(running.facts))
+        counted(program, lambda now: now["pghotd_taken"] > 0)
+        running.process.kill()
+        running.process.communicate()
+        counters = counted(program, lambda now: now["pghotd_in_flight"] == 0)
+        assert balance(counters) == 0
+        figure("linux_exit_refused_or_failed", counters["pghotd_taken"] - counters["pgpromote_success"])
+
+
+def test_killed_in_mid_batch_the_daemon_loses_no_page_of_the_process():
+    with settings(**QUIET), target("scattered") as running:
+        with pghotd(config(running.facts.pid)) as program:
+            inject(program, hot_pfns(running.facts))
+            counted(program, lambda now: now["pgpromote_success"] > 0)
+            os.kill(program.process.pid, signal.SIGKILL)
+            program.process.wait()
+        # The target checks all of its content when it is stopped; meanwhile a new daemon starts on the dead mount.
+        with pghotd(config(running.facts.pid)) as program:
+            assert program.counters()["pgpromote_success"] == 0
+
+
+def test_memory_under_another_policy_stays_unless_overridden():
+    with settings(**QUIET), target("contiguous", "--keep-policy") as running:
+        with pghotd(config(running.facts.pid)) as program:
+            inject(program, hot_pfns(running.facts)[:200])
+            counted(program, lambda now: now["pghotd_refused_policy"] == 200)
+            assert placement(running.facts).hot_there == 0
+        with pghotd(config(running.facts.pid, rest="override_policy = true")) as program:
+            inject(program, hot_pfns(running.facts)[:200])
+            counted(program, lambda now: now["pgpromote_success"] == 200)
+
+
+def test_a_block_that_goes_offline_takes_its_records_along_and_comes_back():
+    with (
+        settings(**QUIET),
+        target("scattered", "--size-mb", "64", "--hot-mb", "8") as running,
+        pghotd(config(running.facts.pid)) as program,
+    ):
+        before = int(program.values("status")["record_bytes"])
+        block = _offlined_block()
+        try:
+            _record_bytes(program, lambda now: now < before)
+        finally:
+            sysfs.set_block(block, "online")
+        _record_bytes(program, lambda now: now == before)
+
+
+def _offlined_block() -> int:
+    """Take a block of node 1 offline, and return it."""
+    for block in reversed(sysfs.blocks(1)):
+        # Some hold pages of the kernel, which cannot move.
+        with suppress(OSError):
+            sysfs.set_block(block, "offline")
+            return block
+    raise AssertionError("no block of node 1 went offline")
+
+
+def _record_bytes(program: Program, done: Callable[[int], bool]) -> None:
+    """Wait until the memory for records is as it should be."""
+    deadline = time.monotonic() + WAIT_S
+    while not done(int(program.values("status")["record_bytes"])):
+        assert time.monotonic() < deadline, program.read("status")
+        time.sleep(0.1)
+
+
+def test_a_hostile_process_stops_nobody():
+    with settings(**QUIET), target("contiguous") as running:
+        everybody = config(running.facts.pid).replace(f"pid = {running.facts.pid}", "all = true")
+        with pghotd(everybody) as program:
+            pids = []
+            for number in range(20):
+                pid = os.fork()
+                if not pid:
+                    Path("/proc/self/comm").write_text(f"a) R\n{number}")
+                    os._exit(0)
+                pids.append(pid)
+            inject(program, hot_pfns(running.facts)[:300])
+            counted(program, lambda now: now["pgpromote_success"] >= 300)
+            for pid in pids:
+                os.waitpid(pid, 0)
+            assert np.isclose(placement(running.facts).hot_there, 300, atol=50)

@@ -1,0 +1,65 @@
+"""The Linux backend and a fast node that is full, in each of the ways that there are: nothing is pushed out for it."""
+
+from tests.books import balance
+from tests.vm.guest.ballast import MIB, filled, free
+from tests.vm.guest.clues import QUIET, growth, settings, vmstat
+from tests.vm.guest.measure import figure, pghotd
+from tests.vm.guest.placement import placement
+from tests.vm.guest.targets import target
+from tests.vm.guest.watched import config, counted, hot_pfns, inject
+
+#: Enough to start a daemon and a target beside what fills the node.
+_LEAVE_MB = 96
+
+
+def _promote_into(kind: str, layout: str, *, demotion: int = 0) -> None:
+    """Promote a hot set into a node that is full of something; nothing may fail, be dropped or swapped for it."""
+    quiet = QUIET | {"demotion": demotion}
+    with (
+        settings(**quiet),
+        target(layout, "--hot-mb", "64") as running,
+        pghotd(config(running.facts.pid)) as program,
+        filled(0, _LEAVE_MB, kind),
+    ):
+        before = vmstat()
+        step = 512 if layout == "huge" else 1
+        for _ in range(3):
+            inject(program, hot_pfns(running.facts)[::step])
+            counters = counted(program, lambda now: now["pghotd_taken"] and not now["pghotd_in_flight"])
+        assert balance(counters) == 0
+        grown = growth(before)
+        name = f"linux_{kind}_{layout}{'_demotion' if demotion else ''}"
+        figure(f"{name}_promoted", counters["pgpromote_success"])
+        figure(f"{name}_refused_no_space", counters["pghotd_refused_no_space"])
+        figure(f"{name}_free_mib", free(0) // MIB)
+        assert counters["pghotd_failed_enomem"] == 0, program.read("vmstat")
+        assert grown.get("pswpout", 0) == 0
+        assert grown.get("pgsteal_direct", 0) == 0, grown
+        assert grown.get("thp_migration_split", 0) == 0, grown
+        assert counters["pgpromote_success"] <= grown.get("pgmigrate_success", 0)
+        assert placement(running.facts).cold_there == 0
+
+
+def test_a_full_node_ends_promotion_at_its_watermark():
+    _promote_into("anonymous", "contiguous")
+
+
+def test_a_full_node_with_demotion_on():
+    _promote_into("anonymous", "contiguous", demotion=1)
+
+
+def test_a_node_full_of_page_cache_drops_none_of_it():
+    _promote_into("cache", "contiguous")
+
+
+def test_huge_pages_stay_whole_on_a_fragmented_node():
+    _promote_into("fragmented", "huge")
+
+
+for _test in (
+    test_a_full_node_ends_promotion_at_its_watermark,
+    test_a_full_node_with_demotion_on,
+    test_a_node_full_of_page_cache_drops_none_of_it,
+    test_huge_pages_stay_whole_on_a_fragmented_node,
+):
+    _test.limit_s = 240  # type: ignore[attr-defined]

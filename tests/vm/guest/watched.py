@@ -1,0 +1,54 @@
+"""Run pghotd on the Linux backend with a target that it watches, for tests."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from tests.program.daemons import Program
+from tests.vm.guest.placement import Placement, placement
+from tests.vm.guest.target import PAGE_SIZE, Facts, hot_set
+from tests.vm.guest.targets import Target
+
+WAIT_S = 20
+_PFN = np.uint64((1 << 55) - 1)
+
+
+def config(pid: int, *, dry_run: bool = False, memory: str = "", rest: str = "") -> str:
+    """Return a configuration of the Linux backend that watches one process."""
+    return (
+        f'[memory]\nbackend = "linux"\ndry_run = {str(dry_run).lower()}\n{memory}\n'
+        f"[[memory.watch]]\npid = {pid}\n{rest}\n"
+    )
+
+
+def hot_pfns(facts: Facts) -> np.ndarray:
+    """Return the page frames of a target's hot pages, from its pagemap."""
+    pages = hot_set(facts.layout, facts.pages, facts.hot_pages, facts.seed)
+    with open(f"/proc/{facts.pid}/pagemap", "rb") as pagemap:
+        pagemap.seek(facts.start // PAGE_SIZE * 8)
+        entries = np.frombuffer(pagemap.read(facts.pages * 8), dtype=np.uint64)
+    return (entries[pages] & _PFN).astype(np.int64)
+
+
+def inject(program: Program, pfns: np.ndarray, nid: int = -1) -> None:
+    """Report two accesses to each page, from a node."""
+    for start in range(0, len(pfns), 4096):
+        program.write("inject", "".join(f"{pfn} {nid} hwhints 2\n" for pfn in pfns[start : start + 4096].tolist()))
+
+
+def until(done: Callable[[Placement], bool], running: Target, program: Program) -> None:
+    """Wait until a placement is as it should be; say what the daemon counted when it never is."""
+    deadline = time.monotonic() + WAIT_S
+    while not done(placement(running.facts)):
+        assert time.monotonic() < deadline, (placement(running.facts), program.read("vmstat"), program.read("status"))
+        time.sleep(0.1)
+
+
+def counted(program: Program, done: Callable[[dict[str, int]], bool]) -> dict[str, int]:
+    """Wait until the daemon's counters are as they should be, and return them."""
+    deadline = time.monotonic() + WAIT_S
+    while not done(counters := program.counters()):
+        assert time.monotonic() < deadline, (program.read("vmstat"), program.read("status"))
+        time.sleep(0.1)
+    return counters
