@@ -17,6 +17,12 @@ from tests.machines import Rig, two_nodes
 HEAP = 0x100
 
 
+async def at_once(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Be a source's `in_thread` without a thread: a virtual clock would not wait for one."""
+    await trio.lowlevel.checkpoint()
+    return function(*arguments)
+
+
 class MadeUpProc:
     """Be a /proc with the processes that a test makes up; mappings are (first page, end) with some pages resident."""
 
@@ -96,10 +102,6 @@ class World(Rig):
 
     def procscan(self, *targets: Any, **settings: Any) -> Procscan:
         """Return a procscan that reads at once, without a thread."""
-
-        async def at_once(function: Callable[[], Any]) -> Any:
-            await trio.lowlevel.checkpoint()
-            return function()
 
         return Procscan(
             ProcscanSettings(targets=targets, **settings),

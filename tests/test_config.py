@@ -17,7 +17,11 @@ from pghotd.procfs.process_targets import Target
 from pghotd.settings_table import ConfigError, SettingsTable
 from pghotd.sources.damon import DamonSettings
 from pghotd.sources.idle import IdleSettings
+from pghotd.sources.kpageflags import KpageflagsSettings
+from pghotd.sources.numab2 import Numab2Settings
+from pghotd.sources.perf import PerfSettings
 from pghotd.sources.settings import SourceSettings
+from pghotd.sources.softdirty import SoftdirtySettings
 
 DOCUMENTED = Path(__file__).parents[1] / "docs" / "pghotd.toml"
 NODE = '[[memory.node]]\nnid = 0\nsize = "1G"\ntier = "top"\ndistance = [10]\n'
@@ -206,11 +210,28 @@ def test_no_configuration_does_anything_but_be_read_or_refused(values):
 LINUX = DOCUMENTED.with_name("pghotd-linux.toml")
 
 
+def vars_of(sources):
+    """Return the drivers that are configured, by name."""
+    named = ((field.name, getattr(sources, field.name)) for field in fields(sources))
+    return [(name, made) for name, made in named if made is not None]
+
+
 def test_the_linux_backend_as_documented_watches_nothing_and_moves_nothing():
     settings = config.load(LINUX, None, [])
     assert settings.memory == LinuxSettings()
     assert settings.memory.dry_run
-    assert settings.sources == SourceSettings(damon=DamonSettings(min_nr_accesses=5), idle=IdleSettings())
+    assert settings.sources == SourceSettings(
+        damon=DamonSettings(min_nr_accesses=5),
+        idle=IdleSettings(),
+        softdirty=SoftdirtySettings(),
+        perf=PerfSettings(),
+        numab2=Numab2Settings(),
+        kpageflags=KpageflagsSettings(),
+    )
+    tables = tomllib.loads(LINUX.read_text())["sources"]
+    for name, made in vars_of(settings.sources):
+        kept = {field.name for field in fields(made)} - {"intervals"}
+        assert tables[name].keys() >= kept, name
     names = set(re.findall(r"^#? ?(\w+) =", LINUX.read_text(), re.M))
     assert names >= {field.name for field in fields(LinuxSettings)} - {"watches"}
     assert names >= {"pid", "name", "user", "cgroup", "all", "override_policy", "shared"}
@@ -224,6 +245,12 @@ def test_the_linux_backend_as_documented_watches_nothing_and_moves_nothing():
         ('[[memory.watch]]\nprocess = "a"\nall = true\n', "test.toml: memory.watch[0].process: is not known here"),
         ("[[memory.node]]\n", "test.toml: memory.node: is not known here; there are: backend, watch, dry_run"),
         ("[sources.workload]\n", "test.toml: sources.workload: is not known here; there are: damon, idle"),
+        ("[sources.damon]\nsample_us = 200000\n", "test.toml: sources.damon.sample_us: is longer than aggregation_us"),
+        ("[sources.damon]\nmax_regions = 50\n", "test.toml: sources.damon.min_regions: is above max_regions"),
+        ("[sources.softdirty]\nprocesses = [true]\n", "test.toml: sources.softdirty.processes: True is not"),
+        ("[sources.perf]\nring_pages = 48\n", "test.toml: sources.perf.ring_pages: 48 is not a power of two"),
+        ("[sources.perf]\ncpu_share = 2\n", "test.toml: sources.perf.cpu_share: 2 is not a number from"),
+        ("[sources.numab2]\nhot = 2\n", "test.toml: sources.numab2.hot: is not known here; there are: hot_ms,"),
     ],
 )
 def test_what_is_wrong_with_a_linux_configuration(text, said):

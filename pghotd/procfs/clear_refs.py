@@ -1,4 +1,4 @@
-"""Clear the referenced bits of all pages of a process by writing 1 to /proc/PID/clear_refs.
+"""Clear the referenced or the soft-dirty bits of all pages of a process by writing to /proc/PID/clear_refs.
 
 This is no reading: the kernel holds the process's mmap_lock for writing over the whole walk, and what the bits said is
 lost to reclaim. Only for processes whose owner wants it.
@@ -15,17 +15,29 @@ from pghotd.procfs.stat import read_stat
 
 
 def clear_referenced(pid: int, start_ticks: int, proc: str = "/proc") -> float:
-    """Clear the bits of the process (pid, start_ticks) and return how long the write took, in seconds.
+    """Clear the referenced bits of the process (pid, start_ticks) and return how long the write took, in seconds.
 
     OSError as the package says; a process that has got the pid of another one meanwhile is never written to.
     """
+    return _write(b"1", pid, start_ticks, proc)
+
+
+def clear_soft_dirty(pid: int, start_ticks: int, proc: str = "/proc") -> float:
+    """Clear the soft-dirty bits, as `clear_referenced` does the others; the next write to each page is a fault.
+
+    A kernel without them accepts it and does nothing (CONFIG_MEM_SOFT_DIRTY, admin-guide/mm/soft-dirty).
+    """
+    return _write(b"4", pid, start_ticks, proc)
+
+
+def _write(what: bytes, pid: int, start_ticks: int, proc: str) -> float:
     # The open file belongs to the process that has the pid now, and to no later one: so look only after opening it.
     fd = os.open(f"{proc}/{pid}/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
     try:
         if read_stat(pid, proc).start_ticks != start_ticks:
             raise OSError(errno.ESRCH, "another process has this pid now")
         started = time.perf_counter()
-        os.write(fd, b"1")
+        os.write(fd, what)
         return time.perf_counter() - started
     finally:
         os.close(fd)

@@ -13,10 +13,13 @@ from pghotd.procfs.words import PIECE, WORD, Words, read_words
 
 Pfns = NDArray[np.int64]
 
+KPF_REFERENCED = 1 << 2
 KPF_DIRTY = 1 << 4
 KPF_LRU = 1 << 5
+KPF_ACTIVE = 1 << 6
 KPF_WRITEBACK = 1 << 8
 KPF_BUDDY = 1 << 10
+KPF_MMAP = 1 << 11
 KPF_ANON = 1 << 12
 KPF_SWAPBACKED = 1 << 14
 KPF_COMPOUND_HEAD = 1 << 15

@@ -1,6 +1,7 @@
 """Read /proc/PID/maps: the mappings of a process, in columns."""
 
 import errno
+import mmap
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,3 +100,12 @@ def read_maps_text(pid: int, proc: str = "/proc") -> bytes:
 def read_maps(pid: int, proc: str = "/proc") -> Mappings:
     """Read and parse process `pid`'s maps; OSError as the package says."""
     return parse_maps(read_maps_text(pid, proc))
+
+
+def mapping_of(memory: mmap.mmap) -> Mappings:
+    """Return the one mapping that `memory`, of this process, is: for probes by a page of one's own."""
+    first = np.frombuffer(memory, dtype=np.uint8).__array_interface__["data"][0] >> PAGE_SHIFT
+    end = first + (len(memory) >> PAGE_SHIFT)
+    return Mappings(
+        np.array([first]), np.array([end]), [b"rw-p"], np.zeros(1, dtype=np.uint64), [b""], np.zeros(1, dtype=np.int64)
+    )

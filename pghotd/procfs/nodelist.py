@@ -1,4 +1,4 @@
-"""Parse lists of node numbers as the kernel prints them, such as 0-3,5 (its bitmap_print_to_pagebuf())."""
+"""Parse lists of node or CPU numbers as the kernel prints them, such as 0-3,5 (its bitmap_print_to_pagebuf())."""
 
 import errno
 import re
@@ -6,19 +6,25 @@ from collections.abc import Iterable
 
 from pghotd.geometry import MAX_NUMNODES
 
-_PART = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?\Z", re.ASCII)
+#: No kernel is built for more (CONFIG_NR_CPUS).
+_NR_CPUS = 8192
+
+_PART = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?\Z", re.ASCII)
 
 
-def parse_nodelist(text: str) -> tuple[int, ...]:
-    """Return the nids of a list in ascending order, none for an empty one; OSError (EBADMSG) for what is no list."""
+def parse_nodelist(text: str, limit: int = MAX_NUMNODES) -> tuple[int, ...]:
+    """Return the numbers of a list in ascending order, none for an empty one; all are below `limit`.
+
+    OSError (EBADMSG) for what is no list.
+    """
     text = text.strip()
     nids: set[int] = set()
     # A list repeats nothing, so it has fewer parts than there can be nodes.
-    for part in text.split(",", MAX_NUMNODES) if text else ():
+    for part in text.split(",", limit) if text else ():
         match = _PART.match(part)
-        first = int(match[1]) if match else MAX_NUMNODES
-        last = int(match[2] or first) if match else MAX_NUMNODES
-        if not first <= last < MAX_NUMNODES:
+        first = int(match[1]) if match else limit
+        last = int(match[2] or first) if match else limit
+        if not first <= last < limit:
             raise OSError(errno.EBADMSG, "not a list of nodes")
         nids.update(range(first, last + 1))
     return tuple(sorted(nids))
@@ -33,3 +39,8 @@ def format_nodelist(nids: Iterable[int]) -> str:
         else:
             runs.append([nid])
     return ",".join("-".join(map(str, run)) for run in runs)
+
+
+def parse_cpulist(text: str) -> tuple[int, ...]:
+    """Return the CPUs of a list, as parse_nodelist()."""
+    return parse_nodelist(text, _NR_CPUS)

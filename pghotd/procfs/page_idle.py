@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pghotd.geometry import PAGE_SIZE
-from pghotd.procfs.maps import Mappings
+from pghotd.procfs.maps import mapping_of
 from pghotd.procfs.pagemap import read_resident
 from pghotd.procfs.words import read_words, write_words
 
@@ -61,7 +61,7 @@ def probe(proc: str = "/proc", sys: str = "/sys") -> PageIdle:
         on_failure.callback(tracker.close)
         with mmap.mmap(-1, _PROBE_PAGES * PAGE_SIZE) as memory:
             memory.write(b"\1" * len(memory))
-            pfns = read_resident(os.getpid(), _own(memory), proc, want_pfns=True).pfns
+            pfns = read_resident(os.getpid(), mapping_of(memory), proc, want_pfns=True).pfns
             if not pfns.any():
                 raise OSError(errno.EPERM, "page frame numbers are hidden")
             tracker.mark(pfns[pfns != 0])
@@ -69,12 +69,3 @@ def probe(proc: str = "/proc", sys: str = "/sys") -> PageIdle:
                 raise OSError(errno.EOPNOTSUPP, "marking pages idle has no effect")
         on_failure.pop_all()
     return tracker
-
-
-def _own(memory: mmap.mmap) -> Mappings:
-    """Return the one mapping that `memory` is."""
-    first = np.frombuffer(memory, dtype=np.uint8).__array_interface__["data"][0] // PAGE_SIZE
-    end = first + len(memory) // PAGE_SIZE
-    return Mappings(
-        np.array([first]), np.array([end]), [b"rw-p"], np.zeros(1, dtype=np.uint64), [b""], np.zeros(1, dtype=np.int64)
-    )

@@ -1,7 +1,7 @@
 """Read /proc/PID/pagemap: which pages of a process's mappings are resident, and in which frames.
 
-One 8-byte entry a virtual page: bit 63 present, bits 0-54 the PFN, 0 for who may not know (admin-guide/mm/pagemap).
-About 5 ms a GB of resident 4 KiB pages, most of it the kernel's walk.
+One 8-byte entry a virtual page: bit 63 present, bit 55 soft-dirty, bits 0-54 the PFN, 0 for who may not know
+(admin-guide/mm/pagemap). About 5 ms a GB of resident 4 KiB pages, most of it the kernel's walk.
 """
 
 import errno
@@ -15,6 +15,7 @@ from pghotd.procfs.maps import Mappings, Vpns
 from pghotd.procfs.words import PIECE, WORD
 
 _PFN = np.uint64((1 << 55) - 1)
+_WRITTEN = np.uint64(1 << 63 | 1 << 55)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +26,13 @@ class Resident:
     pfns: NDArray[np.int64]
 
 
-def read_resident(pid: int, mappings: Mappings, proc: str = "/proc", *, want_pfns: bool = False) -> Resident:
-    """Return the resident pages of process `pid`'s `mappings`; OSError as the package says."""
+def read_resident(
+    pid: int, mappings: Mappings, proc: str = "/proc", *, want_pfns: bool = False, only_written: bool = False
+) -> Resident:
+    """Return the resident pages of process `pid`'s `mappings`; OSError as the package says.
+
+    With `only_written` those whose soft-dirty bit is set: written to since it was cleared, see clear_refs.py.
+    """
     buffer = np.empty(PIECE, dtype=np.uint64)
     vpns: list[Vpns] = []
     pfns: list[NDArray[np.int64]] = []
@@ -40,8 +46,11 @@ def read_resident(pid: int, mappings: Mappings, proc: str = "/proc", *, want_pfn
                 if not got:
                     # The address space is gone, or this file was cut short.
                     raise OSError(errno.ESRCH, "no memory any more")
-                # As a signed number an entry with bit 63 is negative.
-                present = np.flatnonzero(buffer[:got].view(np.int64) < 0)
+                if only_written:
+                    present = np.flatnonzero(buffer[:got] & _WRITTEN == _WRITTEN)
+                else:
+                    # As a signed number an entry with bit 63 is negative.
+                    present = np.flatnonzero(buffer[:got].view(np.int64) < 0)
                 if len(present):
                     vpns.append(present + first)
                     if want_pfns:

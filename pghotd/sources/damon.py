@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from pghotd.engine.kinds import PGTSCANS
 from pghotd.engine.pghot import Clock, Pghot
-from pghotd.geometry import MAX_FOLIO_ORDER, MAX_FOLIO_PAGES, NUMA_NO_NODE
+from pghotd.geometry import MAX_FOLIO_ORDER, MAX_FOLIO_PAGES, NUMA_NO_NODE, PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.memory.protocol import PageState
 from pghotd.sources.kdamond import Intervals, Kdamond, Regions
-from pghotd.sources.lower_folios import lower_ranges
+from pghotd.sources.lower_folios import lower_ranges, states_in
+from pghotd.sources.source import InThread, in_thread
 
 _ASK_AGAIN_S = 10.0
-#: Folios recorded between two checkpoints: half a millisecond of work.
-_STEP = 8192
+_WHY_NOT = {errno.EBUSY: "somebody else uses DAMON", errno.ENOENT: "this kernel has no DAMON for user space"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +39,25 @@ class Damon:
     name = "damon"
     kind = PGTSCANS
 
-    def __init__(self, settings: DamonSettings, pghot: Pghot, clock: Clock, kdamond: Kdamond | None = None) -> None:
+    def __init__(
+        self,
+        settings: DamonSettings,
+        pghot: Pghot,
+        clock: Clock,
+        kdamond: Kdamond | None = None,
+        in_thread: InThread = in_thread,
+    ) -> None:
         self.enabled = True
         self._settings = settings
         self._pghot = pghot
         self._clock = clock
         self._kdamond = kdamond or Kdamond()
+        self._in_thread = in_thread
         self._works = "not yet asked"
         self._aggregations = 0
         self._regions = 0
         self._accessed = 0
+        self._missed = 0
 
     def stat(self) -> dict[str, int | str]:
         """Return whether it works here, and what it found."""
@@ -58,19 +67,19 @@ class Damon:
             "aggregations": self._aggregations,
             "regions": self._regions,
             "accessed": self._accessed,
+            "missed": self._missed,
         }
 
     async def run(self) -> None:
         """Monitor until cancelled; what was taken of DAMON is given back on every way out."""
-        await trio.to_thread.run_sync(self._kdamond.give_back_leftover)
+        await self._in_thread(self._kdamond.give_back_leftover)
         while True:
             if self.enabled:
                 ranges = list(lower_ranges(self._pghot))
                 try:
-                    await trio.to_thread.run_sync(self._kdamond.take, ranges, self._settings.intervals)
+                    await self._in_thread(self._kdamond.take, ranges, self._settings.intervals)
                 except OSError as error:
-                    busy = error.errno == errno.EBUSY
-                    self._works = f"no ({'somebody else uses DAMON' if busy else error.strerror})"
+                    self._works = f"no ({_WHY_NOT.get(error.errno or 0, error.strerror)})"
                 else:
                     self._works = "yes"
                     await self._monitor(ranges)
@@ -82,48 +91,52 @@ class Damon:
             while self.enabled and ranges == list(lower_ranges(self._pghot)):
                 await trio.sleep(self._settings.intervals.aggregation_us / 1e6)
                 try:
-                    regions = await trio.to_thread.run_sync(self._kdamond.read)
+                    regions = await self._in_thread(self._kdamond.read)
                 except OSError as error:
-                    self._works = f"no ({error.strerror})"
+                    if error.errno == errno.EBUSY:
+                        # Somebody else writes to DAMON's files just now: the next aggregation tells as much.
+                        self._missed += 1
+                        continue
+                    self._works = f"no ({'it was stopped' if error.errno == errno.EINVAL else error.strerror})"
                     return
                 await self._report(regions)
         finally:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(self._kdamond.give_back)
+                await self._in_thread(self._kdamond.give_back)
 
     def _least(self) -> int:
         least = self._settings.min_nr_accesses
         return max(self._settings.intervals.most_accesses // 4, 1) if least is None else least
 
     async def _report(self, regions: Regions) -> None:
+        """Report one aggregation, section by section: a folio never crosses one, and each may have gone by now."""
         self._aggregations += 1
         self._regions = len(regions.first)
-        hot = np.flatnonzero(regions.accesses >= self._least())
-        pfns = _pages(regions.first[hot], regions.end[hot])
-        if not len(pfns):
-            return
-        await self._pghot.memory.freshen(pfns)
-        folios = _accessed_folios(pfns, self._pghot.memory.states(pfns))
-        for start in range(0, len(folios), _STEP):
-            self._pghot.recorder.record(folios[start : start + _STEP], NUMA_NO_NODE, PGTSCANS, self._clock())
+        hot = np.flatnonzero((regions.accesses >= self._least()) & (regions.end > regions.first))
+        first, end = regions.first[hot], regions.end[hot]
+        for section in np.unique(_expand(first >> SECTION_SHIFT, (end - 1 >> SECTION_SHIFT) + 1)).tolist():
+            base = section << SECTION_SHIFT
+            pfns = _expand(np.clip(first, base, base + PAGES_PER_SECTION), np.clip(end, base, base + PAGES_PER_SECTION))
+            states = await states_in(self._pghot, section, pfns)
+            if states is not None:
+                folios = _accessed_folios(pfns, states)
+                self._pghot.recorder.record(folios, NUMA_NO_NODE, PGTSCANS, self._clock())
+                self._accessed += len(folios)
             await trio.lowlevel.checkpoint()
-        self._accessed += len(folios)
 
 
-def _pages(first: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the pages of all ranges, in order."""
+def _expand(first: NDArray[np.int64], end: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the numbers of all ranges, in order."""
     lengths = end - first
     starts = np.cumsum(lengths) - lengths
-    pages: NDArray[np.int64] = np.arange(int(lengths.sum())) - np.repeat(starts, lengths) + np.repeat(first, lengths)
-    return pages
+    numbers: NDArray[np.int64] = np.arange(int(lengths.sum())) - np.repeat(starts, lengths) + np.repeat(first, lengths)
+    return numbers
 
 
 def _accessed_folios(pfns: NDArray[np.int64], states: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Return the heads of the folios to report: a huge page only if more than half of its pages are among `pfns`."""
     orders = (states & PageState.ORDER).astype(np.int64)
-    heads, counts = np.unique(pfns >> orders << orders, return_counts=True)
-    order_of_head = np.zeros(len(heads), dtype=np.int64)
-    order_of_head[np.searchsorted(heads, pfns >> orders << orders)] = orders
-    enough = (order_of_head < MAX_FOLIO_ORDER) | (counts > MAX_FOLIO_PAGES // 2)
+    heads, rows, counts = np.unique(pfns >> orders << orders, return_index=True, return_counts=True)
+    enough = (orders[rows] < MAX_FOLIO_ORDER) | (counts > MAX_FOLIO_PAGES // 2)
     found: NDArray[np.int64] = heads[enough]
     return found

@@ -5,6 +5,8 @@ page is on its head. The cost is linear in the lower tier's memory, so the inter
 Fedora have it, Debian has not.
 """
 
+import errno
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +17,9 @@ from pghotd.engine.kinds import PGTSCANS
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.geometry import NUMA_NO_NODE
 from pghotd.procfs.page_idle import PageIdle, probe
-from pghotd.sources.lower_folios import lower_sections, lru_heads
-
-#: The share of the time that a scan may take.
-_SHARE = 0.05
+from pghotd.sources.lower_folios import is_tracked, lower_sections, lru_heads
+from pghotd.sources.pace import stretched_ms
+from pghotd.sources.source import InThread, in_thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,13 @@ class Idle:
     kind = PGTSCANS
 
     def __init__(
-        self, settings: IdleSettings, pghot: Pghot, clock: Clock, proc: str = "/proc", sys: str = "/sys"
+        self,
+        settings: IdleSettings,
+        pghot: Pghot,
+        clock: Clock,
+        proc: str = "/proc",
+        sys: str = "/sys",
+        in_thread: InThread = in_thread,
     ) -> None:
         self.enabled = True
         self._settings = settings
@@ -44,11 +51,15 @@ class Idle:
         self._clock = clock
         self._proc = proc
         self._sys = sys
+        self._in_thread = in_thread
         self._works = "not yet probed"
         self._scans = 0
         self._accessed = 0
         self._scan_us = 0
         self._interval_ms = settings.interval_ms
+        self._errnos: Counter[int] = Counter()
+        #: The sections marked in the last scan: of another one the bits say nothing about an interval.
+        self._marked: set[int] = set()
 
     def stat(self) -> dict[str, int | str]:
         """Return whether it works here, what it found and what a scan costs."""
@@ -58,20 +69,24 @@ class Idle:
             "accessed": self._accessed,
             "last_scan_us": self._scan_us,
             "interval_ms": self._interval_ms,
+            **{f"failed_{errno.errorcode.get(code, 'other').lower()}": n for code, n in sorted(self._errnos.items())},
         }
 
     async def run(self) -> None:
         """Scan until cancelled; end at once where the kernel has no idle page tracking."""
         try:
-            tracker = await trio.to_thread.run_sync(probe, self._proc, self._sys)
+            tracker = await self._in_thread(probe, self._proc, self._sys)
         except OSError as error:
-            self._works = f"no ({error.strerror})"
+            absent = error.errno == errno.ENOENT
+            self._works = f"no ({'this kernel has no idle page tracking' if absent else error.strerror})"
             return
         self._works = "yes"
         try:
             while True:
                 if self.enabled:
                     await self._scan(tracker)
+                else:
+                    self._marked.clear()
                 await trio.sleep(self._interval_ms / 1000)
         finally:
             tracker.close()
@@ -79,20 +94,28 @@ class Idle:
     async def _scan(self, tracker: PageIdle) -> None:
         """Report what was accessed since the last scan, and mark everything idle again, section by section."""
         began = trio.current_time()
+        before, self._marked = self._marked, set()
         for section in lower_sections(self._pghot):
             heads = await lru_heads(self._pghot, section)
             if not len(heads):
                 continue
-            idle = await trio.to_thread.run_sync(_look_and_mark, tracker, heads)
-            # What a first scan finds was never marked by us: it says nothing.
-            accessed = heads[~idle] if self._scans else heads[:0]
-            if len(accessed) and self._pghot.recorder.is_tracked(section):
+            try:
+                idle = await self._in_thread(_look_and_mark, tracker, heads)
+            except OSError as error:
+                # Frames at the end of memory can go while they are looked at.
+                self._errnos[error.errno or 0] += 1
+                continue
+            if not is_tracked(self._pghot, section):
+                continue
+            self._marked.add(section)
+            accessed = heads[~idle] if section in before else heads[:0]
+            if len(accessed):
                 self._pghot.recorder.record(accessed, NUMA_NO_NODE, PGTSCANS, self._clock())
                 self._accessed += len(accessed)
         self._scans += 1
         taken = trio.current_time() - began
         self._scan_us = round(taken * 1e6)
-        self._interval_ms = max(self._settings.interval_ms, round(taken / _SHARE * 1000))
+        self._interval_ms = stretched_ms(self._settings.interval_ms, taken)
 
 
 def _look_and_mark(tracker: PageIdle, heads: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -1,12 +1,14 @@
 """Drive one kdamond through /sys/kernel/mm/damon/admin: take it, read what it found, give it back.
 
 One owner at a time: where kdamonds exist already, somebody else uses them, and nothing of theirs is touched. What is
-taken here is noted in a file, so that a start after a crash can give back what the killed daemon left running.
+taken here is noted in a file with who took it and which kernel thread it is, so that a start after a crash can give
+back what the killed daemon left running, and nothing else.
 """
 
 import errno
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pghotd.geometry import PAGE_SIZE
+from pghotd.procfs.stat import read_stat
 
 _OWNER = Path("/run/pghotd-damon.pid")
+#: The kernel answers EBUSY while another write is under way; so often it is asked again, with so long in between.
+_TRIES = 50
+_TRY_AGAIN_S = 0.02
+#: How a file answers whose folder was taken away: before it is opened, and after.
+_GONE = (errno.ENOENT, errno.ENODEV)
+#: What /sys shows for a kdamond that does not run.
+_NOT_RUNNING = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,77 +56,139 @@ class Regions:
 class Kdamond:
     """Hold the one kdamond, on physical address ranges; OSError(EBUSY) when somebody else has it."""
 
-    def __init__(self, sys: str = "/sys", owner: Path = _OWNER) -> None:
+    def __init__(
+        self, sys: str = "/sys", owner: Path = _OWNER, proc: str = "/proc", pause: Callable[[float], None] = time.sleep
+    ) -> None:
         self._admin = f"{sys}/kernel/mm/damon/admin/kdamonds"
         self._owner = owner
+        self._proc = proc
+        self._pause = pause
+        self._held = False
 
     def give_back_leftover(self) -> bool:
         """Give back what a killed daemon of ours left; tell whether there was anything."""
         try:
-            pid = int(self._owner.read_text())
+            pid, start_ticks, kdamond = map(int, self._owner.read_text().split())
         except (OSError, ValueError):
             return False
-        if pid != os.getpid() and not Path(f"/proc/{pid}").exists():
-            self.give_back()
-            return True
-        return False
+        if self._lives(pid, start_ticks):
+            return False
+        try:
+            # After the crash somebody may have cleared it away and begun anew: that is another thread.
+            self._held = int(self._read("nr_kdamonds")) == 1 and int(self._read("0/pid")) == kdamond
+        except (OSError, ValueError):
+            self._held = False
+        left = self._held
+        self.give_back()
+        self._owner.unlink(missing_ok=True)
+        return left
 
     def take(self, ranges: Sequence[tuple[int, int]], intervals: Intervals) -> None:
         """Start monitoring PFN ranges (first, end)."""
         if int(self._read("nr_kdamonds")):
             raise OSError(errno.EBUSY, "somebody else uses DAMON")
-        self._owner.write_text(f"{os.getpid()}\n")
+        self._note(_NOT_RUNNING)
         try:
             self._write("nr_kdamonds", 1)
-            context = "0/contexts/0"
-            self._write("0/contexts/nr_contexts", 1)
-            self._write(f"{context}/operations", "paddr")
-            attributes = f"{context}/monitoring_attrs"
-            self._write(f"{attributes}/intervals/sample_us", intervals.sample_us)
-            self._write(f"{attributes}/intervals/aggr_us", intervals.aggregation_us)
-            self._write(f"{attributes}/intervals/update_us", intervals.update_us)
-            self._write(f"{attributes}/nr_regions/max", intervals.max_regions)
-            self._write(f"{attributes}/nr_regions/min", intervals.min_regions)
-            self._write(f"{context}/targets/nr_targets", 1)
-            regions = f"{context}/targets/0/regions"
-            self._write(f"{regions}/nr_regions", len(ranges))
-            for number, (first, end) in enumerate(ranges):
-                self._write(f"{regions}/{number}/start", first * PAGE_SIZE)
-                self._write(f"{regions}/{number}/end", end * PAGE_SIZE)
-            # A scheme that does nothing but say which regions it met.
-            scheme = f"{context}/schemes/0"
-            self._write(f"{context}/schemes/nr_schemes", 1)
-            self._write(f"{scheme}/action", "stat")
-            for name, low, high in (("sz", 0, 2**63 - 1), ("nr_accesses", 0, 2**31 - 1), ("age", 0, 2**31 - 1)):
-                self._write(f"{scheme}/access_pattern/{name}/min", low)
-                self._write(f"{scheme}/access_pattern/{name}/max", high)
+        except OSError:
+            # Somebody was faster: what is there is theirs.
+            self._owner.unlink(missing_ok=True)
+            raise
+        self._held = True
+        try:
+            self._set_up(ranges, intervals)
             self._write("0/state", "on")
+            self._note(int(self._read("0/pid")))
         except OSError:
             self.give_back()
             raise
 
     def read(self) -> Regions:
-        """Return the regions of the last aggregation with their accesses; takes some ms for a thousand."""
+        """Return the regions of the last aggregation with their accesses; takes some ms for a thousand.
+
+        A region whose files are taken away while they are read, by whoever else asks for an update, is left out.
+        OSError(EBUSY) while the kernel is at another write; EINVAL when the kdamond has been stopped.
+        """
         self._write("0/state", "update_schemes_tried_regions")
         base = f"{self._admin}/0/contexts/0/schemes/0/tried_regions"
-        rows = [
-            [int(Path(f"{base}/{number}/{name}").read_text()) for name in ("start", "end", "nr_accesses")]
-            for number in sorted((name for name in os.listdir(base) if name.isdecimal()), key=int)
-        ]
+        rows = []
+        for number in sorted((name for name in os.listdir(base) if name.isdecimal()), key=int):
+            try:
+                rows.append(
+                    [int(Path(f"{base}/{number}/{name}").read_text()) for name in ("start", "end", "nr_accesses")]
+                )
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
         table = np.array(rows, dtype=np.int64).reshape(-1, 3)
+        # Parts of two updates can be side by side: in order of address, they are what either of them said.
+        table = table[np.argsort(table[:, 0], kind="stable")]
         return Regions(table[:, 0] // PAGE_SIZE, table[:, 1] // PAGE_SIZE, table[:, 2])
 
     def give_back(self) -> None:
-        """Stop monitoring, and leave DAMON as it was found."""
+        """Stop monitoring, and leave DAMON as it was found; what cannot be given back now stays noted."""
+        if not self._held:
+            return
+        self._held = False
         for path, value in (("0/state", "off"), ("nr_kdamonds", "0")):
-            try:
-                self._write(path, value)
-            except OSError:
-                continue  # never started, or gone already
+            for _ in range(_TRIES):
+                try:
+                    self._write(path, value)
+                except OSError as error:
+                    if error.errno == errno.EBUSY:
+                        self._pause(_TRY_AGAIN_S)
+                        continue
+                break  # done; or never started, or gone already
+            else:
+                return
         self._owner.unlink(missing_ok=True)
+
+    def _set_up(self, ranges: Sequence[tuple[int, int]], intervals: Intervals) -> None:
+        context = "0/contexts/0"
+        self._write("0/contexts/nr_contexts", 1)
+        self._write(f"{context}/operations", "paddr")
+        attributes = f"{context}/monitoring_attrs"
+        self._write(f"{attributes}/intervals/sample_us", intervals.sample_us)
+        self._write(f"{attributes}/intervals/aggr_us", intervals.aggregation_us)
+        self._write(f"{attributes}/intervals/update_us", intervals.update_us)
+        # At no moment may the least be above the most: a kernel may check each write.
+        limits = [("max", intervals.max_regions), ("min", intervals.min_regions)]
+        if intervals.max_regions < int(self._read(f"{attributes}/nr_regions/min")):
+            limits.reverse()
+        for name, limit in limits:
+            self._write(f"{attributes}/nr_regions/{name}", limit)
+        self._write(f"{context}/targets/nr_targets", 1)
+        regions = f"{context}/targets/0/regions"
+        self._write(f"{regions}/nr_regions", len(ranges))
+        for number, (first, end) in enumerate(ranges):
+            self._write(f"{regions}/{number}/start", first * PAGE_SIZE)
+            self._write(f"{regions}/{number}/end", end * PAGE_SIZE)
+        # A scheme that does nothing but say which regions it met.
+        scheme = f"{context}/schemes/0"
+        self._write(f"{context}/schemes/nr_schemes", 1)
+        self._write(f"{scheme}/action", "stat")
+        for name, low, high in (("sz", 0, 2**63 - 1), ("nr_accesses", 0, 2**31 - 1), ("age", 0, 2**31 - 1)):
+            self._write(f"{scheme}/access_pattern/{name}/min", low)
+            self._write(f"{scheme}/access_pattern/{name}/max", high)
+
+    def _note(self, kdamond: int) -> None:
+        """Note that this process has it, and the pid of its kernel thread."""
+        own = read_stat(os.getpid(), self._proc)
+        self._owner.write_text(f"{own.pid} {own.start_ticks} {kdamond}\n")
+
+    def _lives(self, pid: int, start_ticks: int) -> bool:
+        try:
+            return read_stat(pid, self._proc).start_ticks == start_ticks
+        except OSError:
+            return False
 
     def _read(self, path: str) -> str:
         return Path(f"{self._admin}/{path}").read_text()
 
     def _write(self, path: str, value: int | str) -> None:
-        Path(f"{self._admin}/{path}").write_text(str(value))
+        # Not created where it is not there: a tree that lacks a file is not this kernel's.
+        fd = os.open(f"{self._admin}/{path}", os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+        try:
+            os.write(fd, str(value).encode())
+        finally:
+            os.close(fd)

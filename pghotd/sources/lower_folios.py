@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 import numpy as np
+import trio
 from numpy.typing import NDArray
 
-from pghotd.engine.pghot import Pghot
-from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
+from pghotd.engine.pghot import Clock, Pghot
+from pghotd.geometry import NUMA_NO_NODE, PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.memory.protocol import PageState
 
 
@@ -23,14 +24,53 @@ def lower_ranges(pghot: Pghot) -> Iterator[tuple[int, int]]:
             yield int(run[0]) << SECTION_SHIFT, (int(run[-1]) + 1) << SECTION_SHIFT
 
 
+async def states_in(pghot: Pghot, section: int, pfns: NDArray[np.int64]) -> NDArray[np.uint8] | None:
+    """Return the states of `pfns` of one section, fresh enough for recording; None when it is not tracked any more."""
+    if not is_tracked(pghot, section):
+        return None
+    await pghot.memory.freshen(pfns[:1])
+    return pghot.memory.states(pfns) if is_tracked(pghot, section) else None
+
+
 async def lru_heads(pghot: Pghot, section: int) -> NDArray[np.int64]:
     """Return the heads of a section's folios on LRU lists, none when the section has gone meanwhile."""
     base = section << SECTION_SHIFT
     pfns = np.arange(base, base + PAGES_PER_SECTION, dtype=np.int64)
-    await pghot.memory.freshen(pfns[:1])
-    if not pghot.recorder.is_tracked(section):
+    states = await states_in(pghot, section, pfns)
+    if states is None:
         return pfns[:0]
-    states = pghot.memory.states(pfns)
     sizes = np.int64(1) << (states & PageState.ORDER).astype(np.int64)
     heads: NDArray[np.int64] = pfns[((states & PageState.LRU) != 0) & (pfns & (sizes - 1) == 0)]
     return heads
+
+
+async def record_folios(pghot: Pghot, pfns: NDArray[np.int64], kind: int, clock: Clock) -> int:
+    """Record one access to each folio of the lower tier that any of `pfns`, ascending, is in; return how many."""
+    recorded = 0
+    for part in np.split(pfns, np.flatnonzero(np.diff(pfns >> SECTION_SHIFT)) + 1):
+        states = await states_in(pghot, int(part[0]) >> SECTION_SHIFT, part) if len(part) else None
+        if states is not None:
+            orders = (states & PageState.ORDER).astype(np.int64)
+            folios = np.unique(part >> orders << orders)
+            pghot.recorder.record(folios, NUMA_NO_NODE, kind, clock())
+            recorded += len(folios)
+        await trio.lowlevel.checkpoint()
+    return recorded
+
+
+def tracked_sections(pghot: Pghot) -> NDArray[np.bool_]:
+    """Return by section number whether it is online and of the lower tier, as it is now."""
+    tracked: NDArray[np.bool_] = pghot.targets.tracked[pghot.memory.section_nid]
+    return tracked
+
+
+def only_tracked(pfns: NDArray[np.int64], tracked: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return those of `pfns`, any numbers, that are in a section `tracked`, each once and ascending."""
+    sections = pfns >> SECTION_SHIFT
+    here = pfns[(pfns > 0) & (sections < len(tracked))]
+    return np.unique(here[tracked[here >> SECTION_SHIFT]])
+
+
+def is_tracked(pghot: Pghot, section: int) -> bool:
+    """Tell whether a section, of any number, is online and of the lower tier."""
+    return 0 <= section < len(pghot.memory.section_nid) and pghot.recorder.is_tracked(section)

@@ -1,7 +1,8 @@
 """Read the [sources.NAME] tables, and make the drivers that they configure."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.geometry import MAX_FOLIO_PAGES, MAX_NUMNODES
@@ -23,11 +24,17 @@ from pghotd.settings_table import (
 from pghotd.sources.damon import Damon, DamonSettings
 from pghotd.sources.idle import Idle, IdleSettings
 from pghotd.sources.kdamond import Intervals
+from pghotd.sources.kpageflags import Kpageflags, KpageflagsSettings
+from pghotd.sources.numab2 import Numab2, Numab2Settings
 from pghotd.sources.observers import Observe
+from pghotd.sources.perf import Perf, PerfSettings
 from pghotd.sources.procscan.scan import Procscan
 from pghotd.sources.procscan.settings import ProcscanSettings
+from pghotd.sources.softdirty import Softdirty, SoftdirtySettings
 from pghotd.sources.source import Source
 from pghotd.sources.workload import Workload, WorkloadSettings
+
+Settings = TypeVar("Settings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,10 @@ class SourceSettings:
     procscan: ProcscanSettings | None = None
     damon: DamonSettings | None = None
     idle: IdleSettings | None = None
+    softdirty: SoftdirtySettings | None = None
+    perf: PerfSettings | None = None
+    numab2: Numab2Settings | None = None
+    kpageflags: KpageflagsSettings | None = None
 
 
 def make_sources(settings: SourceSettings, model: Machine | None, pghot: Pghot, clock: Clock) -> list[Source]:
@@ -51,23 +62,43 @@ def make_sources(settings: SourceSettings, model: Machine | None, pghot: Pghot, 
         sources.append(Damon(settings.damon, pghot, clock))
     if settings.idle is not None:
         sources.append(Idle(settings.idle, pghot, clock))
+    if settings.softdirty is not None:
+        sources.append(Softdirty(settings.softdirty, pghot, clock))
+    if settings.perf is not None:
+        sources.append(Perf(settings.perf, pghot, clock))
+    if settings.numab2 is not None:
+        sources.append(Numab2(settings.numab2, pghot, clock))
+    if settings.kpageflags is not None:
+        sources.append(Kpageflags(settings.kpageflags, pghot, clock))
     return sources
 
 
 def source_settings(sources: SettingsTable, nids: set[int] | None) -> SourceSettings:
     """Return the settings of all [sources.NAME] tables; `nids` are a model's nodes, None without a model."""
     if nids is None:
-        tables = sources.sub_tables(("damon", "idle"))
-        damon, idle = tables.get("damon"), tables.get("idle")
-        return SourceSettings(
-            damon=None if damon is None else _damon(damon),
-            idle=None if idle is None else _idle(idle),
-        )
+        return _real_source_settings(sources)
     tables = sources.sub_tables(("workload", "procscan"))
     workload, procscan = tables.get("workload"), tables.get("procscan")
     return SourceSettings(
         None if workload is None else _workload(workload, nids),
         None if procscan is None else _procscan(procscan, nids),
+    )
+
+
+def _real_source_settings(sources: SettingsTable) -> SourceSettings:
+    """Return the settings of the drivers that see accesses of real pages."""
+    tables = sources.sub_tables(("damon", "idle", "softdirty", "perf", "numab2", "kpageflags"))
+
+    def read(name: str, reader: Callable[[SettingsTable], Settings]) -> Settings | None:
+        return None if name not in tables else reader(tables[name])
+
+    return SourceSettings(
+        damon=read("damon", _damon),
+        idle=read("idle", _idle),
+        softdirty=read("softdirty", _softdirty),
+        perf=read("perf", _perf),
+        numab2=read("numab2", _numab2),
+        kpageflags=read("kpageflags", _kpageflags),
     )
 
 
@@ -83,6 +114,11 @@ def _damon(table: SettingsTable) -> DamonSettings:
             max_regions=table.take("max_regions", integer(3, 100_000), intervals.max_regions),
         ),
     )
+    chosen = settings.intervals
+    if chosen.sample_us > chosen.aggregation_us:
+        raise table.error("sample_us", "is longer than aggregation_us")
+    if chosen.min_regions > chosen.max_regions:
+        raise table.error("min_regions", "is above max_regions")
     table.finish(("min_nr_accesses", "sample_us", "aggregation_us", "update_us", "min_regions", "max_regions"))
     return settings
 
@@ -91,6 +127,57 @@ def _idle(table: SettingsTable) -> IdleSettings:
     settings = IdleSettings(table.take("interval_ms", integer(100, 3_600_000), IdleSettings().interval_ms))
     table.finish(("interval_ms",))
     return settings
+
+
+def _softdirty(table: SettingsTable) -> SoftdirtySettings:
+    default = SoftdirtySettings()
+    settings = SoftdirtySettings(
+        processes=tuple(table.take("processes", list_of(_name_or_pid), list(default.processes))),
+        interval_ms=table.take("interval_ms", integer(100, 3_600_000), default.interval_ms),
+        clear_refs_max=table.take("clear_refs_max", size, default.clear_refs_max),
+    )
+    table.finish(("processes", "interval_ms", "clear_refs_max"))
+    return settings
+
+
+def _perf(table: SettingsTable) -> PerfSettings:
+    default = PerfSettings()
+    settings = PerfSettings(
+        cpu_share=table.take("cpu_share", number(0.0001, 1), default.cpu_share),
+        period=table.take("period", integer(1000, 10**9), default.period),
+        ldlat=table.take("ldlat", integer(1, 65_535), default.ldlat),
+        ring_pages=table.take("ring_pages", _power_of_two(1 << 14), default.ring_pages),
+    )
+    table.finish(("cpu_share", "period", "ldlat", "ring_pages"))
+    return settings
+
+
+def _numab2(table: SettingsTable) -> Numab2Settings:
+    default = Numab2Settings()
+    settings = Numab2Settings(
+        hot_ms=table.take("hot_ms", integer(1, 10_000), default.hot_ms),
+        poll_ms=table.take("poll_ms", integer(1, 1000), default.poll_ms),
+        ring_pages=table.take("ring_pages", _power_of_two(1 << 14), default.ring_pages),
+    )
+    table.finish(("hot_ms", "poll_ms", "ring_pages"))
+    return settings
+
+
+def _kpageflags(table: SettingsTable) -> KpageflagsSettings:
+    default = KpageflagsSettings()
+    settings = KpageflagsSettings(table.take("interval_ms", integer(100, 3_600_000), default.interval_ms))
+    table.finish(("interval_ms",))
+    return settings
+
+
+def _power_of_two(highest: int) -> Callable[[Any], int]:
+    def convert(value: Any) -> int:
+        converted = integer(1, highest)(value)
+        if converted & (converted - 1):
+            raise ValueError(f"{value!r} is not a power of two")
+        return converted
+
+    return convert
 
 
 def _workload(table: SettingsTable, nids: set[int]) -> WorkloadSettings:

@@ -4,8 +4,13 @@ A driver runs as one task, reports what it saw through Pghot.recorder as one of 
 doing in `stat`. It reads its own `enabled` as it goes: 0 makes it stop looking, not end.
 """
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol, TypeVar, TypeVarTuple
+
+import trio
+
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
 
 
 class Source(Protocol):
@@ -22,3 +27,18 @@ class Source(Protocol):
 
     async def run(self) -> None:
         """Look and report until cancelled; whatever it changed outside is restored on the way out."""
+
+
+class InThread(Protocol):
+    """Call a function where it may take time. Tests on a virtual clock, which no thread stops, have it called at once.
+
+    Not cancelled half way: what has begun ends.
+    """
+
+    async def __call__(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+        """Return what `function` returns."""
+
+
+async def in_thread(function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+    """Call `function` in a thread."""
+    return await trio.to_thread.run_sync(function, *arguments)

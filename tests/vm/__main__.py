@@ -30,7 +30,7 @@ class Run:
 RUNS = (
     Run(
         TWO_NODES,
-        ("topology", "model", "target", "fullness", "linux", "brakes", "room", "balancing", "hotplug"),
+        ("topology", "model", "target", "fullness", "linux", "real_sources", "brakes", "room", "balancing", "hotplug"),
         limit_s=900,
     ),
     Run(THREE_NODES, ("topology", "target", "accessors"), limit_s=240),

@@ -6,6 +6,7 @@ call, which can take long: call from a thread.
 
 import ctypes
 import errno
+import os
 import platform
 
 import numpy as np
@@ -24,6 +25,10 @@ NOT_WRITTEN = -(1 << 31)
 _MOVE_PAGES = {"x86_64": 279, "aarch64": 239, "riscv64": 239, "loongarch64": 239, "ppc64le": 301, "s390x": 310}
 _NUMBER = _MOVE_PAGES.get(platform.machine(), -1)
 
+_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "loongarch64": 241, "ppc64le": 319, "s390x": 331}
+_PERF_NUMBER = _PERF_EVENT_OPEN.get(platform.machine(), -1)
+_PERF_FLAG_FD_CLOEXEC = 1 << 3
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
@@ -35,6 +40,18 @@ _syscall.argtypes = [
     ctypes.c_void_p,
     ctypes.c_void_p,
     ctypes.c_int,
+]
+
+# Another function object, with argument types of its own.
+_perf_syscall = _libc["syscall"]
+_perf_syscall.restype = ctypes.c_long
+_perf_syscall.argtypes = [
+    ctypes.c_long,
+    ctypes.c_char_p,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_ulong,
 ]
 
 
@@ -61,6 +78,20 @@ def move_pages(pid: int, addresses: Addresses, nodes: Ints | None, flags: int) -
         flags,
     )
     return (int(returned) if returned >= 0 else -ctypes.get_errno()), status
+
+
+def perf_event_open(attr: bytes, pid: int, cpu: int, group_fd: int = -1) -> int:
+    """Call perf_event_open(2) with a struct perf_event_attr that tells its own size; return a file descriptor.
+
+    `pid` -1 is all processes, on one `cpu`. OSError with the kernel's errno.
+    """
+    if int.from_bytes(attr[4:8], "little") != len(attr):
+        raise TypeError("an attr does not have the size that it tells")
+    fd = _perf_syscall(_PERF_NUMBER, attr, pid, cpu, group_fd, _PERF_FLAG_FD_CLOEXEC) if _PERF_NUMBER >= 0 else -1
+    if fd < 0:
+        code = ctypes.get_errno() if _PERF_NUMBER >= 0 else errno.ENOSYS
+        raise OSError(code, os.strerror(code))
+    return int(fd)
 
 
 def _expect(array: NDArray[np.generic], dtype: type[np.generic], length: int) -> None:

@@ -6,14 +6,12 @@ by idle page tracking where the kernel has it, else by clear_refs where the owne
 
 import errno
 import hashlib
-import os
 import time
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pghotd.geometry import PAGE_SIZE
 from pghotd.procfs.clear_refs import clear_referenced
 from pghotd.procfs.kpageflags import lru_heads
 from pghotd.procfs.maps import Mappings, Vpns, parse_maps, read_maps_text
@@ -21,13 +19,11 @@ from pghotd.procfs.page_idle import PageIdle
 from pghotd.procfs.pagemap import Resident, read_resident
 from pghotd.procfs.smaps import Usage, parse_smaps, read_smaps_text
 from pghotd.procfs.stat import ProcessStat, read_stat
+from pghotd.sources.clear_refs_limits import ClearRefsLimits, is_named, pause_ms
 from pghotd.sources.procscan.settings import ProcscanSettings
 
-#: A write to clear_refs that takes longer is the last one for that process.
-LONGEST_CLEAR_S = 0.05
-#: A process's locks are held for less than 0.5 % of the time, by smaps and clear_refs together; and no more of a
-#: processor goes to a process whose accesses nothing tells.
-STRETCH = 200
+#: No more of a processor goes to a process whose accesses nothing tells.
+STRETCH_SIZES = 200
 #: Accesses are worth more: finding them may take 5 % of a processor.
 STRETCH_ACCESSES = 20
 #: The figures of stat may miss a change: after so long a process is looked at whether they moved or not.
@@ -56,8 +52,8 @@ class Look:
 
     def pause_ms(self, cost_s: float) -> int:
         """Return how long after its beginning the next look may begin at the earliest, if this took `cost_s`."""
-        stretch = STRETCH if self.means.startswith("none") else STRETCH_ACCESSES
-        return int(max(cost_s * stretch, self.locked_s * STRETCH) * 1000) + 1
+        stretch = STRETCH_SIZES if self.means.startswith("none") else STRETCH_ACCESSES
+        return max(int(cost_s * stretch * 1000) + 1, pause_ms(self.locked_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +80,7 @@ class Looker:
         self._read_at: int | None = None
         self._marked: _Marked | None = None
         self._cleared = False
-        #: Why clear_refs is never used on this process again.
-        self._ended = ""
+        self._limits = ClearRefsLimits(settings.clear_refs_max)
         self._tells_nothing = False
 
     def forget(self) -> None:
@@ -104,7 +99,7 @@ class Looker:
             look = Look(stat, self._changed_pages(stat, now), means="none (size only)")
         elif tracker is not None:
             look = self._look_by_idle(stat, tracker)
-        elif stat.pid in self._settings.clear_refs or os.fsdecode(stat.comm) in self._settings.clear_refs:
+        elif is_named(stat, self._settings.clear_refs):
             look = self._look_by_clear_refs(stat, now)
         else:
             look = Look(stat, self._changed_pages(stat, now), means=f"none ({why_not}, and not in clear_refs)")
@@ -164,10 +159,8 @@ class Looker:
         """See which mappings were touched as a whole since the references were cleared, and clear them again."""
         resident = self._changed_pages(stat, now)
         cleared, self._cleared = self._cleared, False
-        if self._ended:
-            return Look(stat, resident, means=self._ended)
-        if stat.rss * PAGE_SIZE > self._settings.clear_refs_max:
-            return Look(stat, resident, means=f"none (above clear_refs_max: {stat.rss * PAGE_SIZE} bytes resident)")
+        if why_not := self._limits.why_not(stat):
+            return Look(stat, resident, means=why_not)
         try:
             # Reading lets go of the lock every few mappings: only its own time counts. Of a write all of it does.
             began = time.thread_time()
@@ -177,11 +170,9 @@ class Looker:
         except OSError as error:
             return Look(stat, resident, means=_because(error), error=error)
         locked_s = reading_s + clear_s
-        means = "clear_refs"
-        if clear_s > LONGEST_CLEAR_S:
-            self._ended = means = f"none (a write to clear_refs took {clear_s * 1000:.0f} ms)"
-        else:
-            self._cleared = True
+        ended = self._limits.took(clear_s)
+        means = ended or "clear_refs"
+        self._cleared = not ended
         if not cleared:
             return Look(stat, resident, means=means, clear_s=clear_s, locked_s=locked_s)
         usage = parse_smaps(text)

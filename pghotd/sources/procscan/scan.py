@@ -27,7 +27,7 @@ from pghotd.procfs.page_idle import PageIdle, probe
 from pghotd.procfs.process_targets import Chosen, Identity, Target, choose
 from pghotd.procfs.stat import ProcessStat
 from pghotd.sources.procscan.bounds import Bounds, bounds
-from pghotd.sources.procscan.look import STRETCH, Look, Looker
+from pghotd.sources.procscan.look import STRETCH_SIZES, Look, Looker
 from pghotd.sources.procscan.mirror import STEP, Mirror, Plan, water_level
 from pghotd.sources.procscan.settings import ProcscanSettings
 from pghotd.sources.procscan.watched import Watched, read_stats
@@ -166,7 +166,7 @@ class Procscan:
             # Not one process can be listed; those that are watched still are.
             self._count(error)
             return
-        self._choose_at = now + int((self._cpu_s - before) * 1000 * STRETCH)
+        self._choose_at = now + int((self._cpu_s - before) * 1000 * STRETCH_SIZES)
         self._errnos.update(chosen.errnos)
         for identity in self._watched.keys() - chosen.processes.keys():
             del stats[identity]

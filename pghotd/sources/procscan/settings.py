@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pghotd.procfs.process_targets import Target
+from pghotd.sources.clear_refs_limits import CLEAR_REFS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,6 @@ class ProcscanSettings:
     #: writing and erases what reclaim lives on, so nothing else ever makes pghotd use it.
     clear_refs: tuple[str | int, ...] = ()
     #: Bytes resident above which clear_refs is refused even so.
-    clear_refs_max: int = 2 << 30
+    clear_refs_max: int = CLEAR_REFS_MAX
     #: The node on which pages are first touched; None: the lowest-numbered top-tier node, as first touch has it.
     home_nid: int | None = None

@@ -1,0 +1,150 @@
+"""Report sampled memory accesses: IBS op on AMD, loads with their latency by PEBS on Intel; bare metal mostly.
+
+Each sample has the physical address, and the CPU tells the accessing node, so this is what precision mode is made for.
+Samples that a cache answered are dropped, where the hardware says so, as are those without an address. The sampling
+period follows a share of CPU time: what pghotd spends on samples, not the interrupts, for which the kernel has its own
+limit (kernel.perf_cpu_time_max_percent). On a machine that cannot sample memory, `stat` says so and nothing runs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import trio
+from numpy.typing import NDArray
+
+from pghotd.engine.kinds import HWHINTS
+from pghotd.engine.pghot import Clock, Pghot
+from pghotd.geometry import NUMA_NO_NODE, PAGE_SHIFT, SECTION_SHIFT
+from pghotd.procfs.cpus import node_of_cpus, online_cpus
+from pghotd.sources.lower_folios import tracked_sections
+from pghotd.sources.perf_ring import Samples, from_memory
+from pghotd.sources.pmu import Sampled, memory_events
+from pghotd.sources.sampling import Sampling
+from pghotd.sources.source import InThread, in_thread
+
+#: How often the period is adapted, and it is seen whether CPUs came or went.
+_ADAPT_S = 1.0
+#: IBS counts in steps of 16, up to 27 bits of them.
+_STEP, _SHORTEST, _LONGEST = 16, 1_008, 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class PerfSettings:
+    """Describe the sampling."""
+
+    #: The share of one CPU that pghotd may spend on samples.
+    cpu_share: float = 0.01
+    #: Events between two samples at the start: micro-ops on AMD, loads of `ldlat` cycles or more on Intel.
+    period: int = 50_000
+    #: Loads that took fewer cycles are not sampled, on Intel.
+    ldlat: int = 128
+    #: The size of each CPU's ring, in pages.
+    ring_pages: int = 64
+
+
+class Perf:
+    """Be the source `perf`; `sys` is where /sys is."""
+
+    name = "perf"
+    kind = HWHINTS
+
+    def __init__(
+        self, settings: PerfSettings, pghot: Pghot, clock: Clock, sys: str = "/sys", in_thread: InThread = in_thread
+    ) -> None:
+        self.enabled = True
+        self._settings = settings
+        self._pghot = pghot
+        self._clock = clock
+        self._sys = sys
+        self._in_thread = in_thread
+        self._works = "not yet probed"
+        self._period = _fitting(settings.period)
+        self._sampling = Sampling(self.take, settings.ring_pages)
+        self._nodes: NDArray[np.int64] = np.array([NUMA_NO_NODE])
+        self._used = 0
+        self._distinct = 0
+
+    def stat(self) -> dict[str, int | str]:
+        """Return whether it works here, what it found and what it costs."""
+        return {
+            "works": self._works,
+            "period": self._period,
+            "accessed": self._used,
+            "distinct_pages": self._distinct,
+            **self._sampling.stat(),
+        }
+
+    async def run(self) -> None:
+        """Sample until cancelled; end at once where the hardware cannot."""
+        while True:
+            try:
+                events: list[Sampled] = await self._in_thread(memory_events, self._settings.ldlat, self._sys)
+                self._nodes = await self._in_thread(node_of_cpus, self._sys)
+                if not events:
+                    self._works = "no (no memory sampling here: neither ibs_op nor mem-loads with PEBS)"
+                    return
+                if self.enabled:
+                    self._sampling.open(events, self._period)
+            except OSError as error:
+                self._works = f"no ({error.strerror})"
+                return
+            if self.enabled:
+                self._works = "yes (" + ", ".join(sampled.name for sampled in events) + ")"
+                await self._sample()
+            await trio.sleep(_ADAPT_S)
+
+    async def _sample(self) -> None:
+        """Sample until it is switched off, or the CPUs are others."""
+        try:
+            cpus = await self._in_thread(online_cpus, self._sys)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._sampling.run)
+                while self.enabled and cpus == await self._in_thread(online_cpus, self._sys):
+                    before = self._sampling.spent_s
+                    await trio.sleep(_ADAPT_S)
+                    spent = (self._sampling.spent_s - before) / _ADAPT_S
+                    period = next_period(self._period, spent, self._settings.cpu_share)
+                    if period != self._period:
+                        self._period = period
+                        self._sampling.set_period(period)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._sampling.close()
+
+    async def take(self, samples: Samples) -> None:
+        """Report samples: each one of a page that is tracked."""
+        pfns = (samples["phys_addr"] >> np.uint64(PAGE_SHIFT)).astype(np.int64)
+        tracked = tracked_sections(self._pghot)
+        sections = np.minimum(pfns >> SECTION_SHIFT, len(tracked) - 1)
+        keep = (samples["addr"] != 0) & (pfns != 0) & tracked[sections] & from_memory(samples["data_src"])
+        pfns, cpus = pfns[keep], samples["cpu"][keep]
+        if not len(pfns):
+            return
+        await self._pghot.memory.freshen(pfns)
+        self._pghot.recorder.record(pfns, accessing_nodes(self._pghot, self._nodes, cpus), HWHINTS, self._clock())
+        self._used += len(pfns)
+        self._distinct += len(np.unique(pfns))
+
+
+def accessing_nodes(pghot: Pghot, nodes: NDArray[np.int64], cpus: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """Return the node of each CPU, -1 where it is none that accesses come from: not known, or gone."""
+    nids = nodes[np.minimum(cpus, len(nodes) - 1).astype(np.int64)]
+    found: NDArray[np.int64] = np.where(pghot.targets.accessing[nids], nids, NUMA_NO_NODE)
+    return found
+
+
+def next_period(period: int, spent: float, allowed: float) -> int:
+    """Return the sampling period that goes on from `period`, when a share `spent` of a CPU went into its samples.
+
+    Fast down in rate, as what is spent too much is felt by every client; slowly up, and only from well below, so that
+    it comes to rest.
+    """
+    if spent > allowed:
+        return _fitting(int(period * min(spent / max(allowed, 1e-6), 8.0)) + _STEP)
+    if spent < allowed / 2:
+        return _fitting(period * 3 // 4)
+    return period
+
+
+def _fitting(period: int) -> int:
+    return min(max(period, _SHORTEST), _LONGEST) // _STEP * _STEP

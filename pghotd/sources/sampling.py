@@ -1,0 +1,91 @@
+"""Sample events on all CPUs: a ring for each, read by a task of its own when it is a quarter full or a second old."""
+
+import errno
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from pghotd.sources.perf_event import Ring
+from pghotd.sources.perf_ring import Records, Samples
+from pghotd.sources.pmu import Sampled
+
+#: A ring is read so often at least, so that no sample is much older; and with so much between, so that a storm of
+#: them does not wake us for each.
+_LONGEST_S = 1.0
+_SHORTEST_S = 0.05
+
+Take = Callable[[Samples], Awaitable[None]]
+
+
+class Sampling:
+    """Count what the rings gave, and what it cost; `take` gets the samples."""
+
+    def __init__(self, take: Take, pages: int) -> None:
+        self._take = take
+        self._pages = pages
+        self._rings: list[Ring] = []
+        self.samples = 0
+        self.lost = 0
+        self.throttled = 0
+        self.malformed = 0
+        #: Time spent on samples, in s: all of it, waiting for what `take` reads included.
+        self.spent_s = 0.0
+
+    def stat(self) -> dict[str, int | str]:
+        """Return the counts."""
+        return {
+            "cpus": len(self._rings),
+            "samples": self.samples,
+            "lost": self.lost,
+            "throttled": self.throttled,
+            "malformed": self.malformed,
+            "spent_us": round(self.spent_s * 1e6),
+        }
+
+    def open(self, events: Sequence[Sampled], period: int) -> None:
+        """Open the events on their CPUs; OSError when that works on none of them. One that has gone is left out."""
+        refused = OSError(errno.ENODEV, "no CPU to sample")
+        for sampled in events:
+            for cpu in sampled.cpus:
+                try:
+                    self._rings.append(Ring(sampled.event, cpu, period, self._pages))
+                except OSError as error:
+                    refused = error
+        if not self._rings:
+            raise refused
+
+    async def run(self) -> None:
+        """Sample what is open until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for ring in self._rings:
+                ring.enable()
+                nursery.start_soon(self._follow, ring)
+
+    def close(self) -> None:
+        """Sample no more."""
+        for ring in self._rings:
+            ring.close()
+        self._rings.clear()
+
+    def set_period(self, period: int) -> None:
+        """Sample every `period` events from now on."""
+        for ring in self._rings:
+            ring.set_period(period)
+
+    async def _follow(self, ring: Ring) -> None:
+        while True:
+            with trio.move_on_after(_LONGEST_S):
+                await trio.lowlevel.wait_readable(ring.fd)
+            began = time.perf_counter()
+            await self._count(ring.read())
+            self.spent_s += time.perf_counter() - began
+            await trio.sleep(_SHORTEST_S)
+
+    async def _count(self, records: Records) -> None:
+        self.lost += records.lost
+        self.throttled += records.throttled
+        self.malformed += records.malformed
+        if len(records.samples):
+            self.samples += len(records.samples)
+            await self._take(records.samples)

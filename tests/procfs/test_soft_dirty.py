@@ -1,0 +1,47 @@
+"""Probe for soft-dirty bits: what a page of one's own tells of the kernel."""
+
+import os
+
+import numpy as np
+import pytest
+
+from pghotd.procfs import soft_dirty
+from pghotd.procfs.pagemap import Resident
+
+CLEAN = Resident(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+WRITTEN = Resident(np.array([7]), np.array([99]))
+HIDDEN = Resident(np.array([7]), np.array([0]))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (CLEAN, WRITTEN, None),
+        (CLEAN, CLEAN, "keeps no soft-dirty bits"),
+        (WRITTEN, WRITTEN, "keeps no soft-dirty bits"),
+        (CLEAN, HIDDEN, "hidden"),
+    ],
+)
+def test_what_a_page_of_ones_own_tells(tmp_path, monkeypatch, before, after, said):
+    own = tmp_path / str(os.getpid())
+    own.mkdir()
+    (own / "stat").write_text(f"{os.getpid()} (x) S " + "1 " * 50)
+    (own / "clear_refs").touch()
+    answers = [before, after]
+    # A made-up pagemap would have to be as long as this process's address space.
+    monkeypatch.setattr(soft_dirty, "read_resident", lambda *_, **__: answers.pop(0))
+    if said is None:
+        soft_dirty.probe(str(tmp_path))
+    else:
+        with pytest.raises(OSError, match=said):
+            soft_dirty.probe(str(tmp_path))
+    assert (own / "clear_refs").read_bytes() == b"4"
+
+
+def test_this_kernel_answers_one_way_or_the_other():
+    said = ""
+    try:
+        soft_dirty.probe()
+    except OSError as error:
+        said = error.strerror or "?"
+    assert said.startswith(("", "this kernel", "page frame numbers", "No such file", "Permission")[bool(said) :])

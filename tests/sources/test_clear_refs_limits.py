@@ -1,0 +1,33 @@
+from dataclasses import replace
+
+import pytest
+
+from pghotd.procfs.stat import ProcessStat
+from pghotd.sources.clear_refs_limits import ClearRefsLimits, is_named, pause_ms, targets_of
+
+STAT = ProcessStat(10, b"db", 1, False, 0, 0, 5, 1 << 30, 100)
+
+
+def test_a_large_process_is_left_alone_for_as_long_as_it_is():
+    limits = ClearRefsLimits(100 << 12)
+    assert limits.why_not(STAT) == ""
+    assert "above clear_refs_max: 413696 bytes" in limits.why_not(replace(STAT, rss=101))
+    assert limits.why_not(STAT) == ""
+
+
+def test_one_slow_write_ends_it():
+    limits = ClearRefsLimits(1 << 30)
+    assert limits.took(0.05) == ""
+    assert limits.took(0.0501) == limits.why_not(STAT) == "none (a write to clear_refs took 50 ms)"
+    assert limits.took(0.001) == limits.why_not(STAT)
+
+
+@pytest.mark.parametrize("locked_s", [0, 0.0001, 0.0371, 0.05, 3])
+def test_under_half_a_percent_of_the_time(locked_s):
+    assert locked_s < pause_ms(locked_s) / 1000 * 0.005
+
+
+def test_names_are_exact():
+    for names, named in (((), False), (("db",), True), (("d", "dbx", "DB"), False), ((10,), True), (("10", 1), False)):
+        assert is_named(STAT, names) == named
+    assert [(target.pid, target.name) for target in targets_of((10, "db"))] == [(10, None), (None, "db")]

@@ -1,0 +1,171 @@
+"""Follow DAMON on a made-up /sys: what is reported, when it is not to be had, and how it is given back."""
+
+import errno
+
+import pytest
+import trio
+
+from pghotd.engine.kinds import PGTSCANS
+from pghotd.geometry import PAGES_PER_SECTION
+from pghotd.memory.model.spec import ProcessSpec
+from pghotd.sources.damon import Damon, DamonSettings
+from pghotd.sources.kdamond import Intervals
+from tests.machines import Rig, two_nodes
+from tests.made_up_world import at_once
+from tests.sources.damon_tree import MadeUpDamon
+
+S = PAGES_PER_SECTION
+#: One aggregation takes a second, and has ten samples.
+INTERVALS = Intervals(100_000, 1_000_000)
+
+
+class Bench:
+    """Hold a machine with `order` folios on its slow node, and the source."""
+
+    def __init__(self, root, order: int = 0, **settings) -> None:
+        self.rig = Rig(two_nodes(1, 2), [ProcessSpec("a", 2 * S - 1024, 1, folio_order=order)])
+        self.first = self.rig.first_pfn(1)
+        self.tree = MadeUpDamon(root)
+        self.source = Damon(
+            DamonSettings(intervals=INTERVALS, **settings), self.rig.pghot, self.rig.clock, self.tree, at_once
+        )
+
+    def says(self, *regions: tuple[int, int, int]) -> None:
+        """Let each update show regions (first, end, accesses), counted from the slow node's first page."""
+        self.tree.regions = [(self.first + first, self.first + end, accesses) for first, end, accesses in regions]
+
+    @property
+    def recorded(self) -> int:
+        return self.rig.total("pghot_recorded_pgtscans")
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path)
+
+
+async def run_for(source, seconds: float) -> None:
+    with trio.move_on_after(seconds):
+        await source.run()
+
+
+async def test_folios_of_hot_regions_are_reported_once_an_aggregation(bench, autojump_clock):
+    bench.says((0, 100, 2), (100, 200, 3), (200, 1000, 1), (1000, 1010, 10))
+    await run_for(bench.source, 3.5)
+    stat = bench.source.stat()
+    # A quarter of ten samples is two.
+    assert (stat["works"], stat["min_nr_accesses"], stat["regions"]) == ("yes", 2, 4)
+    assert stat["aggregations"] == 3
+    assert stat["accessed"] == bench.recorded == 3 * 210
+    assert bench.source.kind == PGTSCANS
+
+
+async def test_a_region_over_several_sections_is_reported_whole(bench, autojump_clock):
+    bench.says((S - 300, S + 500, 9))
+    await run_for(bench.source, 1.5)
+    assert bench.recorded == 800
+
+
+async def test_the_least_of_accesses_is_a_setting(tmp_path, autojump_clock):
+    bench = Bench(tmp_path, min_nr_accesses=10)
+    bench.says((0, 100, 9), (100, 101, 10))
+    await run_for(bench.source, 1.5)
+    assert bench.recorded == 1
+
+
+async def test_a_huge_page_counts_if_more_than_half_of_it_is_hot(tmp_path, autojump_clock):
+    bench = Bench(tmp_path, order=9)
+    bench.says((0, 256, 9), (512, 512 + 257, 9), (1024 + 200, 1024 + 300, 9), (1024 + 300, 1536, 8), (2047, 2561, 9))
+    await run_for(bench.source, 1.5)
+    # The first has just half; the third has two regions; of the last three the one in between is whole.
+    assert bench.recorded == 3
+
+
+async def test_smaller_folios_count_if_any_page_is_hot(tmp_path, autojump_clock):
+    bench = Bench(tmp_path, order=4)
+    bench.says((5, 6, 9), (31, 33, 9))
+    await run_for(bench.source, 1.5)
+    assert bench.recorded == 3
+
+
+async def test_it_is_given_back_on_cancel(bench, autojump_clock):
+    await run_for(bench.source, 1.5)
+    assert bench.tree.number == 0
+    assert not bench.tree.note.exists()
+
+
+async def test_a_killed_daemons_is_given_back_first(bench, autojump_clock, tmp_path):
+    left = MadeUpDamon(tmp_path)
+    left.take([(0, 1)], Intervals())
+    left.note.write_text(left.note.read_text().split()[0] + " 1 77\n")
+    await run_for(bench.source, 1.5)
+    assert bench.source.stat()["works"] == "yes"
+
+
+async def test_somebody_elses_is_left_alone_and_asked_for_again(bench, autojump_clock):
+    bench.tree.somebody_elses()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.source.run)
+        await trio.sleep(5)
+        assert bench.source.stat()["works"] == "no (somebody else uses DAMON)"
+        assert bench.tree.written == []
+        (bench.tree.root / "nr_kdamonds").write_text("0\n")
+        await trio.sleep(10)
+        assert bench.source.stat()["works"] == "yes"
+        nursery.cancel_scope.cancel()
+    assert bench.tree.number == 0
+
+
+async def test_a_machine_without_damon(bench, autojump_clock):
+    (bench.tree.root / "nr_kdamonds").unlink()
+    await run_for(bench.source, 1)
+    assert bench.source.stat()["works"] == "no (this kernel has no DAMON for user space)"
+
+
+async def test_a_busy_moment_is_missed_and_no_more(bench, autojump_clock):
+    bench.says((0, 10, 9))
+    bench.tree.answers["0/state", "update_schemes_tried_regions"] = [errno.EBUSY]
+    await run_for(bench.source, 3.5)
+    stat = bench.source.stat()
+    assert (stat["missed"], stat["aggregations"], stat["works"]) == (1, 2, "yes")
+    assert bench.tree.written.count(("nr_kdamonds", "1")) == 1
+
+
+async def test_one_that_somebody_stopped_is_taken_anew(bench, autojump_clock):
+    bench.tree.answers["0/state", "update_schemes_tried_regions"] = [errno.EINVAL]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.source.run)
+        await trio.sleep(5)
+        assert bench.source.stat()["works"] == "no (it was stopped)"
+        await trio.sleep(10)
+        assert bench.source.stat()["works"] == "yes"
+        nursery.cancel_scope.cancel()
+
+
+async def test_switched_off_it_lets_go(bench, autojump_clock):
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.source.run)
+        await trio.sleep(2.5)
+        bench.source.enabled = False
+        await trio.sleep(2)
+        assert bench.tree.number == 0
+        bench.source.enabled = True
+        await trio.sleep(3)
+        assert bench.tree.number == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_ranges_follow_the_memory_there_is(bench, autojump_clock):
+    target = bench.tree.root / "0/contexts/0/targets/0/regions/0"
+    bench.rig.machine.residency.remove_process(bench.rig.machine.processes[1])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.source.run)
+        await trio.sleep(2.5)
+        assert int((target / "end").read_text()) == bench.first + 2 * S << 12
+        # What is said of a section that has gone meanwhile is not reported.
+        bench.says((S + 5, S + 10, 9))
+        bench.rig.machine.hotplug.set_online((bench.first + S) // S, False)
+        await trio.sleep(12)
+        assert int((target / "end").read_text()) == bench.first + S << 12
+        assert bench.recorded == 0
+        nursery.cancel_scope.cancel()

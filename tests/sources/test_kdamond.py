@@ -1,0 +1,191 @@
+"""Take a kdamond of a made-up kernel, read it and give it back, whatever happens in between."""
+
+import errno
+import os
+
+import pytest
+
+from pghotd.procfs.stat import read_stat
+from pghotd.sources.kdamond import Intervals, Kdamond
+from tests.requirements import require
+from tests.sources.damon_tree import THREAD, MadeUpDamon
+
+RANGES = [(32768, 65536), (98304, 131072)]
+
+
+@pytest.fixture
+def damon(tmp_path):
+    return MadeUpDamon(tmp_path)
+
+
+def test_what_is_asked_of_it_is_in_its_files(damon):
+    damon.take(RANGES, Intervals(1000, 20_000, 500_000, 20, 400))
+    context = damon.root / "0/contexts/0"
+    read = {str(path.relative_to(context)): path.read_text() for path in context.glob("**/*") if path.is_file()}
+    assert read["operations"] == "paddr"
+    assert [read[f"monitoring_attrs/intervals/{name}_us"] for name in ("sample", "aggr", "update")] == [
+        "1000",
+        "20000",
+        "500000",
+    ]
+    assert [read[f"monitoring_attrs/nr_regions/{name}"] for name in ("min", "max")] == ["20", "400"]
+    regions = [(int(read[f"targets/0/regions/{n}/start"]), int(read[f"targets/0/regions/{n}/end"])) for n in (0, 1)]
+    assert regions == [(first << 12, end << 12) for first, end in RANGES]
+    assert read["schemes/0/action"] == "stat"
+    assert read["schemes/0/access_pattern/sz/max"] == str(2**63 - 1)
+    assert damon.state == "on"
+    # On in the end, when all the rest is there.
+    assert damon.written[-1] == ("0/state", "on")
+    own = read_stat(os.getpid())
+    assert damon.note.read_text() == f"{own.pid} {own.start_ticks} {THREAD}\n"
+
+
+@pytest.mark.parametrize(("least", "most"), [(3, 5), (10, 1000), (2000, 4000), (10, 10)])
+def test_the_least_is_above_the_most_at_no_moment(damon, least, most):
+    # The made-up kernel refuses it on each write.
+    damon.take(RANGES, Intervals(min_regions=least, max_regions=most))
+    assert damon.state == "on"
+
+
+def test_it_is_left_as_it_was_found(damon):
+    damon.take(RANGES, Intervals())
+    damon.give_back()
+    assert damon.number == 0
+    assert not damon.note.exists()
+    assert damon.written[-2:] == [("0/state", "off"), ("nr_kdamonds", "0")]
+    damon.give_back()
+    assert damon.written[-2:] == [("0/state", "off"), ("nr_kdamonds", "0")]
+
+
+def test_nothing_of_somebody_elses_is_touched(damon):
+    damon.somebody_elses()
+    with pytest.raises(OSError, match="somebody else") as busy:
+        damon.take(RANGES, Intervals())
+    damon.give_back()
+    assert busy.value.errno == errno.EBUSY
+    assert damon.written == []
+    assert not damon.note.exists()
+
+
+def test_who_was_faster_keeps_it(damon):
+    damon.answers["nr_kdamonds", "1"] = [errno.EBUSY]
+    with pytest.raises(OSError, match="busy"):
+        damon.take(RANGES, Intervals())
+    assert damon.written == [("nr_kdamonds", "1")]
+    assert not damon.note.exists()
+
+
+def test_one_that_cannot_be_started_is_given_back(damon):
+    # As when DAMON_STAT or another part of the kernel has it: known at the very end only.
+    damon.answers["0/state", "on"] = [errno.EBUSY]
+    with pytest.raises(OSError, match="busy"):
+        damon.take(RANGES, Intervals())
+    assert damon.number == 0
+    assert not damon.note.exists()
+
+
+def test_giving_back_waits_for_another_write(damon):
+    damon.take(RANGES, Intervals())
+    damon.answers["0/state", "off"] = [errno.EBUSY] * 3
+    damon.answers["nr_kdamonds", "0"] = [errno.EBUSY]
+    damon.give_back()
+    assert (damon.number, damon.pauses) == (0, 4)
+
+
+def test_what_cannot_be_given_back_stays_noted_for_the_next_start(damon):
+    damon.take(RANGES, Intervals())
+    damon.answers["0/state", "off"] = [errno.EBUSY] * 1000
+    damon.give_back()
+    assert damon.note.exists()
+    assert damon.pauses < 1000
+
+
+def test_regions_in_order_of_address(damon):
+    damon.take(RANGES, Intervals())
+    damon.regions = [(40000, 40010, 3), *((32768 + n, 32769 + n, n) for n in range(12))]
+    regions = damon.read()
+    assert regions.first.tolist() == [*range(32768, 32780), 40000]
+    assert regions.end.tolist() == [*range(32769, 32781), 40010]
+    assert regions.accesses.tolist() == [*range(12), 3]
+    damon.regions = []
+    assert len(damon.read().first) == 0
+
+
+@pytest.mark.parametrize("lost", ["1", "1/end", "2/nr_accesses"])
+def test_a_region_that_is_taken_away_meanwhile_is_left_out(damon, lost):
+    damon.take(RANGES, Intervals())
+    damon.regions = [(32768, 32800, 1), (32800, 32900, 2), (32900, 33000, 3)]
+    base = damon.root / "0/contexts/0/schemes/0/tried_regions"
+
+    def lose():
+        path = base / lost
+        # The folder was listed, and then it is empty: as one that goes.
+        for file in path.iterdir() if path.is_dir() else [path]:
+            file.unlink()
+
+    damon.after_update = lose
+    assert damon.read().first.tolist() == [first for n, first in enumerate((32768, 32800, 32900)) if str(n) != lost[0]]
+
+
+class TestLeftover:
+    """What a killed daemon left running."""
+
+    @pytest.fixture
+    def killed(self, tmp_path):
+        """Be the tree after a daemon with this process's pid, but another start, was killed."""
+        left = MadeUpDamon(tmp_path)
+        left.take(RANGES, Intervals())
+        left.note.write_text(f"{os.getpid()} 1 {THREAD}\n")
+        return left
+
+    def test_is_given_back(self, killed, tmp_path):
+        assert MadeUpDamon(tmp_path).give_back_leftover()
+        assert killed.number == 0
+        assert not killed.note.exists()
+
+    def test_of_a_daemon_that_lives_is_not(self, tmp_path):
+        alive = MadeUpDamon(tmp_path)
+        alive.take(RANGES, Intervals())
+        assert not MadeUpDamon(tmp_path).give_back_leftover()
+        assert (alive.number, alive.state) == (1, "on")
+        assert alive.note.exists()
+
+    def test_that_somebody_else_has_taken_over_is_theirs(self, killed, tmp_path):
+        killed.somebody_elses(THREAD + 1)
+        assert not MadeUpDamon(tmp_path).give_back_leftover()
+        assert killed.state == "on"
+        assert not killed.note.exists()
+
+    @pytest.mark.parametrize("text", ["", "x", "1 2", "1 2 3 4", "-1 -1 -1"])
+    def test_with_a_note_that_is_none_is_nobodys(self, damon, text):
+        damon.somebody_elses()
+        damon.note.write_text(text)
+        assert not damon.give_back_leftover()
+        assert damon.written == []
+
+    def test_of_nobody(self, damon):
+        assert not damon.give_back_leftover()
+
+    def test_half_set_up_is_given_back(self, killed, tmp_path):
+        (killed.root / "0/pid").write_text("-1\n")
+        (killed.root / "0/state").write_text("off")
+        killed.note.write_text(f"{os.getpid()} 1 -1\n")
+        assert MadeUpDamon(tmp_path).give_back_leftover()
+        assert killed.number == 0
+
+
+def test_a_machine_without_damon(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        Kdamond(str(tmp_path), tmp_path / "note").take(RANGES, Intervals())
+    assert not (tmp_path / "note").exists()
+
+
+def test_a_real_one_of_somebody_else_is_not_taken(tmp_path):
+    try:
+        with open("/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds") as file:
+            number = int(file.read())
+    except OSError:
+        number = 0
+    require(number, "somebody who uses DAMON")
+    with pytest.raises(OSError, match="somebody else"):
+        Kdamond(owner=tmp_path / "note").take(RANGES, Intervals())

@@ -1,0 +1,168 @@
+"""See unmapped page-cache pages whose flags rise, in a made-up kpageflags."""
+
+import numpy as np
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pghotd.geometry import PAGES_PER_SECTION
+from pghotd.memory.model.spec import ProcessSpec
+from pghotd.procfs.kpageflags import (
+    KPF_ACTIVE,
+    KPF_ANON,
+    KPF_COMPOUND_TAIL,
+    KPF_LRU,
+    KPF_MMAP,
+    KPF_REFERENCED,
+    KPF_SWAPBACKED,
+)
+from pghotd.sources.kpageflags import Kpageflags, KpageflagsSettings, risen, seen
+from tests.machines import Rig, two_nodes
+from tests.made_up_world import at_once
+
+S = PAGES_PER_SECTION
+FILE = KPF_LRU
+
+
+def one(before: int, after: int) -> bool:
+    """Tell whether a page is found accessed between two readings of its flags."""
+    flags = np.zeros((2, S), dtype=np.uint64)
+    flags[:, 77] = before, after
+    found = risen(seen(flags[0]), flags[1]).tolist()
+    assert found in ([], [77])
+    return bool(found)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "accessed"),
+    [
+        (FILE, FILE | KPF_REFERENCED, True),
+        (FILE | KPF_REFERENCED, FILE | KPF_ACTIVE, True),
+        (FILE | KPF_ACTIVE, FILE | KPF_ACTIVE | KPF_REFERENCED, True),
+        (FILE, FILE, False),
+        (FILE | KPF_REFERENCED, FILE | KPF_REFERENCED, False),
+        (FILE | KPF_ACTIVE | KPF_REFERENCED, FILE, False),
+        # Another page has this frame since.
+        (0, FILE | KPF_REFERENCED, False),
+        (KPF_LRU | KPF_ANON, FILE | KPF_ACTIVE, False),
+        (FILE, 0, False),
+        *(
+            (kind, kind | KPF_REFERENCED, False)
+            for kind in (
+                KPF_LRU | KPF_ANON,
+                KPF_LRU | KPF_MMAP,
+                KPF_LRU | KPF_SWAPBACKED,
+                KPF_LRU | KPF_COMPOUND_TAIL,
+                KPF_ACTIVE,
+            )
+        ),
+        # Mapped meanwhile: its flags say nothing any more.
+        (FILE, FILE | KPF_MMAP | KPF_REFERENCED, False),
+    ],
+)
+def test_which_change_of_the_flags_is_an_access(before, after, accessed):
+    assert one(before, after) == accessed
+
+
+@given(st.integers(0, 2**32))
+def test_a_section_at_once_is_its_pages_one_by_one(seed):
+    random = np.random.default_rng(seed)
+    bits = np.array([KPF_LRU, KPF_REFERENCED, KPF_ACTIVE, KPF_MMAP, KPF_ANON], dtype=np.uint64)
+    before, after = (
+        np.bitwise_or.reduce(np.where(random.random((S, 5)) < (0.9, 0.4, 0.4, 0.2, 0.1), bits, np.uint64(0)), axis=1)
+        for _ in range(2)
+    )
+    found = risen(seen(before), after)
+    for place in random.integers(0, S, 20).tolist():
+        then, now = int(before[place]), int(after[place])
+        ours = all(flags & KPF_LRU and not flags & (KPF_MMAP | KPF_ANON) for flags in (then, now))
+        assert (place in found) == (ours and bool(now & ~then & (KPF_REFERENCED | KPF_ACTIVE)))
+
+
+class Bench:
+    """Hold a machine with a page-cache process on its slow node, a made-up /proc, and the source."""
+
+    def __init__(self, folder) -> None:
+        self.rig = Rig(two_nodes(1, 2), [ProcessSpec("a", 256, 1, file=True)])
+        self.pfns = np.sort(self.rig.machine.processes[1].table.astype(np.int64) - 1)
+        self.flags = np.full(3 * S, FILE, dtype=np.uint64)
+        self.folder = folder
+        self.write()
+        self.source = Kpageflags(
+            KpageflagsSettings(1000), self.rig.pghot, self.rig.clock, str(folder), in_thread=at_once
+        )
+
+    def write(self) -> None:
+        (self.folder / "kpageflags").write_bytes(self.flags.tobytes())
+
+    @property
+    def recorded(self) -> int:
+        return self.rig.total("pghot_recorded_fma")
+
+
+@pytest.fixture
+def bench(tmp_path):
+    return Bench(tmp_path)
+
+
+async def test_a_rise_is_one_access(bench, nursery, autojump_clock):
+    bench.flags[bench.pfns[:50]] |= np.uint64(KPF_REFERENCED)
+    bench.write()
+    nursery.start_soon(bench.source.run)
+    await trio.sleep(0.5)
+    # The first scan knows of nothing before it.
+    assert bench.recorded == 0
+    bench.flags[bench.pfns[40:60]] |= np.uint64(KPF_REFERENCED)
+    bench.flags[:S] |= np.uint64(KPF_REFERENCED)
+    bench.write()
+    await trio.sleep(1)
+    assert bench.recorded == 10
+    await trio.sleep(1)
+    assert bench.recorded == 10
+    stat = bench.source.stat()
+    assert (stat["works"], stat["scans"], stat["accessed"]) == ("yes", 3, 10)
+
+
+async def test_a_section_that_has_gone_is_forgotten(bench, nursery, autojump_clock):
+    section = int(bench.pfns[0]) // S
+    nursery.start_soon(bench.source.run)
+    await trio.sleep(0.5)
+    bench.rig.machine.hotplug.set_online(section, False)
+    await trio.sleep(1)
+    bench.rig.machine.hotplug.set_online(section, True)
+    bench.flags |= np.uint64(KPF_ACTIVE)
+    bench.flags[(3 - section) * S : (4 - section) * S] = 0
+    bench.write()
+    await trio.sleep(1)
+    assert bench.recorded == 0
+
+
+async def test_what_happens_while_it_is_off_is_not_credited(bench, nursery, autojump_clock):
+    nursery.start_soon(bench.source.run)
+    await trio.sleep(0.5)
+    bench.source.enabled = False
+    await trio.sleep(2)
+    bench.flags |= np.uint64(KPF_ACTIVE)
+    bench.write()
+    bench.source.enabled = True
+    await trio.sleep(1)
+    assert bench.recorded == 0
+
+
+async def test_a_reading_that_fails_is_counted(bench, nursery, autojump_clock):
+    nursery.start_soon(bench.source.run)
+    await trio.sleep(0.5)
+    (bench.folder / "kpageflags").unlink()
+    await trio.sleep(1)
+    assert bench.source.stat()["failed_enoent"] == 2
+
+
+async def test_a_machine_that_hides_them(bench, tmp_path):
+    bench.flags[:] = 0
+    bench.write()
+    await bench.source.run()
+    assert bench.source.stat()["works"] == "no (kpageflags shows nothing)"
+    (tmp_path / "kpageflags").unlink()
+    await bench.source.run()
+    assert bench.source.stat()["works"] == "no (No such file or directory)"

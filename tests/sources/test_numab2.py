@@ -1,0 +1,172 @@
+"""Score hint faults by the time since pages were armed, and say that the kernel promotes as well."""
+
+import os
+
+import numpy as np
+import pytest
+import trio
+
+from pghotd.geometry import PAGES_PER_SECTION
+from pghotd.memory.model.spec import ProcessSpec
+from pghotd.sources import numab2, sampling
+from pghotd.sources.numab2 import Armings, Numab2, Numab2Settings
+from pghotd.sources.perf_ring import SAMPLE, Records
+from tests.machines import Rig, two_nodes
+from tests.made_up_world import at_once
+
+S = PAGES_PER_SECTION
+MS = 1_000_000
+
+
+def faults(pfns, at_ms):
+    rows = np.zeros(len(pfns), dtype=SAMPLE)
+    rows["phys_addr"] = np.array(pfns, dtype=np.uint64) << np.uint64(12)
+    rows["addr"] = 0x7000
+    rows["time"] = np.array(at_ms) * MS
+    return rows
+
+
+def test_armings_are_seen_by_the_counter_that_grew():
+    armings = Armings()
+    for at, updates in ((0, 500), (10, 500), (20, 700), (30, 700), (40, 701)):
+        armings.look(updates, at)
+    assert armings.count == 2
+    # At the look before the one that saw it.
+    assert armings.since(np.array([9, 10, 25, 30, 99])).tolist() == [np.iinfo(np.int64).max, 0, 15, 0, 69]
+
+
+def test_a_counter_that_went_back_is_no_arming():
+    armings = Armings()
+    for at, updates in ((0, 500), (10, 5), (20, 6)):
+        armings.look(updates, at)
+    assert armings.count == 1
+
+
+def test_old_armings_are_forgotten():
+    armings = Armings()
+    for number in range(3000):
+        armings.look(number, number)
+    assert armings.count == 2999
+    assert armings.since(np.array([2000, 100])).tolist() == [0, np.iinfo(np.int64).max]
+
+
+class Bench:
+    """Hold a machine, a made-up /proc with the kernel's mode and counters, and the source."""
+
+    def __init__(self, folder, mode: int = 2) -> None:
+        self.rig = Rig(two_nodes(1, 2), [ProcessSpec("a", 1024, 1)])
+        self.pfns = np.sort(self.rig.machine.processes[1].table.astype(np.int64) - 1)
+        self.folder = folder
+        (folder / "sys/kernel").mkdir(parents=True)
+        self.set_mode(mode)
+        self.vmstat(0, 0)
+        self.source = Numab2(
+            Numab2Settings(),
+            self.rig.pghot,
+            self.rig.clock,
+            str(folder),
+            in_thread=at_once,
+            now_ns=lambda: round(trio.current_time() * 1e9),
+        )
+
+    def set_mode(self, mode: int) -> None:
+        (self.folder / "sys/kernel/numa_balancing").write_text(f"{mode}\n")
+
+    def vmstat(self, updates: int, promoted: int) -> None:
+        (self.folder / "vmstat").write_text(f"numa_pte_updates {updates}\npgpromote_success {promoted}\n")
+
+    @property
+    def recorded(self) -> int:
+        return self.rig.total("pghot_recorded_hintfaults")
+
+
+class SilentRing:
+    """Be a Ring that never has anything."""
+
+    def __init__(self, event, cpu, period, pages) -> None:
+        self.fd, self._other = os.pipe()
+
+    def enable(self) -> None:
+        pass
+
+    def read(self) -> Records:
+        return Records()
+
+    def close(self) -> None:
+        os.close(self.fd)
+        os.close(self._other)
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    monkeypatch.setattr(sampling, "Ring", SilentRing)
+    monkeypatch.setattr(numab2, "online_cpus", lambda sys: (0,))
+    return Bench(tmp_path)
+
+
+async def test_a_fault_soon_after_the_arming_is_one_of_a_hot_page(bench):
+    bench.source.armings.look(1, 1000 * MS)
+    # The arming itself is seen when the samples are there.
+    bench.vmstat(2, 0)
+    hot, cold, before = bench.pfns[:3], bench.pfns[3:5], bench.pfns[5:6]
+    await bench.source.take(faults([*hot, *cold, *before], [1010, 1030, 1040, 1041, 1100, 900]))
+    assert bench.recorded == 3
+    assert np.count_nonzero(bench.rig.pghot.records_of(hot)) == 3
+    assert (bench.source.stat()["hot"], bench.source.stat()["cold"]) == (3, 3)
+
+
+async def test_what_the_kernel_has_promoted_at_the_fault_is_dropped(bench):
+    bench.source.armings.look(1, 0)
+    bench.source.armings.look(2, 1)
+    await bench.source.take(faults([5, 0, (1 << 52) - 1], [1, 1, 1]))
+    assert bench.recorded == 0
+
+
+async def test_it_says_that_the_kernel_promotes_as_well_and_how_much(bench, nursery, autojump_clock):
+    bench.vmstat(10, 700)
+    nursery.start_soon(bench.source.run)
+    await trio.sleep(1)
+    bench.vmstat(20, 733)
+    await trio.sleep(1)
+    stat = bench.source.stat()
+    assert stat["works"] == "yes (but in this mode the kernel promotes hot pages as well)"
+    assert (stat["armings"], stat["kernel_promoted"], stat["cpus"]) == (1, 33, 1)
+
+
+@pytest.mark.parametrize("mode", [0, 1])
+async def test_another_mode_has_no_such_faults(bench, nursery, autojump_clock, mode):
+    bench.set_mode(mode)
+    nursery.start_soon(bench.source.run)
+    await trio.sleep(1)
+    assert (
+        bench.source.stat()["works"] == f"no (kernel.numa_balancing is {mode}: hint faults of tiers come with 2 alone)"
+    )
+    bench.set_mode(3)
+    await trio.sleep(10)
+    assert str(bench.source.stat()["works"]).startswith("yes")
+
+
+async def test_a_mode_that_is_changed_while_it_runs_ends_it(bench, nursery, autojump_clock):
+    nursery.start_soon(bench.source.run)
+    await trio.sleep(1)
+    bench.set_mode(0)
+    await trio.sleep(20)
+    assert str(bench.source.stat()["works"]).startswith("no")
+    assert bench.source.stat()["cpus"] == 0
+
+
+async def test_switched_off_it_does_nothing(bench, nursery, autojump_clock):
+    nursery.start_soon(bench.source.run)
+    await trio.sleep(1)
+    bench.source.enabled = False
+    await trio.sleep(1)
+    bench.vmstat(99, 99)
+    await trio.sleep(1)
+    assert (bench.source.stat()["cpus"], bench.source.stat()["armings"]) == (0, 0)
+
+
+async def test_a_kernel_without_numa_balancing(bench, nursery, autojump_clock):
+    (bench.folder / "sys/kernel/numa_balancing").unlink()
+    nursery.start_soon(bench.source.run)
+    await trio.sleep(1)
+    assert bench.source.stat()["works"] == "no (No such file or directory)"

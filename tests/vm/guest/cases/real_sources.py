@@ -1,0 +1,81 @@
+"""Sources on a kernel that has what they need: soft-dirty bits, NUMA hint faults; and what the others say there.
+
+Times in the guest are several times those of a native machine: what is seen counts, not how soon.
+"""
+
+import time
+
+from tests.program.daemons import Program
+from tests.vm.guest.cases.linux import config
+from tests.vm.guest.clues import QUIET, growth, settings, vmstat
+from tests.vm.guest.measure import figure, pghotd, watch
+from tests.vm.guest.targets import target
+
+_WAIT_S = 40
+#: Scan all of the target twice a second, from its start on.
+_SCANNING = {"scan_delay_ms": 100, "scan_period_min_ms": 500, "scan_period_max_ms": 1000, "scan_size_mb": 512}
+
+
+def works(program: Program, source: str) -> str:
+    """Return what a source says of itself, once it has tried."""
+    deadline = time.monotonic() + _WAIT_S
+    while (said := program.read(f"sources/{source}/stat").splitlines()[0]).startswith("works not"):
+        assert time.monotonic() < deadline, said
+        time.sleep(0.1)
+    return said
+
+
+def test_softdirty_finds_scattered_pages_that_are_written_to():
+    with settings(**QUIET), target("scattered", "--write") as running:
+        pid = running.facts.pid
+        rest = f"[sources.softdirty]\nprocesses = [{pid}]\ninterval_ms = 500\n"
+        with pghotd(config(pid, rest=rest)) as program:
+            outcome = watch(running, 0.95, _WAIT_S, settle_s=5)
+            figure("linux_softdirty_scattered_s", outcome.seconds)
+            figure("linux_softdirty_scattered_recall", outcome.placement.recall)
+            figure("linux_softdirty_scattered_precision", outcome.placement.precision)
+            said = program.read("sources/softdirty/stat")
+            figure("linux_softdirty_locked_us", program.values("sources/softdirty/stat")["locked_us"])
+            assert outcome.placement.recall > 0.9, (outcome, said, program.read("vmstat"))
+            assert outcome.placement.precision > 0.95, (outcome, said)
+            assert program.counters()["pgpromote_success"] <= outcome.growth.get("pgmigrate_success", 0)
+
+
+def test_softdirty_leaves_a_process_alone_that_nobody_named():
+    with settings(**QUIET), target("scattered", "--write", "--size-mb", "32", "--hot-mb", "8") as running:
+        rest = '[sources.softdirty]\nprocesses = ["nobody"]\ninterval_ms = 500\n'
+        with pghotd(config(running.facts.pid, rest=rest)) as program:
+            assert works(program, "softdirty") == "works yes"
+            time.sleep(3)
+            assert program.values("sources/softdirty/stat")["written"] == "0"
+            assert program.counters()["pghot_recorded_pgtscans"] == 0
+
+
+def test_numab2_sees_hint_faults_and_says_that_the_kernel_promotes_too():
+    with (
+        settings(**(QUIET | {"promote_rate_limit": 0, "numa_balancing": 2} | _SCANNING)),
+        target("scattered", "--sweep-s", "10") as running,
+        # The observer beside the kernel's mover, which is held still: what it promotes at the fault cannot be seen.
+        pghotd(
+            config(running.facts.pid, memory='other_movers = "dry_run"', rest="[sources.numab2]\nhot_ms = 500\n")
+        ) as program,
+    ):
+        before = vmstat()
+        assert works(program, "numab2").startswith("works yes (but in this mode the kernel promotes")
+        deadline = time.monotonic() + _WAIT_S
+        while (stat := program.values("sources/numab2/stat"))["hot"] == "0":
+            assert time.monotonic() < deadline, (stat, growth(before))
+            time.sleep(0.5)
+        time.sleep(5)
+        stat = program.values("sources/numab2/stat")
+        for name in ("armings", "samples", "hot", "cold", "lost", "kernel_promoted"):
+            figure(f"linux_numab2_{name}", stat[name])
+        assert int(stat["armings"]) > 0
+        assert program.counters()["pgpromote_success"] == 0
+
+
+def test_what_this_machine_has_not_is_said():
+    with settings(**QUIET), pghotd(config(1, rest="[sources.perf]\n[sources.idle]\n[sources.kpageflags]\n")) as program:
+        assert works(program, "perf").startswith("works no (no memory sampling here")
+        assert works(program, "idle") == "works no (this kernel has no idle page tracking)"
+        assert works(program, "kpageflags") == "works yes"
