@@ -31,7 +31,7 @@ RUNS = (
     Run(
         TWO_NODES,
         ("topology", "model", "target", "fullness", "linux", "real_sources", "brakes", "room", "balancing", "hotplug"),
-        limit_s=900,
+        limit_s=1800,
     ),
     Run(THREE_NODES, ("topology", "target", "accessors"), limit_s=240),
 )

@@ -6,10 +6,10 @@ Times in the guest are several times those of a native machine: what is seen cou
 import time
 
 from tests.program.daemons import Program
-from tests.vm.guest.cases.linux import config
 from tests.vm.guest.clues import QUIET, growth, settings, vmstat
 from tests.vm.guest.measure import figure, pghotd, watch
 from tests.vm.guest.targets import target
+from tests.vm.guest.watched import config
 
 _WAIT_S = 40
 #: Scan all of the target twice a second, from its start on.
