@@ -5,6 +5,7 @@
 
 import argparse
 import errno
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -59,12 +60,19 @@ def parser() -> argparse.ArgumentParser:
     inject.add_argument("--kind", choices=KINDS, default="hwhints", help="the kind of source (default: hwhints)")
     inject.add_argument("--count", type=int, default=1, help="accesses to each folio (default: 1)")
     inject.set_defaults(run=inject_accesses)
+    doctor = commands.add_parser("doctor", help="what this machine has for promotion on its real nodes")
+    doctor.add_argument("--json", action="store_true", help="for machines")
+    doctor.set_defaults(run=None)
     return options
 
 
 def main() -> NoReturn:
     """Run the program."""
     arguments = parser().parse_args()
+    if arguments.command == "doctor":
+        # The one command that is about the machine and not about a mounted tree: the daemon's program has the probes.
+        json = ["--json"] if arguments.json else []
+        sys.exit(subprocess.run([sys.executable, "-m", "pghotd", "--check-host", *json], check=False).returncode)
     command: Callable[[Client, argparse.Namespace], None] = arguments.run
     try:
         command(connect(arguments.mountpoint), arguments)

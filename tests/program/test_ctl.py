@@ -1,5 +1,6 @@
 """Run pghotctl against the real program: what it shows, what it refuses, its exit codes."""
 
+import json
 import subprocess
 import sys
 
@@ -51,6 +52,19 @@ def test_inject(program):
     assert program.counters()["pghot_recorded_fma"] == 2
     assert program.counters()["pghot_recorded_accesses"] == 9
     assert program.command("inject", "page").returncode == 2
+
+
+def test_doctor_says_what_the_program_says_of_the_machine(program):
+    direct = subprocess.run(
+        [sys.executable, "-m", "pghotd", "--check-host", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        cwd=ROOT,
+    )
+    doctor = program.command("doctor", "--json")
+    assert (doctor.returncode, doctor.stdout) == (direct.returncode, direct.stdout)
+    assert json.loads(doctor.stdout)["can_promote"] is (doctor.returncode == 0)
 
 
 def test_without_a_daemon_it_is_exit_3(tmp_path):

@@ -1,0 +1,206 @@
+"""Hand batches over on a made-up machine: each reason to refuse, in its order, and what becomes of the rest."""
+
+import errno
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trio
+
+from pghotd.daemon import clock
+from pghotd.memory.linux.calls import Calls
+from pghotd.memory.linux.mapped import Mapped, WatchedProcess
+from pghotd.memory.linux.promotion import Promotion, Request
+from pghotd.memory.linux.settings import LinuxSettings, Watch
+from pghotd.memory.protocol import BACKEND_REFUSALS, Zone
+from pghotd.procfs.process_targets import Target
+from tests.memory.linux.trees import write
+
+PID, OTHER = 100, 101
+FIRST = 0x4000
+HUGE = 512
+
+
+class World:
+    """Be a machine whose process PID has pages at virtual pages 16 and up, in frames FIRST and up of node 1."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.root = root
+        self.free = 100_000
+        self.busy: set[int] = set()
+        self.moved: list[int] = []
+        for pid in (PID, OTHER):
+            self.process(pid)
+        self.huge_blocks(8)
+        write(root, "vmstat", "thp_migration_split 0\n")
+
+        async def at_once(function, *arguments):
+            return function(*arguments)
+
+        monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
+        self.in_thread = at_once
+        self.call = self.move_pages
+
+    def process(self, pid: int, *, policy: str = "default", nodes: str = "0-1", frames: int = 2048) -> None:
+        write(self.root, f"{pid}/numa_maps", f"00010000 {policy} anon={frames} N1={frames} kernelpagesize_kB=4\n")
+        write(self.root, f"{pid}/status", f"Name:\tx\nMems_allowed_list:\t{nodes}\n")
+        entries = np.zeros(16 + frames, dtype=np.uint64)
+        entries[16:] = np.arange(FIRST, FIRST + frames, dtype=np.uint64) | np.uint64(1 << 63)
+        (self.root / f"{pid}/pagemap").write_bytes(entries.tobytes())
+
+    def huge_blocks(self, number: int) -> None:
+        rows = f"Node 0, zone DMA {'0 ' * 9}5 0\nNode 0, zone Normal {'0 ' * 9}{number} 0\n"
+        write(self.root, "buddyinfo", rows)
+
+    def move_pages(self, pid, addresses, nodes, flags):
+        pages = (addresses >> np.uint64(12)).astype(np.int64)
+        if nodes is None:
+            return 0, np.where(np.isin(pages, self.moved), 0, 1).astype(np.int32)
+        status = np.where(np.isin(pages, list(self.busy)), -errno.EBUSY, 0).astype(np.int32)
+        self.moved += pages[status == 0].tolist()
+        return 0, status
+
+    def calls(self) -> Calls:
+        return Calls(self.call, clock, 1000, self.in_thread)
+
+    def promotion(self, **settings: object) -> Promotion:
+        chosen = LinuxSettings(**{"dry_run": False, "move_limit_MBps": 10_000, **settings})  # type: ignore[arg-type]
+        return Promotion(chosen, self.calls(), lambda nid: [Zone(self.free, 0, 0, 100, 200, 0)], clock, str(self.root))
+
+    async def promote(
+        self, promotion: Promotion, number: int, *, pages: int = 1, watch: Watch, mapped: str = ""
+    ) -> list[str]:
+        """Promote `number` folios, and return the reason or errno of each, `moved` for those that did."""
+        heads = FIRST + np.arange(number, dtype=np.int64) * pages
+        known = Mapped(
+            processes=(WatchedProcess(PID, 1, "/a", watch), WatchedProcess(OTHER, 1, "/b", watch)),
+            pfns=np.repeat(heads, 2) if mapped == "twice" else heads[:0] if mapped == "nowhere" else heads,
+            process=np.tile([0, 1], number) if mapped == "twice" else np.zeros(number, dtype=np.int64),
+            vpns=np.repeat(heads, 2) - FIRST + 16 if mapped == "twice" else heads - FIRST + 16,
+        )
+        request = Request(heads, np.full(number, pages, dtype=np.int64), np.ones(number, dtype=np.int16), 0, known)
+        # The task that makes the calls ends with each batch here, so each has its own.
+        promotion._calls = self.calls()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(promotion._calls.run)
+            results = await promotion.promote(request)
+            nursery.cancel_scope.cancel()
+        return [
+            "moved" if code == 0 else errno.errorcode[code] if code > 0 else BACKEND_REFUSALS[-1 - code]
+            for code in results.tolist()
+        ]
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    return World(tmp_path, monkeypatch)
+
+
+WATCH = Watch(Target())
+
+
+async def test_what_nothing_stands_against_moves(autojump_clock, world):
+    assert await world.promote(world.promotion(), 5, watch=WATCH) == ["moved"] * 5
+    assert sorted(world.moved) == [16, 17, 18, 19, 20]
+
+
+async def test_a_dry_run_asks_everything_and_moves_nothing(autojump_clock, world):
+    assert await world.promote(world.promotion(dry_run=True), 3, watch=WATCH) == ["dry_run"] * 3
+    assert not world.moved
+
+
+async def test_pages_that_no_watched_process_maps(autojump_clock, world):
+    assert await world.promote(world.promotion(), 2, watch=WATCH, mapped="nowhere") == ["unmapped"] * 2
+
+
+async def test_pages_of_several_processes_are_left_alone_unless_configured(autojump_clock, world):
+    assert await world.promote(world.promotion(), 2, watch=WATCH, mapped="twice") == ["shared"] * 2
+    assert (
+        await world.promote(world.promotion(), 2, watch=Watch(Target(), shared=True), mapped="twice") == ["moved"] * 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        ("bind:1", "policy"),
+        ("interleave:0-1", "policy"),
+        ("bind=balancing:0-1", "moved"),
+        ("bind=balancing:1", "policy"),
+        ("default", "moved"),
+    ],
+)
+async def test_a_memory_policy_binds_unless_overridden(autojump_clock, world, policy, said):
+    world.process(PID, policy=policy)
+    assert await world.promote(world.promotion(), 2, watch=WATCH) == [said] * 2
+    assert await world.promote(world.promotion(), 1, watch=Watch(Target(), override_policy=True)) == ["moved"]
+
+
+async def test_a_target_outside_the_cpuset(autojump_clock, world):
+    world.process(PID, nodes="1")
+    assert await world.promote(world.promotion(), 2, watch=WATCH) == ["cpuset"] * 2
+
+
+async def test_pages_that_are_no_longer_where_their_records_were(autojump_clock, world):
+    world.process(PID, frames=1)
+    assert await world.promote(world.promotion(), 3, watch=WATCH) == ["moved", "gone", "gone"]
+
+
+async def test_a_process_that_has_gone(autojump_clock, world):
+    for file in (world.root / str(PID)).iterdir():
+        file.unlink()
+    assert await world.promote(world.promotion(), 2, watch=WATCH) == ["gone"] * 2
+
+
+async def test_room_is_kept_for_the_whole_batch(autojump_clock, world):
+    world.free = 100 + 4
+    assert await world.promote(world.promotion(), 6, watch=WATCH) == ["moved"] * 3 + ["no_space"] * 3
+
+
+async def test_a_huge_page_needs_more_free_blocks_than_are_in_flight(autojump_clock, world):
+    world.huge_blocks(3)
+    assert await world.promote(world.promotion(), 4, pages=HUGE, watch=WATCH) == ["moved"] * 2 + ["no_block"] * 2
+    world.huge_blocks(0)
+    assert await world.promote(world.promotion(), 1, pages=HUGE, watch=WATCH) == ["no_block"]
+
+
+async def test_a_split_ends_promotion_of_huge_pages_for_a_minute(autojump_clock, world):
+    promotion = world.promotion()
+
+    def splits(pid, addresses, nodes, flags):
+        if nodes is not None:
+            write(world.root, "vmstat", "thp_migration_split 1\n")
+        return world.move_pages(pid, addresses, nodes, flags)
+
+    world.call = splits
+    assert await world.promote(promotion, 1, pages=HUGE, watch=WATCH) == ["moved"]
+    assert promotion.splits == 1
+    assert await world.promote(promotion, 1, pages=HUGE, watch=WATCH) == ["no_block"]
+    await trio.sleep(61)
+    world.call = world.move_pages
+    assert await world.promote(promotion, 1, pages=HUGE, watch=WATCH) == ["moved"]
+
+
+async def test_the_move_limit_holds_the_rest_back(autojump_clock, world):
+    # A bucket of 100 ms of 10 MB/s is 256 pages.
+    assert (
+        await world.promote(world.promotion(move_limit_MBps=10), 400, watch=WATCH)
+        == ["moved"] * 256 + ["move_limit"] * 144
+    )
+
+
+async def test_a_divided_limit_is_never_none(autojump_clock, world):
+    promotion = world.promotion(move_limit_MBps=1)
+    promotion.divisor[0] = 16
+    assert "moved" in await world.promote(promotion, 40, watch=WATCH)
+
+
+async def test_a_folio_that_was_busy_twice_running_is_left_alone_for_a_minute(autojump_clock, world):
+    promotion = world.promotion()
+    world.busy = {17}
+    for _ in range(2):
+        assert (await world.promote(promotion, 2, watch=WATCH))[1] == "EBUSY"
+    assert (await world.promote(promotion, 2, watch=WATCH))[1] == "backoff"
+    await trio.sleep(61)
+    world.busy = set()
+    assert (await world.promote(promotion, 2, watch=WATCH))[1] == "moved"
