@@ -21,6 +21,7 @@ from pghotd.fs.page_controls import addr_dir, hot, pfn_dir
 from pghotd.fs.tree import Attr, Dir, DynamicDir, Node, Stream
 from pghotd.kmigrated import KmigratedSet
 from pghotd.memory.model.machine import Machine
+from pghotd.memory.protocol import Tier
 from pghotd.sources.inject import InjectWriter
 from pghotd.sources.inject_raw import InjectRawWriter
 from pghotd.sources.source import Source
@@ -149,23 +150,22 @@ _NODE_NAME = re.compile(r"node(0|[1-9][0-9]{0,3})\Z", re.ASCII)
 
 def _nodes(parts: Parts) -> DynamicDir:
     """Return the directory of the nodes there are now."""
-    made: dict[int, Node] = {}
-
-    def nids() -> list[int]:
-        return [node.nid for node in parts.pghot.memory.nodes()]
+    # A node that comes back may be of another tier, and so have other files.
+    made: dict[tuple[int, Tier], Node] = {}
 
     def names() -> Iterable[str]:
-        return [f"node{nid}" for nid in nids()]
+        return [f"node{node.nid}" for node in parts.pghot.memory.nodes()]
 
     def lookup(name: str) -> Node | None:
         match = _NODE_NAME.match(name)
         nid = int(match[1]) if match else -1
-        if nid not in nids():
+        tier = next((node.tier for node in parts.pghot.memory.nodes() if node.nid == nid), None)
+        if tier is None:
             return None
-        if nid not in made:
+        if (nid, tier) not in made:
             hotplug = parts.model.hotplug if parts.model is not None else None
-            made[nid] = node_dir(parts.pghot, nid, parts.clock, parts.kmigrated, parts.census, hotplug)
-        return made[nid]
+            made[nid, tier] = node_dir(parts.pghot, nid, parts.clock, parts.kmigrated, parts.census, hotplug)
+        return made[nid, tier]
 
     return DynamicDir(names, lookup)
 

@@ -21,7 +21,7 @@ from pghotd.memory.linux.move import MovePages
 from pghotd.memory.linux.promotion import Promotion, Request
 from pghotd.memory.linux.settings import LinuxSettings
 from pghotd.memory.linux.syscalls import move_pages
-from pghotd.memory.linux.tiers import require_lower_tier, with_lower_nodes
+from pghotd.memory.linux.tiers import LowerNodesError, require_lower_tier, with_lower_nodes
 from pghotd.memory.linux.topology import Topology, read_topology
 from pghotd.memory.linux.uevents import Uevents, open_socket
 from pghotd.memory.linux.zones import present_pages, zones_of
@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 _MAPPED_AGE_MS = 1000
 #: Batches that one kmigrated may have on their way: a moving call is filled from several.
 _MOVES_AT_ONCE = 64
+#: How often, and after which time, a topology that is changing is read again.
+_TOPOLOGY_TRIES = 20
+_TOPOLOGY_AGAIN_S = 0.1
 
 Notify = Callable[[int, int, bool], None]
 
@@ -182,9 +185,22 @@ class LinuxMachine:
         try:
             async for event in events:
                 if event.concerns_memory:
-                    self._adopt(await trio.to_thread.run_sync(self._read_topology))
+                    await self._follow()
         finally:
             events.close()
+
+    async def _follow(self) -> None:
+        """Read the topology anew; in the middle of a change it contradicts itself, and is read again."""
+        for _ in range(_TOPOLOGY_TRIES):
+            try:
+                topology = await trio.to_thread.run_sync(self._read_topology)
+            except (OSError, LowerNodesError) as error:
+                why = error
+                await trio.sleep(_TOPOLOGY_AGAIN_S)
+            else:
+                self._adopt(topology)
+                return
+        log.warning("the machine's memory has changed and cannot be read: %s", why)
 
     def _adopt(self, topology: Topology) -> None:
         """Go over to another topology, and tell who has to know of each section that came or went."""

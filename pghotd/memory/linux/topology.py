@@ -217,8 +217,9 @@ def _read_sections(sys: str, online: Collection[int]) -> tuple[dict[int, Section
 
 
 def _is_online(path: str) -> bool:
+    """Tell whether a block is online; one on its way out still is, with pages, until it is out."""
     try:
-        return read_attribute(path) == "online"
+        return read_attribute(path) in ("online", "going-offline")
     except OSError as error:
         if error.errno not in _GONE:
             raise

@@ -11,7 +11,7 @@ import numpy as np
 
 from tests.books import balance
 from tests.program.daemons import Program
-from tests.vm.guest import sysfs
+from tests.vm.guest import host, sysfs
 from tests.vm.guest.clues import QUIET, settings, vmstat
 from tests.vm.guest.measure import figure, pghotd
 from tests.vm.guest.placement import placement
@@ -156,3 +156,37 @@ def test_a_hostile_process_stops_nobody():
             for pid in pids:
                 os.waitpid(pid, 0)
             assert np.isclose(placement(running.facts).hot_there, 300, atol=50)
+
+
+def test_a_node_that_is_plugged_in_can_be_a_target_until_it_goes():
+    with (
+        settings(**QUIET, online_policy="online_movable"),
+        target("contiguous") as running,
+        pghotd(config(running.facts.pid)) as program,
+    ):
+        directory = program.mountpoint / "nodes/node2"
+        assert not directory.exists()
+        host.ask("plug", size=256 << 20)
+        try:
+            _eventually(lambda: directory.exists() and program.read("nodes/node2/spans") != "")
+            # Firmware says nothing of its speed, so the kernel puts it beside the node with the CPUs.
+            assert program.read("nodes/node2/tier") == "top\n", sysfs.tiers()
+            program.write("target_nid", "2\n")
+            inject(program, hot_pfns(running.facts)[:100])
+            counted(program, lambda now: now["pgpromote_success"] == 100)
+            assert placement(running.facts, 2).hot_there == 100
+        finally:
+            for block in sysfs.blocks(2):
+                sysfs.set_block(block, "offline")
+            host.ask("unplug")
+        _eventually(lambda: not directory.exists() or program.read("nodes/node2/spans") == "")
+        assert program.read("target_nid") == "0\n"
+        inject(program, hot_pfns(running.facts)[200:300])
+        counted(program, lambda now: now["pgpromote_success"] == 200)
+
+
+def _eventually(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not done():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
