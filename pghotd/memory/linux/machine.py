@@ -70,7 +70,7 @@ class LinuxMachine:
         self._owner_of_process: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._notifiers: list[Notify] = []
         self._calls = Calls(call, clock, settings.max_calls_per_s)
-        self.promotion = Promotion(settings, self._calls, self._zones_now, clock, proc)
+        self.promotion = Promotion(settings, self._calls, self.zones, clock, proc)
 
     async def run(self) -> None:
         """Make moving calls, and follow memory that comes and goes, until cancelled."""
@@ -162,9 +162,6 @@ class LinuxMachine:
             "watched_pages_lower": len(self._mapped.pfns),
             "thp_splits": self.promotion.splits,
         }
-
-    def _zones_now(self, nid: int) -> list[Zone]:
-        return list(zones_of(self._zoneinfo, nid))
 
     def _read_topology(self) -> Topology:
         return with_lower_nodes(read_topology(self._sys), self.settings.lower_nodes)

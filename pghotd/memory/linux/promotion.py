@@ -5,7 +5,7 @@ it still where its record was, has the target room, do the brakes allow it. The 
 in a thread; the decisions are on arrays.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +48,7 @@ class Promotion:
         self,
         settings: LinuxSettings,
         calls: Calls,
-        zones: Callable[[int], list[Zone]],
+        zones: Callable[[int], Sequence[Zone]],
         clock: Clock,
         proc: str = "/proc",
     ) -> None:
