@@ -17,7 +17,7 @@ from pghotd.engine.kstrtox import kstrtouint
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.engine.tunables import TUNABLES
 from pghotd.fs.node_controls import node_dir
-from pghotd.fs.page_controls import addr_dir, hot, pfn_dir
+from pghotd.fs.page_controls import addr_dir, explain_dir, hot, pfn_dir
 from pghotd.fs.tree import Attr, Dir, DynamicDir, Node, Stream
 from pghotd.kmigrated import KmigratedSet
 from pghotd.memory.model.machine import Machine
@@ -65,6 +65,7 @@ def control_tree(parts: Parts) -> Dir:
             "hot": Attr(lambda: hot(pghot, parts.census, clock()), mode=0o400, size=0),
             "pfn": pfn_dir(pghot, clock),
             "addr": addr_dir(pghot),
+            "explain": explain_dir(pghot, clock),
             "sources": _sources(parts),
             "nodes": _nodes(parts),
             **({"model": _model(parts.model)} if parts.model is not None else {}),

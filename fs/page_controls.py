@@ -42,6 +42,18 @@ def pfn_dir(pghot: Pghot, clock: Clock) -> DynamicDir:
     return DynamicDir(lambda: (), lookup)
 
 
+def explain_dir(pghot: Pghot, clock: Clock) -> DynamicDir:
+    """Return the directory in which the decisions kept about every PFN can be looked up, and which lists nothing."""
+
+    def lookup(name: str) -> Node | None:
+        match = _PFN_NAME.match(name)
+        if match is None or (pfn := int(match[1], 0)) >= PFN_LIMIT:
+            return None
+        return Attr(lambda: _explain(pghot, pfn, clock()), mode=0o400, size=0)
+
+    return DynamicDir(lambda: (), lookup)
+
+
 def addr_dir(pghot: Pghot) -> DynamicDir:
     """Return the directory in which every mapped address of a known process can be looked up as PID:ADDRESS."""
 
@@ -79,6 +91,7 @@ def _page(pghot: Pghot, pfn: int, now: int) -> str:
         owner = memory.owners[index] if index >= 0 else "-"
         record = pghot.records_of(np.array([head]))
     touched = int(record[0]) != 0
+    default = pghot.targets.default(nid, pghot.tunables)
     values |= {
         "lru": lru,
         "folio_head": head,
@@ -88,16 +101,53 @@ def _page(pghot: Pghot, pfn: int, now: int) -> str:
         "frequency": int(pghot.format.frequency(record)[0]),
         "age_ms": int(pghot.format.age_ms(record, now)[0]) if touched else "-",
         "ready": int(record[0] >= pghot.format.ready_bit),
-        "target_nid": int(pghot.format.nid(record, pghot.tunables.target_nid)[0])
-        if touched
-        else pghot.tunables.target_nid,
+        "target_nid": int(pghot.format.nid(record, default)[0]) if touched else default,
         "last_decision": _last_decision(pghot, head, now),
     }
     return "".join(f"{name} {value}\n" for name, value in values.items())
+
+
+_EXPLAIN_HEADER = (
+    "# ms_ago took_ms pfn new_pfn record frequency age_ms decision errno target_nid threshold_ms rate_MBps batch\n"
+)
+
+
+def _explain(pghot: Pghot, pfn: int, now: int) -> str:
+    """Return a line for each decision kept about the folio of a page, newest first; `-` is none or not known."""
+    text = [_EXPLAIN_HEADER]
+    for one in pghot.decisions.about(_head(pghot, pfn)):
+        verdict, _, code = one.verdict.partition(" ")
+        frequency = int(pghot.format.frequency(np.array([one.record], dtype=pghot.format.dtype))[0])
+        columns = (
+            now - one.at,
+            one.ended_at - one.at,
+            one.pfn,
+            one.new_pfn if one.new_pfn >= 0 else "-",
+            f"{one.record:#x}",
+            frequency,
+            one.age_ms,
+            verdict,
+            code or "-",
+            one.target,
+            one.threshold_ms,
+            one.rate_MBps,
+            one.batch if one.batch >= 0 else "-",
+        )
+        text.append(f"{' '.join(map(str, columns))}\n")
+    return "".join(text)
+
+
+def _head(pghot: Pghot, pfn: int) -> int:
+    """Return the first page of the folio that a page is in, the page itself where there is no memory."""
+    memory, section = pghot.memory, pfn >> SECTION_SHIFT
+    if section >= len(memory.section_nid) or memory.section_nid[section] == NO_SECTION:
+        return pfn
+    order = int(memory.states(np.array([pfn]))[0]) & PageState.ORDER
+    return pfn >> order << order
 
 
 def _last_decision(pghot: Pghot, head: int, now: int) -> str:
     decision = pghot.decisions.last(head)
     if decision is None:
         return "none"
-    return f"{decision.verdict} to node {decision.target}, {now - decision.at} ms ago"
+    return f"{decision.verdict} to node {decision.target}, {now - decision.ended_at} ms ago"

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pghotd.engine.decisions import DECISIONS
 from pghotd.engine.kinds import kind_bits
 from pghotd.engine.kstrtox import kstrtouint
 from pghotd.engine.records import Revision
@@ -37,6 +38,8 @@ class Settings:
 
     mode: Mode = "default"
     revision: Revision = "v6"
+    #: How many decisions are remembered for `explain`.
+    decisions: int = DECISIONS
     tunables: Mapping[str, int] = field(default_factory=dict)
     memory: MemorySettings = BUILT_IN_MACHINE
     sources: SourceSettings = field(default_factory=SourceSettings)
@@ -75,6 +78,7 @@ def parse(values: dict[str, Any], file: str, mode: Mode | None, set_options: lis
     configured: Mode = pghot.take("mode", choice(Mode), "default")
     mode = configured if mode is None else mode
     revision: Revision = pghot.take("revision", choice(Revision), "v6")
+    decisions = pghot.take("decisions", integer(0, 1 << 22), DECISIONS)
     machine = memory_settings(memory)
     # Which nodes a real machine has is seen when it is looked at: see daemon.build().
     model_nodes = machine.nodes if isinstance(machine, MachineSpec) else None
@@ -87,7 +91,7 @@ def parse(values: dict[str, Any], file: str, mode: Mode | None, set_options: lis
     for name, value in tunables.items():
         if (wrong := _out_of_range(name, value, mode, top)) is not None:
             raise pghot.error(name, wrong)
-    pghot.finish(("mode", "revision", *TUNABLES))
+    pghot.finish(("mode", "revision", "decisions", *TUNABLES))
     for option in set_options:
         name, value = _set_option(option)
         if (wrong := _out_of_range(name, value, mode, top)) is not None:
@@ -100,6 +104,7 @@ def parse(values: dict[str, Any], file: str, mode: Mode | None, set_options: lis
     return Settings(
         mode,
         revision,
+        decisions,
         tunables,
         machine,
         source_settings(sources, None if model_nodes is None else {node.nid for node in model_nodes}),

@@ -63,7 +63,7 @@ def build(settings: Settings) -> Parts:
     counters = Counters()
     memory = _memory(settings.memory, counters)
     model = memory if isinstance(memory, Machine) else None
-    pghot = Pghot(memory, counters, clock(), settings.mode, settings.revision)
+    pghot = Pghot(memory, counters, clock(), settings.mode, settings.revision, settings.decisions)
     for name, value in settings.tunables.items():
         try:
             pghot.tunables.set(name, value)

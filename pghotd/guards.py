@@ -103,6 +103,7 @@ class Guards:
             grown = vmstat.get(name, 0) - before.get(name, 0)
             if grown > 0:
                 counters.demoted(nid, grown, direct=name == "pgdemote_direct")
+                self._machine.promotion.history.demoting(nid, self._clock())
         self._seen[nid] = vmstat
         if not self._machine.settings.thrash_guard:
             return

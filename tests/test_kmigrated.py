@@ -272,3 +272,56 @@ def test_no_wake_up_is_missed_and_the_books_always_balance(steps, move_us, mode)
             assert not store.hot[section]
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("mode", ["default", "precise"])
+async def test_with_kmigrated_wake_a_ready_page_ends_the_sleep(nursery, autojump_clock, mode):
+    rig = make_rig(mode=mode)
+    rig.pghot.tunables.set("kmigrated_wake", 1)
+    kmigrated = await start(nursery, rig)
+    await trio.sleep(0.030)
+    make_hot(rig, 0, 1, 2)
+    await trio.sleep(0.009)
+    assert rig.total("pgpromote_success") == 3
+    assert kmigrated.standing(1).wakeups == 1
+    rig.pghot.tunables.set("kmigrated_wake", 0)
+    await trio.sleep(0.3)
+    make_hot(rig, 5)
+    await trio.sleep(0.009)
+    assert rig.total("pgpromote_success") == 3
+
+
+async def test_woken_while_paused_it_takes_nothing(nursery, autojump_clock):
+    rig = make_rig()
+    rig.pghot.tunables.set("kmigrated_wake", 1)
+    await start(nursery, rig)
+    rig.pghot.pause(True)
+    await trio.sleep(0.3)
+    for offset in range(20):
+        make_hot(rig, offset)
+        await trio.sleep(0.01)
+    assert rig.total("pghotd_taken") == 0
+    rig.pghot.pause(False)
+    await trio.sleep(0.11)
+    assert rig.total("pgpromote_success") == 20
+
+
+async def test_what_is_kept_is_looked_at_once_more_an_interval_later(nursery, autojump_clock):
+    rig = make_rig([ProcessSpec("a", 10, 1, pinned=True)])
+    rig.pghot.tunables.set("keep_refused", 1)
+    await start(nursery, rig)
+    await trio.sleep(0.030)
+    make_hot(rig, *range(10))
+    await trio.sleep(0.080)
+    assert (rig.total("pghotd_refused_isolate"), rig.total("pghotd_kept")) == (10, 10)
+    await trio.sleep(0.080)
+    assert rig.total("pghotd_refused_isolate") == 10
+    await trio.sleep(0.030)
+    assert (rig.total("pghotd_refused_isolate"), rig.total("pghotd_kept")) == (20, 10)
+    assert not rig.pghot.store.node(1).records.any()
+    await trio.sleep(5)
+    assert rig.total("pghotd_taken") == 20
+    make_hot(rig, *range(10))
+    await trio.sleep(0.4)
+    assert (rig.total("pghotd_taken"), rig.total("pghotd_kept")) == (40, 20)
+    assert balance(rig.counters.total) == 0

@@ -47,7 +47,6 @@ class Count:
         self._pghot = pghot
         self._now = now
         self._window_ms = pghot.tunables.promote_freq_window_ms
-        self._target_nid = pghot.tunables.target_nid
         self._sections = self._all_sections()
         self._histograms = {nid: np.zeros((pghot.format.freq_max + 1, 3), dtype=np.int64) for nid in pghot.lower_nids}
         self._rows: list[NDArray[np.int64]] = []
@@ -100,7 +99,7 @@ class Count:
         ready = (records >= fmt.ready_bit).astype(np.int64)
         coldness = _coldness(ready, frequency, age)
         hot = np.flatnonzero(coldness <= self._coldest)
-        targets = fmt.nid(records[hot], self._target_nid)
+        targets = fmt.nid(records[hot], self._pghot.targets.default(nid, self._pghot.tunables))
         self._rows.append(np.column_stack([pfns[hot], targets, frequency[hot], age[hot], ready[hot]]))
         self._kept += len(hot)
         if self._kept > 8 * HOT_LINES:

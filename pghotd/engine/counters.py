@@ -14,8 +14,10 @@ from pghotd.memory.protocol import BACKEND_REFUSALS
 
 #: Why kmigrated does not hand a folio whose record was taken to the backend, in the order in which it is asked.
 WALK_REFUSALS: tuple[str, ...] = ("same_node", "age", "rate_limit", "dirty", "no_space", "isolate")
+#: Why an improvement over the kernel's rules refuses it, before admission is asked (semantics.md, section 8).
+EARLY_REFUSALS: tuple[str, ...] = ("cooled", "pingpong")
 #: Every reason not to move a folio whose record was taken.
-REFUSALS: tuple[str, ...] = tuple(dict.fromkeys((*WALK_REFUSALS, *BACKEND_REFUSALS)))
+REFUSALS: tuple[str, ...] = tuple(dict.fromkeys((*WALK_REFUSALS, *BACKEND_REFUSALS, *EARLY_REFUSALS)))
 
 #: What a move can fail with, each its own counter; anything else is `other`.
 MOVE_ERRNOS: tuple[int, ...] = (
@@ -54,7 +56,10 @@ _PGHOTD = (
     "pghotd_failed_other",
 )
 _INJECT = ("pghotd_inject_malformed",)
-_BACKEND = tuple(refusal_name(reason) for reason in REFUSALS[len(WALK_REFUSALS) :])
+_BACKEND = tuple(refusal_name(reason) for reason in BACKEND_REFUSALS if reason not in WALK_REFUSALS)
+_EARLY = tuple(refusal_name(reason) for reason in EARLY_REFUSALS)
+#: Pages of refused folios whose record was put back (keep_refused).
+_KEPT = ("pghotd_kept",)
 
 #: Periods in which promotion to a target was slowed down, since it demoted what it was given.
 _THROTTLED = ("pghotd_throttled",)
@@ -72,8 +77,10 @@ VMSTAT: tuple[str, ...] = (
     *_INJECT,
     *_BACKEND,
     *_THROTTLED,
+    *_EARLY,
+    *_KEPT,
 )
-NODE_VMSTAT: tuple[str, ...] = (*_PROMOTION, *_DEMOTION, *_PGHOTD, *_BACKEND)
+NODE_VMSTAT: tuple[str, ...] = (*_PROMOTION, *_DEMOTION, *_PGHOTD, *_BACKEND, *_EARLY, *_KEPT)
 
 
 class Changes:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pghotd.engine.admission import Admission, Limits
 from pghotd.engine.counters import Changes, Counters
-from pghotd.engine.decisions import Decisions
+from pghotd.engine.decisions import DECISIONS, Decisions
+from pghotd.engine.kept import Kept
 from pghotd.engine.record_default import DefaultFormat
 from pghotd.engine.record_precise import PreciseFormat
 from pghotd.engine.recording import Recorder
@@ -29,10 +30,16 @@ Clock = Callable[[], int]
 
 
 class Pghot:
-    """Track hot pages of `memory` in `mode`; `now` is the start's time in ms."""
+    """Track hot pages of `memory` in `mode`; `now` is the start's time in ms, `decisions` how many are remembered."""
 
     def __init__(
-        self, memory: Memory, counters: Counters, now: int, mode: Mode = "default", revision: Revision = "v6"
+        self,
+        memory: Memory,
+        counters: Counters,
+        now: int,
+        mode: Mode = "default",
+        revision: Revision = "v6",
+        decisions: int = DECISIONS,
     ) -> None:
         self.memory = memory
         self.mode = mode
@@ -44,7 +51,8 @@ class Pghot:
         self.tunables = Tunables(mode, self.targets.lowest, self.targets.is_target)
         self.store = RecordStore(self.format)
         self.recorder = Recorder(memory, self.store, self.tunables, self.counters, self.targets, revision)
-        self.decisions = Decisions()
+        self.decisions = Decisions(decisions)
+        self.kept = Kept(self.store)
         self.paused = False
         #: Why pghotd paused itself; empty when an operator did, or when it is not paused.
         self.pause_reason = ""
@@ -92,6 +100,7 @@ class Pghot:
                 self.store.online(section, nid)
             else:
                 self.store.offline(section, nid)
+                self.kept.forget(section)
             if self.store.nids != before:
                 self.nodes_changed.notify()
         elif not self.targets.is_target(self.tunables.target_nid):

@@ -236,7 +236,8 @@ class Recorder:
                 store.flag_hot(node, indices.compress(ready) + kept.first_pfn)
             changed = np.flatnonzero(new != old)
         if self._format.keeps_nid:
-            stamps = self._targets.stamp(nids, self._tunables.target_nid, len(all_indices))
+            default = self._targets.default(node, self._tunables)
+            stamps = self._targets.stamp(nids, default, len(all_indices))
             # numpy keeps the last of several assignments to one index: the last accessor wins.
             records[all_indices] = self._format.stamp_nid(records.take(all_indices), stamps)
 

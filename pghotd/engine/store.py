@@ -4,7 +4,7 @@ Consumers: recording writes records and flags, kmigrated takes records and clear
 come and go with memory hotplug; what went offline has lost its records (semantics.md, section 2).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,10 @@ class RecordStore:
         #: 1 where a section holds a record that became ready since its last walk, by section number.
         self.hot: NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
         self._wake: set[int] = set()
+        #: Nodes whose kmigrated has something to look at, but not before the end of its interval.
+        self._later: set[int] = set()
+        #: Called with the nid when a record became ready and kmigrated's wake flag was not yet set.
+        self.woken: Callable[[int], None] | None = None
 
     def reserve(self, nid: int, sections: NDArray[np.int64]) -> None:
         """Bring many sections of node `nid` online at once, in one mapping."""
@@ -80,6 +84,7 @@ class RecordStore:
         if not node.sections:
             del self._nodes[nid]
             self._wake.discard(nid)
+            self._later.discard(nid)
 
     def _flags_up_to(self, section: int) -> None:
         if section >= len(self.hot):
@@ -106,7 +111,10 @@ class RecordStore:
     def flag_hot(self, nid: int, pfns: NDArray[np.int64]) -> None:
         """Flag the sections of `pfns` hot, then wake the node's kmigrated: in this order, so no wake-up is missed."""
         self.hot[pfns >> SECTION_SHIFT] = 1
-        self._wake.add(nid)
+        if nid not in self._wake:
+            self._wake.add(nid)
+            if self.woken is not None:
+                self.woken(nid)
 
     def take_wake(self, nid: int) -> bool:
         """Tell whether node `nid`'s kmigrated was woken, and clear its wake flag."""
@@ -119,6 +127,17 @@ class RecordStore:
         """Set the wake flag of node `nid`'s kmigrated, if the node still has records."""
         if nid in self._nodes:
             self._wake.add(nid)
+
+    def look_later(self, nid: int, section: int) -> None:
+        """Flag a section of node `nid` hot, for a look at the end of kmigrated's interval."""
+        self.hot[section] = 1
+        self._later.add(nid)
+
+    def interval_over(self, nid: int) -> None:
+        """Wake node `nid`'s kmigrated if something has waited for the end of its interval."""
+        if nid in self._later:
+            self._later.remove(nid)
+            self.wake(nid)
 
     def look_again(self, nid: int, section: int) -> None:
         """Flag a section of node `nid` that was not walked to its end, if it is still there, and wake kmigrated."""

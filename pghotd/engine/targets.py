@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from pghotd.engine.tunables import Tunables
 from pghotd.geometry import MAX_NUMNODES, NUMA_NO_NODE
 from pghotd.memory.protocol import Memory, Node
 
@@ -22,6 +23,8 @@ class Targets:
         #: Whether a nid's pages are tracked, by nid: those of the lower tier. The last entry stands for no node.
         self.tracked: NDArray[np.bool_] = np.zeros(MAX_NUMNODES + 1, dtype=bool)
         self._nearest: NDArray[np.int64] = np.full(MAX_NUMNODES + 1, NUMA_NO_NODE, dtype=np.int64)
+        #: The top-tier node with memory that is nearest to each node of any tier.
+        self._nearest_to: dict[int, int] = {}
         self.refresh()
 
     def refresh(self) -> None:
@@ -33,12 +36,14 @@ class Targets:
         self.accessing[-1] = True
         self.tracked[:] = False
         self._nearest[:] = NUMA_NO_NODE
+        self._nearest_to = {}
         for node in nodes:
             self.tracked[node.nid] = node.tier == "lower"
+            if with_memory:
+                self._nearest_to[node.nid] = min(with_memory, key=partial(_distance, node)).nid
         for node in top:
             self.accessing[node.nid] = True
-            if with_memory:
-                self._nearest[node.nid] = min(with_memory, key=partial(_distance, node)).nid
+            self._nearest[node.nid] = self._nearest_to.get(node.nid, NUMA_NO_NODE)
         self._with_memory = [node.nid for node in with_memory]
 
     def is_top(self, nid: int) -> bool:
@@ -54,12 +59,18 @@ class Targets:
         """Return the lowest-numbered top-tier node that has memory, -1 when there is none."""
         return min(self._with_memory, default=NUMA_NO_NODE)
 
-    def stamp(self, nids: int | NDArray[np.int64], target_nid: int, length: int) -> NDArray[np.int64]:
-        """Return where pages accessed from `nids` go; to `target_nid` for -1 and for a node that has gone."""
+    def default(self, nid: int, tunables: Tunables) -> int:
+        """Return where pages of node `nid` go whose accessing node is not known, as target_policy says."""
+        if tunables.target_policy:
+            return self._nearest_to.get(nid, tunables.target_nid)
+        return tunables.target_nid
+
+    def stamp(self, nids: int | NDArray[np.int64], default: int, length: int) -> NDArray[np.int64]:
+        """Return where pages accessed from `nids` go; to `default` for -1 and for a node that has gone."""
         if isinstance(nids, int):
             nids = np.full(length, nids, dtype=np.int64)
         nearest = self._nearest.take(nids)
-        return np.where(nearest == NUMA_NO_NODE, target_nid, nearest)
+        return np.where(nearest == NUMA_NO_NODE, default, nearest)
 
 
 def _distance(start: Node, end: Node) -> tuple[int, int]:

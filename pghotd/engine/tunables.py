@@ -103,6 +103,47 @@ TUNABLES: dict[str, Tunable] = {
             "folios",
             "a batch that holds more folios than this is moved",
         ),
+        # Improvements over the kernel's rules, off by default (semantics.md, section 8).
+        Tunable(
+            "kmigrated_wake",
+            0,
+            _same(1),
+            _same(0),
+            "switch",
+            "1: an access that makes a page ready wakes a sleeping kmigrated at once; 0: at the end of its interval",
+        ),
+        Tunable(
+            "keep_refused",
+            0,
+            _same(1),
+            _same(0),
+            "switch",
+            "1: a folio refused for rate, space or isolation gets its record back, once; 0: it has lost it",
+        ),
+        Tunable(
+            "target_policy",
+            0,
+            _same(1),
+            _same(0),
+            "choice",
+            "where pages go whose accessing node is not known; 0: target_nid, 1: the nearest top-tier node",
+        ),
+        Tunable(
+            "recheck_age_ms",
+            0,
+            PerMode(3968, 16383),
+            _same(0),
+            "ms",
+            "a page last accessed longer ago than this when its turn comes is refused as cooled; 0: never",
+        ),
+        Tunable(
+            "pingpong_ms",
+            0,
+            _same(600_000),
+            _same(0),
+            "ms",
+            "a page demoted less than this ago is not promoted again; 0: it is",
+        ),
     )
 }
 
@@ -120,6 +161,11 @@ class Tunables:
     promote_rate_limit_MBps: int  # noqa: N815 - the interface's own name
     kmigrated_sleep_ms: int
     kmigrated_batch_nr: int
+    kmigrated_wake: int
+    keep_refused: int
+    target_policy: int
+    recheck_age_ms: int
+    pingpong_ms: int
 
     def __init__(self, mode: Mode, target_nid: int, is_target: Callable[[int], bool]) -> None:
         self.mode = mode

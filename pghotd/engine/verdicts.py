@@ -15,6 +15,8 @@ REFUSED_RATE_LIMIT = REFUSED["rate_limit"]
 REFUSED_DIRTY = REFUSED["dirty"]
 REFUSED_NO_SPACE = REFUSED["no_space"]
 REFUSED_ISOLATE = REFUSED["isolate"]
+REFUSED_COOLED = REFUSED["cooled"]
+REFUSED_PINGPONG = REFUSED["pingpong"]
 
 #: The verdict of each backend refusal, by -1 - its result: see memory/protocol.py.
 REFUSED_BY_BACKEND: tuple[int, ...] = tuple(REFUSED[reason] for reason in BACKEND_REFUSALS)

@@ -14,21 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pghotd.engine.admission import has_free_space
-from pghotd.engine.counters import WALK_REFUSALS, failure_name, refusal_name
+from pghotd.engine.counters import failure_name, refusal_name
+from pghotd.engine.decisions import Circumstances
 from pghotd.engine.pghot import Pghot
+from pghotd.engine.records import Records
 from pghotd.engine.verdicts import (
     ADMITTED,
     FAILED,
     PROMOTED,
-    REFUSED,
     REFUSED_BY_BACKEND,
+    REFUSED_COOLED,
     REFUSED_DIRTY,
     REFUSED_ISOLATE,
     REFUSED_NO_SPACE,
+    REFUSED_PINGPONG,
     REFUSED_SAME_NODE,
+    VERDICTS,
 )
 from pghotd.geometry import NUMA_NO_NODE, PAGES_PER_SECTION, SECTION_SHIFT
-from pghotd.memory.protocol import BACKEND_REFUSALS, PageState
+from pghotd.memory.protocol import BACKEND_REFUSALS, Moved, PageState
 
 #: How many ready folios are judged in one step: about 100 us of work.
 RUN = 2048
@@ -41,16 +45,21 @@ Verdicts = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Hold folios of one owner on their way to one target node; none when the walk only stops to let others run."""
+    """Hold folios of one owner on their way to one target node; none when the walk only stops to let others run.
+
+    `records` are as they were taken, `numbers` those of the decisions to promote them.
+    """
 
     heads: Pages
     pages: Pages
+    records: Records
+    numbers: Pages
     nid: int
     owner: int
 
 
 _NONE = np.zeros(0, dtype=np.int64)
-_NOTHING = Batch(_NONE, _NONE, NUMA_NO_NODE, -1)
+_NOTHING = Batch(_NONE, _NONE, _NONE, _NONE, NUMA_NO_NODE, -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +69,7 @@ class _Ready:
     heads: Pages
     pages: Pages
     states: NDArray[np.uint8]
+    records: Records
     ages_ms: Pages
     targets: Pages
     owners: Pages
@@ -70,6 +80,7 @@ class _Ready:
             self.heads[where],
             self.pages[where],
             self.states[where],
+            self.records[where],
             self.ages_ms[where],
             self.targets[where],
             self.owners[where],
@@ -84,7 +95,8 @@ class SectionWalk:
         self._nid = nid
         self._section = section
         self._position = 0
-        self._pending: list[tuple[Pages, Pages]] = []
+        #: Columns of the batch that is being made: heads, pages, records and numbers.
+        self._pending: list[tuple[Pages, Pages, Records, Pages]] = []
         self._pending_nr = 0
         #: The target and owner of what is pending.
         self._kind = (NUMA_NO_NODE, -1)
@@ -124,9 +136,9 @@ class SectionWalk:
         """Return what has been taken and not yet handed out as a batch."""
         if not self._pending:
             return None
-        heads, pages = (np.concatenate(column) for column in zip(*self._pending, strict=True))
+        heads, pages, records, numbers = (np.concatenate(column) for column in zip(*self._pending, strict=True))
         self._pending, self._pending_nr = [], 0
-        return Batch(heads, pages, *self._kind)
+        return Batch(heads, pages, records, numbers, *self._kind)
 
     def _find(self, now: int) -> _Ready | None:
         """Find the next ready folios from the walk's position on, with the records as they are now."""
@@ -146,38 +158,54 @@ class SectionWalk:
         if not here.all():
             heads, states, pages = heads[here], states[here], pages[here]
         kept, base = pghot.store.node(self._nid).section(self._section), self._section << SECTION_SHIFT
-        records, target_nid = kept[heads - base], pghot.tunables.target_nid
-        targets = pghot.targets.stamp(pghot.format.nid(records, target_nid), target_nid, len(heads))
+        records, default = kept[heads - base], pghot.targets.default(self._nid, pghot.tunables)
+        targets = pghot.targets.stamp(pghot.format.nid(records, default), default, len(heads))
         ages_ms = pghot.format.age_ms(records, now)
-        return _Ready(heads, pages, states, ages_ms, targets, pghot.memory.owner_of(heads))
+        return _Ready(heads, pages, states, records, ages_ms, targets, pghot.memory.owner_of(heads))
 
     def _visit(self, run: _Ready, now: int) -> tuple[int, Batch | None]:
         """Take records of a run up to where a batch is due; return how many, and that batch."""
         pghot, nid = self._pghot, int(run.targets[0])
-        zones = pghot.memory.zones(nid)
-        judgement = None
-        if nid == self._nid:
-            verdicts = np.full(len(run.heads), REFUSED_SAME_NODE, dtype=np.uint8)
-        else:
-            free = has_free_space(zones, pghot.memory.present_pages(nid))
-            admission = pghot.admission(nid)
-            judgement = admission.judge(run.pages, run.ages_ms, free, pghot.limits(), now)
-            room = max((zone.free - zone.high - zone.protection for zone in zones), default=0)
-            verdicts = _prepare(judgement.verdicts, run, room)
+        zones, admission, limits = pghot.memory.zones(nid), pghot.admission(nid), pghot.limits()
+        verdicts = self._refused_early(run, nid)
+        asked = np.flatnonzero(verdicts == ADMITTED)
+        free = has_free_space(zones, pghot.memory.present_pages(nid))
+        judgement = admission.judge(run.pages[asked], run.ages_ms[asked], free, limits, now)
+        verdicts[asked] = judgement.verdicts
+        room = max((zone.free - zone.high - zone.protection for zone in zones), default=0)
+        verdicts = _prepare(verdicts, run, room)
         admitted = np.flatnonzero(verdicts == ADMITTED)
         added, due, full = self._fit(nid, run.owners[admitted])
         taken = int(admitted[added - 1]) + 1 if due else len(run.heads)
-        if judgement is not None:
-            candidate, candidate_nrl = admission.charge(judgement, taken)
+        candidate, candidate_nrl = admission.charge(judgement, int(np.searchsorted(asked, taken)))
+        if len(asked):
             pghot.counters.add_on(nid, "pgpromote_candidate", candidate)
             pghot.counters.add_on(nid, "pgpromote_candidate_nrl", candidate_nrl)
-        self._take(run, verdicts[:taken], nid, now)
+        whole = run.part(slice(0, taken))
+        numbers = self._take(
+            whole,
+            verdicts[:taken],
+            Circumstances(whole.records, whole.ages_ms, nid, judgement.threshold_ms, admission.rate_MBps(now), now),
+        )
         # The folio that does not fit is judged before the batch is sent off, and is the first of the next one.
         within = admitted[: added if full or not due else added - 1]
-        self._add(run, within, nid)
+        self._add(run, within, numbers, nid)
         batch = self.flush() if due else None
-        self._add(run, admitted[len(within) : added], nid)
+        self._add(run, admitted[len(within) : added], numbers, nid)
         return taken, batch
+
+    def _refused_early(self, run: _Ready, nid: int) -> Verdicts:
+        """Refuse what admission is not asked about: what is there already, has cooled, or was demoted just now."""
+        tunables = self._pghot.tunables
+        verdicts = np.full(len(run.heads), REFUSED_SAME_NODE if nid == self._nid else ADMITTED, dtype=np.uint8)
+        if nid == self._nid:
+            return verdicts
+        if tunables.recheck_age_ms:
+            verdicts[run.ages_ms > tunables.recheck_age_ms] = REFUSED_COOLED
+        if tunables.pingpong_ms:
+            recent = self._pghot.memory.since_demotion(run.heads) < tunables.pingpong_ms
+            verdicts[recent & (verdicts == ADMITTED)] = REFUSED_PINGPONG
+        return verdicts
 
     def _fit(self, nid: int, owners: Pages) -> tuple[int, bool, bool]:
         """Say how many of these admitted folios are taken now, whether a batch is due then, and whether it is full.
@@ -195,39 +223,39 @@ class SectionWalk:
             return fitting + 1, True, False
         return fitting, False, False
 
-    def _add(self, run: _Ready, chosen: Pages, nid: int) -> None:
-        """Add folios of a run, all of one owner, to what is pending."""
+    def _add(self, run: _Ready, chosen: Pages, first_number: int, nid: int) -> None:
+        """Add folios of a run, all of one owner, to what is pending; `first_number` is that of the run's first one."""
         if len(chosen):
             self._kind = (nid, int(run.owners[chosen[0]]))
-            self._pending.append((run.heads[chosen], run.pages[chosen]))
+            self._pending.append((run.heads[chosen], run.pages[chosen], run.records[chosen], chosen + first_number))
             self._pending_nr += len(chosen)
 
-    def _take(self, run: _Ready, verdicts: Verdicts, nid: int, now: int) -> None:
-        """Take the records of the run's first folios, and count what became of them."""
+    def _take(self, run: _Ready, verdicts: Verdicts, seen: Circumstances) -> int:
+        """Take the records of a run, count what became of them, and return the number of the first decision."""
         pghot, counters = self._pghot, self._pghot.counters
-        heads, pages = run.heads[: len(verdicts)], run.pages[: len(verdicts)]
         base = self._section << SECTION_SHIFT
-        pghot.store.node(self._nid).section(self._section)[heads - base] = 0
-        self._position = int(heads[-1] + pages[-1]) - base
-        counters.add_on(self._nid, "pghotd_taken", int(pages.sum()))
-        by_verdict = np.bincount(verdicts, weights=pages).astype(np.int64).tolist()
-        counters.add_on(self._nid, "pghotd_in_flight", by_verdict[ADMITTED])
-        for reason in WALK_REFUSALS:
-            if REFUSED[reason] < len(by_verdict) and by_verdict[REFUSED[reason]]:
-                counters.add_on(self._nid, refusal_name(reason), by_verdict[REFUSED[reason]])
-        if (verdicts == REFUSED_NO_SPACE).any():
-            pghot.memory.wake_kswapd(nid)
+        pghot.store.node(self._nid).section(self._section)[run.heads - base] = 0
+        self._position = int(run.heads[-1] + run.pages[-1]) - base
+        counters.add_on(self._nid, "pghotd_taken", int(run.pages.sum()))
+        by_verdict = np.bincount(verdicts, weights=run.pages).astype(np.int64)
+        counters.add_on(self._nid, "pghotd_in_flight", int(by_verdict[ADMITTED]))
         refused = verdicts != ADMITTED
         if refused.any():
-            pghot.decisions.remember(heads[refused], verdicts[refused], nid, now)
+            for verdict in np.flatnonzero(by_verdict[ADMITTED + 1 :]) + ADMITTED + 1:
+                counters.add_on(self._nid, f"pghotd_{VERDICTS[verdict]}", int(by_verdict[verdict]))
+            if (verdicts == REFUSED_NO_SPACE).any():
+                pghot.memory.wake_kswapd(seen.target)
+            _keep(pghot, self._nid, run.heads[refused], run.pages[refused], run.records[refused], verdicts[refused])
+        number = pghot.decisions.remember(run.heads, verdicts, seen)
         counters.changes.notify()
+        return number
 
 
-def settle(pghot: Pghot, nid: int, batch: Batch, results: Pages, now: int) -> None:
-    """Count what became of a batch of node `nid`'s kmigrated; `results` are as Memory.promote gives them."""
-    counters = pghot.counters
-    moved, failed = results == 0, results > 0
-    promoted = int(batch.pages[moved].sum())
+def settle(pghot: Pghot, nid: int, batch: Batch, moved: Moved, now: int) -> None:
+    """Count what became of a batch of node `nid`'s kmigrated."""
+    counters, results = pghot.counters, moved.results
+    succeeded, failed = results == 0, results > 0
+    promoted = int(batch.pages[succeeded].sum())
     counters.add_on(nid, "pghotd_in_flight", -int(batch.pages.sum()))
     counters.add_on(batch.nid, "pgpromote_success", promoted)
     counters.add("pgmigrate_success", promoted)
@@ -235,8 +263,8 @@ def settle(pghot: Pghot, nid: int, batch: Batch, results: Pages, now: int) -> No
     counters.add("numa_pages_migrated", promoted)
     if batch.owner >= 0:
         counters.migrated_for(pghot.memory.owners[batch.owner], promoted)
-    verdicts = np.where(moved, PROMOTED, FAILED).astype(np.uint8)
-    for code in np.unique(results[~moved]).tolist():
+    verdicts = np.where(succeeded, PROMOTED, FAILED).astype(np.uint8)
+    for code in np.unique(results[~succeeded]).tolist():
         here = results == code
         if code > 0:
             name = failure_name(code)
@@ -244,8 +272,16 @@ def settle(pghot: Pghot, nid: int, batch: Batch, results: Pages, now: int) -> No
             verdicts[here] = REFUSED_BY_BACKEND[-1 - code]
             name = refusal_name(BACKEND_REFUSALS[-1 - code])
         counters.add_on(nid, name, int(batch.pages[here].sum()))
-    pghot.decisions.remember(batch.heads, verdicts, batch.nid, now, np.maximum(results, 0))
+    _keep(pghot, nid, batch.heads, batch.pages, batch.records, verdicts)
+    pghot.decisions.complete(batch.numbers, verdicts, np.maximum(results, 0), moved.heads, now)
     counters.changes.notify()
+
+
+def _keep(pghot: Pghot, nid: int, heads: Pages, pages: Pages, records: Records, verdicts: Verdicts) -> None:
+    """Give folios of node `nid` their records back where keep_refused wants it."""
+    kept = pghot.kept.keep(nid, heads, verdicts, records, bool(pghot.tunables.keep_refused))
+    if len(kept):
+        pghot.counters.add_on(nid, "pghotd_kept", int(pages[kept].sum()))
 
 
 def _prepare(verdicts: Verdicts, run: _Ready, room: int) -> Verdicts:

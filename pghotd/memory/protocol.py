@@ -73,6 +73,21 @@ class Zone:
     protection: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Hold what became of a batch: for each folio 0, the errno it failed with, or a `refusal`; and where it is now.
+
+    `heads` is the new head of each folio that has moved, -1 where that is not known.
+    """
+
+    results: NDArray[np.int64]
+    heads: Pfns
+
+
+#: What `since_demotion` says of a folio that is not known to have been demoted.
+NEVER = 1 << 62
+
+
 class Memory(Protocol):
     """Be the machine. All PFN arrays are int64; results have the length of their argument."""
 
@@ -126,8 +141,11 @@ class Memory(Protocol):
     async def reread(self, pfns: Pfns) -> None:
         """Bring what `states` and `owner_of` say of these folios up to date, now, before their records are taken."""
 
-    async def promote(self, heads: Pfns, nid: int) -> NDArray[np.int64]:
-        """Move a batch of folios to node `nid`; return for each 0, the errno it failed with, or a `refusal`.
+    def since_demotion(self, heads: Pfns) -> NDArray[np.int64]:
+        """Return how long ago each folio, on the lower tier now, was demoted, in ms; NEVER where nobody knows."""
+
+    async def promote(self, heads: Pfns, nid: int) -> Moved:
+        """Move a batch of folios to node `nid`.
 
         Takes time. Not cancelled half way: what has begun ends.
         """

@@ -109,10 +109,10 @@ def bench_pass_with_ready_pages(report, rig):
                 if not len(batch.heads):
                     continue
                 begin = time.perf_counter()
-                results = await rig.machine.promote(batch.heads, batch.nid)
+                moved = await rig.machine.promote(batch.heads, batch.nid)
                 spent["move"] += time.perf_counter() - begin
                 begin = time.perf_counter()
-                settle(rig.pghot, 1, batch, results, rig.clock())
+                settle(rig.pghot, 1, batch, moved, rig.clock())
                 spent["settle"] += time.perf_counter() - begin
 
     trio.run(promote)

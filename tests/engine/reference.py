@@ -77,6 +77,8 @@ class ScalarWalk:
     def __init__(self, rig, nid, started_at):
         self.rig, self.nid = rig, nid
         self.records: dict[int, int] = {}
+        #: Folios that have got their record back once.
+        self.kept: set[int] = set()
         self.counters: Counter[str] = Counter()
         self.candidates: Counter[tuple[int, str]] = Counter()
         self._admissions: dict[int, ScalarAdmission] = {}
@@ -93,7 +95,7 @@ class ScalarWalk:
         if pghot.mode == "default":
             self.records[head] = default_access(self.records.get(head, 0), *rules)
         else:
-            nid = tunables.target_nid if nid < 0 else nid
+            nid = self._default_target() if nid < 0 else nid
             self.records[head] = precise_access(self.records.get(head, 0), nid, *rules)
 
     def walk(self, section: int, clock) -> Iterator[tuple[list[int], int, int]]:
@@ -117,12 +119,19 @@ class ScalarWalk:
             self.records[head] = 0
             self.counters["pghotd_taken"] += pages
             if default:
-                target, age = tunables.target_nid, (((clock() >> 7) - (record >> 2)) & 31) << 7
+                target, age = self._default_target(), (((clock() >> 7) - (record >> 2)) & 31) << 7
             else:
                 target, age = record & 0x3FF, (clock() - ((record >> 13) & 0x3FFF)) & 0x3FFF
-            refusal = self._refusal(state, pages, target, age, clock())
+            refusal = self._refusal(head, state, pages, target, age, clock())
             if refusal:
                 self.counters[f"pghotd_refused_{refusal}"] += pages
+                worth = refusal in ("rate_limit", "no_space", "isolate") and tunables.keep_refused
+                if worth and head not in self.kept:
+                    self.records[head] = record
+                    self.kept.add(head)
+                    self.counters["pghotd_kept"] += pages
+                else:
+                    self.kept.discard(head)
                 continue
             self.counters["pghotd_in_flight"] += pages
             owner = int(machine.owner_of(np.array([head]))[0])
@@ -138,10 +147,18 @@ class ScalarWalk:
         if pending:
             yield pending, *kind
 
-    def _refusal(self, state: int, pages: int, target: int, age: int, now: int) -> str:
+    def _default_target(self) -> int:
+        """Both top-tier nodes are as far from node 2: policy 1 takes the lower one."""
+        return 0 if self.rig.pghot.tunables.target_policy else self.rig.pghot.tunables.target_nid
+
+    def _refusal(self, head: int, state: int, pages: int, target: int, age: int, now: int) -> str:
         machine, tunables = self.rig.machine, self.rig.pghot.tunables
         if target == self.nid:
             return "same_node"
+        if tunables.recheck_age_ms and age > tunables.recheck_age_ms:
+            return "cooled"
+        if int(machine.since_demotion(np.array([head]))[0]) < tunables.pingpong_ms:
+            return "pingpong"
         (zone,) = machine.zones(target)
         free = zone.free > zone.promo + max(1 << 18, zone.present // 16)
         admission = self._admissions.setdefault(target, ScalarAdmission(self._started_at))

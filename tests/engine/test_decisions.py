@@ -3,41 +3,90 @@
 import errno
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pghotd.engine.decisions import DECISIONS, Decision, Decisions
-from pghotd.engine.verdicts import FAILED, PROMOTED, REFUSED_AGE, VERDICTS
+from pghotd.engine.decisions import DECISIONS, Circumstances, Decisions
+from pghotd.engine.verdicts import ADMITTED, FAILED, PROMOTED, REFUSED_AGE, VERDICTS
 
-BATCH = st.lists(st.tuples(st.integers(0, 9), st.sampled_from([PROMOTED, REFUSED_AGE])), max_size=12)
+BATCH = st.lists(st.tuples(st.integers(0, 9), st.integers(0, len(VERDICTS) - 1).filter(lambda v: v != FAILED)))
 
 
-@given(st.lists(BATCH, max_size=12))
-def test_the_last_decision_is_found_as_long_as_the_ring_holds_it(batches):
-    decisions, everything = Decisions(16), []
+def seen(number, now=7, target=3):
+    """Say what `number` folios were judged by: folio i has the record i and the age 10 i."""
+    return Circumstances(np.arange(number, dtype=np.uint32), 10 * np.arange(number), target, 3000, 77, now)
+
+
+def remember(decisions, batch, now):
+    pfns = np.array([pfn for pfn, _ in batch], dtype=np.int64)
+    verdicts = np.array([verdict for _, verdict in batch], dtype=np.uint8)
+    return decisions.remember(pfns, verdicts, seen(len(batch), now))
+
+
+@given(st.lists(BATCH, max_size=30), st.randoms())
+def test_the_ring_is_the_end_of_a_list_of_all_decisions(batches, random):
+    decisions, everything, open_ones = Decisions(16), [], []
     for now, batch in enumerate(batches):
-        pfns = np.array([pfn for pfn, _ in batch], dtype=np.int64)
-        verdicts = np.array([verdict for _, verdict in batch], dtype=np.uint8)
-        decisions.remember(pfns, verdicts, 3, now)
-        everything += [(pfn, Decision(VERDICTS[verdict], 3, now)) for pfn, verdict in batch]
-        held = dict(everything[-16:])
-        assert {pfn: decisions.last(pfn) for pfn in range(10)} == {pfn: held.get(pfn) for pfn in range(10)}
+        first = remember(decisions, batch, now)
+        assert first == len(everything)
+        everything += [[pfn, -1, VERDICTS[verdict], now, now, -1] for pfn, verdict in batch]
+        open_ones += range(first, len(everything))
+        chosen = random.sample(open_ones, min(len(open_ones), 3))
+        done = random.randint(0, 1)
+        if chosen and done:
+            numbers = np.array(chosen)
+            verdicts = np.full(len(chosen), PROMOTED, np.uint8)
+            decisions.complete(numbers, verdicts, np.zeros(len(chosen), np.int64), numbers + 100, now + 5)
+            number = max((row[5] for row in everything), default=-1)
+            for one in chosen:
+                everything[one][1:] = [one + 100, "promoted", everything[one][3], now + 5, max(number, 0) + 1]
+            open_ones = [one for one in open_ones if one not in chosen]
+    held = everything[-16:]
+    for pfn in [*range(10), *range(100, 140)]:
+        found = decisions.about(pfn)
+        wanted = [row for row in reversed(held) if pfn in row[:2]]
+        assert [[d.pfn, d.new_pfn, d.verdict, d.at, d.ended_at] for d in found] == [row[:5] for row in wanted]
+        last = next((row for row in reversed(held) if row[0] == pfn), None)
+        assert (None if last is None else last[2]) == (None if (d := decisions.last(pfn)) is None else d.verdict)
 
 
 def test_more_at_once_than_the_ring_holds():
     decisions = Decisions()
     pfns = np.arange(DECISIONS + 5)
-    decisions.remember(pfns, np.full(len(pfns), PROMOTED, np.uint8), pfns % 1024, 2**40)
+    decisions.remember(pfns, np.full(len(pfns), PROMOTED, np.uint8), seen(len(pfns)))
     assert decisions.last(4) is None
-    assert decisions.last(5) == Decision("promoted", 5, 2**40)
-    assert decisions.last(DECISIONS + 4) == Decision("promoted", (DECISIONS + 4) % 1024, 2**40)
+    assert decisions.last(5).record == 5
+    assert decisions.last(DECISIONS + 4).age_ms == 10 * (DECISIONS + 4)
 
 
-def test_a_failure_says_its_errno():
+def test_a_decision_says_what_it_was_made_by_and_what_became_of_it():
     decisions = Decisions()
-    codes = np.array([errno.EBUSY, errno.ENOMEM, 250])
-    decisions.remember(np.array([2**51, 1, 2]), np.full(3, FAILED, np.uint8), 1023, 7, codes)
-    assert decisions.last(2**51) == Decision("failed EBUSY", 1023, 7)
-    assert decisions.last(1).verdict == "failed ENOMEM"
-    assert decisions.last(2).verdict == "failed 250"
+    decisions.remember(np.array([40, 41, 42]), np.array([REFUSED_AGE, ADMITTED, ADMITTED], np.uint8), seen(3))
+    codes, new = np.array([0, errno.EBUSY]), np.array([900, -1])
+    decisions.complete(np.array([1, 2]), np.array([PROMOTED, FAILED], np.uint8), codes, new, 12)
+    refused, promoted, failed = (decisions.last(pfn) for pfn in (40, 41, 42))
+    assert (refused.verdict, refused.batch, refused.ended_at) == ("refused_age", -1, 7)
+    assert (promoted.verdict, promoted.new_pfn, promoted.batch, promoted.at, promoted.ended_at) == (
+        *("promoted", 900, 1),
+        *(7, 12),
+    )
+    assert (failed.verdict, failed.record, failed.threshold_ms, failed.rate_MBps) == ("failed EBUSY", 2, 3000, 77)
+    assert [one.pfn for one in decisions.about(900)] == [41]
+
+
+@pytest.mark.parametrize("code", [errno.ENOMEM, 250])
+def test_a_failure_says_its_errno(code):
+    decisions = Decisions()
+    decisions.remember(np.array([2**51]), np.full(1, ADMITTED, np.uint8), seen(1, target=1023))
+    decisions.complete(np.array([0]), np.full(1, FAILED, np.uint8), np.array([code]), np.array([-1]), 9)
+    assert decisions.last(2**51).verdict == f"failed {errno.errorcode.get(code, code)}"
+    assert decisions.last(2**51).target == 1023
     assert decisions.last(0) is None
+
+
+def test_a_ring_of_nothing_remembers_nothing():
+    decisions = Decisions(0)
+    assert decisions.remember(np.arange(5), np.full(5, ADMITTED, np.uint8), seen(5)) == 0
+    decisions.complete(np.arange(5), np.full(5, PROMOTED, np.uint8), np.zeros(5, np.int64), np.arange(5), 9)
+    assert decisions.about(3) == []

@@ -17,6 +17,11 @@ TABLE = {
     "promote_rate_limit_MBps": (0, 2147483647, 65536, 2147483647, 65536),
     "kmigrated_sleep_ms": (50, 1000, 100, 1000, 100),
     "kmigrated_batch_nr": (64, 1024, 512, 1024, 512),
+    "kmigrated_wake": (0, 1, 0, 1, 0),
+    "keep_refused": (0, 1, 0, 1, 0),
+    "target_policy": (0, 1, 0, 1, 0),
+    "recheck_age_ms": (0, 3968, 0, 16383, 0),
+    "pingpong_ms": (0, 600_000, 0, 600_000, 0),
 }
 CASES = [(mode, name) for mode in MODES for name in TABLE]
 

@@ -13,7 +13,9 @@ from pghotd.engine.kinds import HWHINTS
 from pghotd.engine.pghot import Pghot
 from pghotd.engine.walk import RUN, SectionWalk, settle
 from pghotd.geometry import PAGES_PER_SECTION
+from pghotd.memory.model.frames import Flag
 from pghotd.memory.model.spec import ProcessSpec
+from pghotd.memory.protocol import Moved
 from tests.books import balance
 from tests.engine.reference import ScalarWalk
 from tests.machines import Rig, node
@@ -62,7 +64,8 @@ def compare(rig: Rig, scalar: ScalarWalk, batch_pages: int) -> None:
     kept = rig.pghot.store.node(2).records
     found = {BASE + int(i): int(kept[i]) for i in np.flatnonzero(kept)}
     assert found == {pfn: record for pfn, record in scalar.records.items() if record}
-    names = [name for name in VMSTAT if name.startswith(("pghotd_taken", "pghotd_refused", "pghotd_in_flight"))]
+    prefixes = "pghotd_taken", "pghotd_refused", "pghotd_in_flight", "pghotd_kept"
+    names = [name for name in VMSTAT if name.startswith(prefixes)]
     assert {name: rig.total(name) for name in names} == {name: scalar.counters[name] for name in names}
     assert {name: rig.counters.node(2)[name] for name in names} == {name: scalar.counters[name] for name in names}
     for nid in (0, 1):
@@ -83,10 +86,18 @@ def compare(rig: Rig, scalar: ScalarWalk, batch_pages: int) -> None:
     empty=st.booleans(),
     target=st.sampled_from([0, 1, 1]),
     later=st.sampled_from([0, 500, 1500, 3500, 61_000]),
+    improved=st.fixed_dictionaries(
+        {
+            "keep_refused": st.sampled_from([0, 1]),
+            "target_policy": st.sampled_from([0, 0, 1]),
+            "recheck_age_ms": st.sampled_from([0, 0, 300, 2000]),
+            "pingpong_ms": st.sampled_from([0, 0, 300, 2000]),
+        }
+    ),
     events=st.lists(st.sampled_from(["access", "access", "exit", "time", "tune", "offline"]), max_size=12),
 )
 def test_a_walk_is_a_walk_folio_by_folio(
-    mode, processes, seed, batch_nr, limit, free, empty, target, later, events
+    mode, processes, seed, batch_nr, limit, free, empty, target, later, improved, events
 ) -> None:
     fillers = [ProcessSpec("filler", PAGES_PER_SECTION - HIGH - free, 1)]
     if not empty:
@@ -94,37 +105,50 @@ def test_a_walk_is_a_walk_folio_by_folio(
     rig = Rig(NODES, [*fillers, *processes], mode, move_ns=0)
     random, tunables = np.random.default_rng(seed), rig.pghot.tunables
     tunables.kmigrated_batch_nr, tunables.promote_rate_limit_MBps, tunables.target_nid = batch_nr, limit, target
+    for name, value in improved.items():
+        tunables.set(name, value)
     scalar = ScalarWalk(rig, 2, rig.time.now)
     pages = sum(process.pages for process in processes)
+    demote_some(rig, random, pages)
     access(rig, scalar, random, pages, pages)
     rig.time.now += later
-    walk, expected = SectionWalk(rig.pghot, 2, SECTION), scalar.walk(SECTION, rig.time)
     events = iter(events)
-    while True:
-        batch, wanted = next_batch(walk, rig.time.now), next(expected, None)
-        assert (batch is None) == (wanted is None)
-        if batch is None or wanted is None:
-            break
-        assert (batch.heads.tolist(), batch.nid, batch.owner) == wanted
-        compare(rig, scalar, int(batch.pages.sum()))
-        event = next(events, "")
-        if event == "access":
-            access(rig, scalar, random, pages, 30)
-        elif event == "exit" and len(rig.machine.processes) > len(fillers):
-            rig.machine.residency.remove_process(rig.machine.processes[max(rig.machine.processes)])
-        elif event == "time":
-            rig.time.now += int(random.integers(0, 2000))
-        elif event == "tune":
-            tunables.kmigrated_batch_nr = int(random.integers(1, 100))
-            tunables.target_nid = int(random.integers(0, 2))
-        elif event == "offline" and not any(process.pinned or not process.lru for process in processes):
-            rig.machine.hotplug.set_online(SECTION, False)
-            scalar.records.clear()
-        results = trio.run(rig.machine.promote, batch.heads, batch.nid)
-        settle(rig.pghot, 2, batch, results, rig.time.now)
-        scalar.counters["pghotd_in_flight"] -= int(batch.pages.sum())
-    compare(rig, scalar, 0)
-    assert rig.total("pghotd_in_flight") == 0
+    for _ in range(3):  # what was kept is looked at again, and dropped then
+        walk, expected = SectionWalk(rig.pghot, 2, SECTION), scalar.walk(SECTION, rig.time)
+        while True:
+            batch, wanted = next_batch(walk, rig.time.now), next(expected, None)
+            assert (batch is None) == (wanted is None)
+            if batch is None or wanted is None:
+                break
+            assert (batch.heads.tolist(), batch.nid, batch.owner) == wanted
+            compare(rig, scalar, int(batch.pages.sum()))
+            event = next(events, "")
+            if event == "access":
+                access(rig, scalar, random, pages, 30)
+            elif event == "exit" and len(rig.machine.processes) > len(fillers):
+                rig.machine.residency.remove_process(rig.machine.processes[max(rig.machine.processes)])
+            elif event == "time":
+                rig.time.now += int(random.integers(0, 2000))
+            elif event == "tune":
+                tunables.kmigrated_batch_nr = int(random.integers(1, 100))
+                tunables.target_nid = int(random.integers(0, 2))
+            elif event == "offline" and not any(process.pinned or not process.lru for process in processes):
+                rig.machine.hotplug.set_online(SECTION, False)
+                scalar.records.clear()
+                scalar.kept.clear()
+            moved = trio.run(rig.machine.promote, batch.heads, batch.nid)
+            settle(rig.pghot, 2, batch, moved, rig.time.now)
+            scalar.counters["pghotd_in_flight"] -= int(batch.pages.sum())
+            scalar.kept.difference_update(batch.heads.tolist())
+        compare(rig, scalar, 0)
+        assert rig.total("pghotd_in_flight") == 0
+
+
+def demote_some(rig: Rig, random: np.random.Generator, pages: int) -> None:
+    """Say of some pages that they were demoted in the last seconds."""
+    demoted = BASE + random.integers(0, pages, pages // 3)
+    rig.machine.frames.flags[demoted] |= Flag.DEMOTED
+    rig.machine.frames.moved_at[demoted] = rig.time.now - random.integers(0, 3000, len(demoted))
 
 
 def hot_rig(processes: list[ProcessSpec]) -> Rig:
@@ -229,7 +253,7 @@ def test_settle_counts_each_errno_in_pages_and_for_the_owner():
     rig = hot_rig([ProcessSpec("a", 12 << 2, 2, folio_order=2, owner="/a")])
     batch = next_batch(SectionWalk(rig.pghot, 2, SECTION), rig.time.now)
     codes = [0] * 6 + [errno.EBUSY] * 3 + [errno.ENOMEM] * 2 + [errno.EXDEV]
-    settle(rig.pghot, 2, batch, np.array(codes), rig.time.now)
+    settle(rig.pghot, 2, batch, Moved(np.array(codes), batch.heads), rig.time.now)
     expected = {"pghotd_failed_ebusy": 12, "pghotd_failed_enomem": 8, "pghotd_failed_other": 4, "pghotd_in_flight": 0}
     assert {name: rig.counters.node(2)[name] for name in expected} == expected
     assert rig.counters.node(0)["pgpromote_success"] == rig.total("pgmigrate_success") == 24

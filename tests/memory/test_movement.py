@@ -29,7 +29,7 @@ async def test_a_promoted_page_has_a_new_frame_and_its_old_one_is_free(autojump_
     rig = make_rig(ProcessSpec("a", 10, 1, file=True))
     machine, frames = rig.machine, rig.machine.frames
     process = machine.processes[1]
-    results = await machine.promote(np.array([FIRST + 3, FIRST + 5]), 0)
+    results = (await machine.promote(np.array([FIRST + 3, FIRST + 5]), 0)).results
     assert results.tolist() == [0, 0]
     assert process.table[[3, 5]].tolist() == [1, 2]
     assert process.table[4] == FIRST + 5
@@ -49,7 +49,7 @@ async def test_a_move_takes_move_ns_a_folio_and_its_pages_are_off_the_lru_meanwh
     nursery.start_soon(rig.machine.promote, heads, 0)
     await trio.testing.wait_all_tasks_blocked()
     assert (rig.machine.states(np.arange(FIRST, FIRST + 40)) == 2).all()
-    assert (await rig.machine.promote(heads, 0)).tolist() == [errno.EBUSY] * 10
+    assert (await rig.machine.promote(heads, 0)).results.tolist() == [errno.EBUSY] * 10
     # Accesses still reach the old frames, and wait.
     assert rig.machine.residency.access(rig.machine.processes[1], np.array([0, 1])).tolist() == [FIRST, FIRST + 1]
     check(rig.machine, on_the_move=40)
@@ -63,7 +63,7 @@ async def test_a_move_takes_move_ns_a_folio_and_its_pages_are_off_the_lru_meanwh
 
 async def test_what_does_not_fit_above_min_is_enomem(autojump_clock):
     rig = make_rig(ProcessSpec("full", 2 * PAGES_PER_SECTION - MIN - 9, 0), ProcessSpec("a", 16, 1, folio_order=2))
-    results = await rig.machine.promote(FIRST + np.arange(0, 16, 4), 0)
+    results = (await rig.machine.promote(FIRST + np.arange(0, 16, 4), 0)).results
     assert results.tolist() == [0, 0, errno.ENOMEM, errno.ENOMEM]
     assert rig.machine.frames.free_pages[0] == MIN + 1
     assert (rig.machine.states(np.array([FIRST + 8, FIRST + 12])) & 0x10 != 0).all()
@@ -77,7 +77,7 @@ async def test_pinned_or_off_the_lru_is_ebusy_and_free_or_a_tail_enoent(autojump
         ProcessSpec("huge", 4, 1, folio_order=1),
     )
     heads = np.array([FIRST, FIRST + 1, FIRST + 3, FIRST + 4, FIRST + 70])
-    results = await rig.machine.promote(heads, 0)
+    results = (await rig.machine.promote(heads, 0)).results
     assert results.tolist() == [errno.EBUSY, errno.EBUSY, errno.ENOENT, 0, errno.ENOENT]
     check(rig.machine)
 
@@ -86,7 +86,7 @@ async def test_a_share_of_the_moves_of_a_busy_process_fails_and_runs_repeat(auto
     runs = []
     for _ in range(2):
         rig = make_rig(ProcessSpec("a", 10_000, 1, busy=0.3), ProcessSpec("b", 1000, 1), move_ns=0)
-        results = await rig.machine.promote(FIRST + np.arange(11_000), 0)
+        results = (await rig.machine.promote(FIRST + np.arange(11_000), 0)).results
         assert set(results.tolist()) == {0, errno.EBUSY}
         assert 2700 < (results[:10_000] == errno.EBUSY).sum() < 3300
         assert not results[10_000:].any()
@@ -102,7 +102,7 @@ async def test_a_process_that_exits_during_a_move_is_enoent_and_nothing_leaks(nu
     machine, results = rig.machine, []
 
     async def promote() -> None:
-        results.append(await machine.promote(FIRST + (np.arange(40 >> order) << order), 0))
+        results.append((await machine.promote(FIRST + (np.arange(40 >> order) << order), 0)).results)
 
     nursery.start_soon(promote)
     await trio.testing.wait_all_tasks_blocked()

@@ -25,7 +25,7 @@ from pghotd.memory.linux.tiers import LowerNodesError, require_lower_tier, with_
 from pghotd.memory.linux.topology import Topology, read_topology
 from pghotd.memory.linux.uevents import Uevents, open_socket
 from pghotd.memory.linux.zones import present_pages, zones_of
-from pghotd.memory.protocol import NO_SECTION, Node, PageState, Pfns, Zone
+from pghotd.memory.protocol import NO_SECTION, Moved, Node, PageState, Pfns, Zone
 from pghotd.procfs.zoneinfo import ZoneInfo, read_zoneinfo
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,10 @@ class LinuxMachine:
             self._owner_of_process = np.array([self._owner(one.cgroup) for one in mapped.processes], dtype=np.int64)
             self._mapped = mapped
 
-    async def promote(self, heads: Pfns, nid: int) -> NDArray[np.int64]:
+    def since_demotion(self, heads: Pfns) -> NDArray[np.int64]:
+        return self.promotion.since_demotion(heads, self._mapped)
+
+    async def promote(self, heads: Pfns, nid: int) -> Moved:
         pages = np.int64(1) << (self._states.of(heads) & PageState.ORDER).astype(np.int64)
         sources = self._section_nid.take(heads >> SECTION_SHIFT)
         return await self.promotion.promote(Request(heads, pages, sources, nid, self._mapped))

@@ -17,10 +17,11 @@ from pghotd.geometry import MAX_FOLIO_ORDER, PAGE_SHIFT
 from pghotd.memory.linux.backoff import Backoff
 from pghotd.memory.linux.brakes import MoveLimit, SplitPause
 from pghotd.memory.linux.calls import Calls
-from pghotd.memory.linux.mapped import Mapped, WatchedProcess, still_there
+from pghotd.memory.linux.history import PromotionHistory
+from pghotd.memory.linux.mapped import Mapped, WatchedProcess, frames_of
 from pghotd.memory.linux.move import NOT_TRIED
 from pghotd.memory.linux.settings import LinuxSettings
-from pghotd.memory.protocol import Pfns, Zone, refusal
+from pghotd.memory.protocol import NEVER, Moved, Pfns, Zone, refusal
 from pghotd.procfs.buddyinfo import free_blocks, read_buddyinfo
 from pghotd.procfs.numa_maps import allows, read_numa_maps
 from pghotd.procfs.status import read_allowed_nodes
@@ -58,6 +59,7 @@ class Promotion:
         self._clock = clock
         self._proc = proc
         self._backoff = Backoff()
+        self.history = PromotionHistory()
         self._limits: dict[int, MoveLimit] = {}
         self._split: dict[int, SplitPause] = {}
         #: What the thrash guard divides a target's limit by.
@@ -68,10 +70,11 @@ class Promotion:
         self._huge_in_flight: dict[int, int] = {}
         self.splits = 0
 
-    async def promote(self, request: Request) -> Results:
-        """Move what may be moved of a batch; return the result of each folio, as Memory.promote says."""
+    async def promote(self, request: Request) -> Moved:
+        """Move what may be moved of a batch; see Memory.promote."""
         rows, several = request.mapped.find(request.heads)
         results = np.full(len(request.heads), _UNDECIDED, dtype=np.int64)
+        landed = np.full(len(request.heads), -1, dtype=np.int64)
         results[rows < 0] = refusal("unmapped")
         owner = rows.copy()
         owner[rows >= 0] = request.mapped.process[rows[rows >= 0]]
@@ -88,8 +91,31 @@ class Promotion:
         self._brake(request, results)
         for index in np.unique(owner[results == _UNDECIDED]).tolist():
             own = np.flatnonzero((owner == index) & (results == _UNDECIDED))
-            await self._move(request.mapped.processes[index], request, own, request.mapped.vpns[rows[own]], results)
-        return results
+            vpns = request.mapped.vpns[rows[own]]
+            await self._move(request.mapped.processes[index], request, own, vpns, results)
+            there = own[results[own] == 0]
+            landed[there] = await trio.to_thread.run_sync(
+                self._frames_now, request.mapped.processes[index], request.mapped.vpns[rows[there]]
+            )
+        return Moved(results, landed)
+
+    def since_demotion(self, heads: Pfns, mapped: Mapped) -> NDArray[np.int64]:
+        """See Memory.since_demotion."""
+        rows, _ = mapped.find(heads)
+        ages = np.full(len(heads), NEVER, dtype=np.int64)
+        process = np.where(rows >= 0, mapped.process.take(rows, mode="clip") if len(mapped.process) else -1, -1)
+        for index in np.unique(process[process >= 0]).tolist():
+            own, one = np.flatnonzero(process == index), mapped.processes[index]
+            vpns = mapped.vpns[rows[own]]
+            ages[own] = self.history.since_demotion(one.pid, one.start_ticks, vpns, self._clock())
+        return ages
+
+    def _frames_now(self, process: WatchedProcess, vpns: NDArray[np.int64]) -> Pfns:
+        """Return where pages are after a move; what has vanished since is nowhere."""
+        try:
+            return frames_of(process.pid, vpns, self._proc)
+        except OSError:
+            return np.full(len(vpns), -1, dtype=np.int64)
 
     def _may_move(
         self, process: WatchedProcess, request: Request, own: NDArray[np.int64], vpns: NDArray[np.int64], now: int
@@ -99,7 +125,7 @@ class Promotion:
         try:
             maps = read_numa_maps(process.pid, self._proc)
             allowed = read_allowed_nodes(process.pid, self._proc)
-            there = still_there(process.pid, vpns, request.heads[own], self._proc)
+            there = frames_of(process.pid, vpns, self._proc) == request.heads[own]
         except OSError:
             results[:] = refusal("gone")
             return results
@@ -171,6 +197,7 @@ class Promotion:
         for flights, number in ((self._pages_in_flight, pages), (self._huge_in_flight, huge)):
             flights[nid] -= number
         self._backoff.note(process.pid, process.start_ticks, addresses, moved, self._clock())
+        self.history.promoted(process.pid, process.start_ticks, vpns[moved == 0], nid, self._clock())
         # What was never tried is refused, not failed: the call ended before it, mostly for want of room.
         results[own] = np.where(moved == NOT_TRIED, refusal("not_tried"), moved)
 

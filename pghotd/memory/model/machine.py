@@ -18,7 +18,7 @@ from pghotd.memory.model.reclaim import Reclaim
 from pghotd.memory.model.residency import Residency
 from pghotd.memory.model.spec import MachineSpec
 from pghotd.memory.model.watermarks import Watermarks
-from pghotd.memory.protocol import Node, Pfns, Zone
+from pghotd.memory.protocol import Moved, Node, Pfns, Zone
 
 
 class Machine:
@@ -93,13 +93,16 @@ class Machine:
     async def reread(self, pfns: Pfns) -> None:
         pass
 
-    async def promote(self, heads: Pfns, nid: int) -> NDArray[np.int64]:
+    def since_demotion(self, heads: Pfns) -> NDArray[np.int64]:
+        return self._mover.since_demotion(heads)
+
+    async def promote(self, heads: Pfns, nid: int) -> Moved:
         move = self._mover.begin(heads, nid, self._nodes.room(nid))
         await trio.sleep(move.moving * self._move_ns / 1e9)
         results = self._mover.finish(move, Flag.PROMOTED)
         if self._nodes.is_low(nid):
             self.reclaim.wake(nid)
-        return results
+        return Moved(results, np.where(results == 0, move.targets, -1))
 
     def register_notifier(self, notify: Notify) -> None:
         self.hotplug.notifiers.append(notify)

@@ -17,7 +17,7 @@ from pghotd.memory.model.figures import Figures
 from pghotd.memory.model.frames import Flag, Frames, Orders
 from pghotd.memory.model.nodes import Nodes
 from pghotd.memory.model.process import ModelProcess
-from pghotd.memory.protocol import PageState, Pfns
+from pghotd.memory.protocol import NEVER, PageState, Pfns
 
 #: A page that moved one way and back within this time has bounced.
 BOUNCE_MS = 60_000
@@ -125,6 +125,13 @@ class Mover:
         self._remap(old, new)
         frames.release(old)
         return results
+
+    def since_demotion(self, heads: Pfns) -> NDArray[np.int64]:
+        """Return how long ago each folio's last move between tiers was, in ms, if that was a demotion; else NEVER."""
+        frames = self._frames
+        demoted = (frames.flags.take(heads) & Flag.DEMOTED) != 0
+        ages = np.uint32(self._clock() & _UINT32) - frames.moved_at.take(heads)
+        return np.where(demoted, ages.astype(np.int64), NEVER)
 
     def _count_move_between_tiers(self, old: Pfns, flags: NDArray[np.uint8], direction: int, now: int) -> None:
         size = len(old) << PAGE_SHIFT

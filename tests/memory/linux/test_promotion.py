@@ -83,7 +83,7 @@ class World:
         promotion._calls = self.calls()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(promotion._calls.run)
-            results = await promotion.promote(request)
+            results = (await promotion.promote(request)).results
             nursery.cancel_scope.cancel()
         return [
             "moved" if code == 0 else errno.errorcode[code] if code > 0 else BACKEND_REFUSALS[-1 - code]

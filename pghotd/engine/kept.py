@@ -1,0 +1,69 @@
+"""Give refused folios their records back, once: the improvement `keep_refused` (semantics.md, section 8).
+
+A folio that was refused for rate, space or isolation may pass at the next look. Its record is put back if no access has
+begun another one, its section is flagged, and the node's kmigrated is woken at the end of its interval. Which folios
+had that once already is a mark a page, in sections that have any; refused again, a folio is dropped.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.engine.records import Records
+from pghotd.engine.store import RecordStore
+from pghotd.engine.verdicts import REFUSED
+from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
+
+_Pages = NDArray[np.int64]
+
+#: What is worth another look: rate, space, isolation. The backend's reasons are the same ones asked later.
+_WORTH_KEEPING = np.array(
+    [REFUSED[reason] for reason in ("rate_limit", "move_limit", "no_space", "no_block", "isolate")], dtype=np.uint8
+)
+
+
+class Kept:
+    """Know which folios have got their record back, and are to be looked at once more."""
+
+    def __init__(self, store: RecordStore) -> None:
+        self._store = store
+        self._marks: dict[int, NDArray[np.bool_]] = {}
+
+    def keep(self, nid: int, heads: _Pages, verdicts: NDArray[np.uint8], records: Records, enabled: bool) -> _Pages:
+        """Put back the records of those of node `nid`'s folios that are worth it; return which, by their places.
+
+        `verdicts` are final for now; `records` are as taken. The marks of all others are gone afterwards.
+        """
+        if not enabled and not self._marks:
+            return heads[:0]
+        worth = np.isin(verdicts, _WORTH_KEEPING) if enabled else np.zeros(len(heads), dtype=bool)
+        kept = np.zeros(len(heads), dtype=bool)
+        for section in np.unique(heads >> SECTION_SHIFT).tolist():
+            here = np.flatnonzero(heads >> SECTION_SHIFT == section)
+            places = heads[here] - (section << SECTION_SHIFT)
+            before = self._marked(section, places)
+            self._unmark(section, places)
+            if not self._store.has(nid, section):
+                continue
+            now = self._store.node(nid).section(section)
+            again = worth[here] & ~before & (now[places] == 0)
+            if again.any():
+                now[places[again]] = records[here[again]]
+                self._marks.setdefault(section, np.zeros(PAGES_PER_SECTION, dtype=bool))[places[again]] = True
+                kept[here[again]] = True
+                self._store.look_later(nid, section)
+        return np.flatnonzero(kept)
+
+    def forget(self, section: int) -> None:
+        """Forget a section that went offline."""
+        self._marks.pop(section, None)
+
+    def _marked(self, section: int, places: _Pages) -> NDArray[np.bool_]:
+        marks = self._marks.get(section)
+        return np.zeros(len(places), dtype=bool) if marks is None else marks[places]
+
+    def _unmark(self, section: int, places: _Pages) -> None:
+        marks = self._marks.get(section)
+        if marks is not None:
+            marks[places] = False
+            if not marks.any():
+                del self._marks[section]

@@ -1,0 +1,69 @@
+"""Remember which pages were promoted, so that one that comes back at once is known: the history that pingpong_ms asks.
+
+A page is known by who maps it and where, (pid, start time, address): its page frame is another one's after it has
+moved. The kernel demotes without telling, so when a page was demoted is known as a time that it was not after: the
+first look that found it on the lower tier again, or the last time that its node was seen to demote anything, whichever
+was earlier.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.memory.protocol import NEVER
+
+_Pages = NDArray[np.int64]
+_UNSEEN = -1
+
+_ENTRY = np.dtype([("key", np.uint64), ("promoted_at", np.int64), ("back_at", np.int64), ("nid", np.int64)])
+#: Odd constants of splitmix64's finaliser, which spreads every bit of its input.
+_MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+
+
+class PromotionHistory:
+    """Keep up to 2**`bits` promoted pages, 32 bytes each; a new one takes the place of another with the same hash."""
+
+    def __init__(self, bits: int = 18) -> None:
+        self._mask = np.uint64((1 << bits) - 1)
+        self._table = np.zeros(1 << bits, dtype=_ENTRY)
+        self._demoted_at: dict[int, int] = {}
+
+    def promoted(self, pid: int, start_ticks: int, vpns: _Pages, nid: int, now: int) -> None:
+        """Remember pages of a process that were promoted to node `nid` at `now` (ms)."""
+        keys, slots = self._places(pid, start_ticks, vpns)
+        entries = np.empty(len(keys), dtype=_ENTRY)
+        entries["key"], entries["promoted_at"], entries["back_at"], entries["nid"] = keys, now, _UNSEEN, nid
+        self._table[slots] = entries
+
+    def demoting(self, nid: int, now: int) -> None:
+        """Take note that node `nid` demoted something up to `now` (ms)."""
+        self._demoted_at[nid] = now
+
+    def since_demotion(self, pid: int, start_ticks: int, vpns: _Pages, now: int) -> _Pages:
+        """Return how long ago pages, on the lower tier at `now`, were demoted, in ms; NEVER if not known."""
+        keys, slots = self._places(pid, start_ticks, vpns)
+        entries = self._table[slots]
+        known = entries["key"] == keys
+        back_at = entries["back_at"]
+        fresh = known & (back_at == _UNSEEN)
+        if fresh.any():
+            for nid in np.unique(entries["nid"][fresh]).tolist():
+                here = fresh & (entries["nid"] == nid)
+                demoted_at = min(self._demoted_at.get(nid, now), now)
+                # It was promoted in between: whatever moved it away later, the node's demotions did not.
+                back_at[here] = np.where(entries["promoted_at"][here] <= demoted_at, demoted_at, now)
+            self._table["back_at"][slots[fresh]] = back_at[fresh]
+        return np.where(known, now - back_at, NEVER)
+
+    def _places(self, pid: int, start_ticks: int, vpns: _Pages) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
+        seed = np.uint64(hash((pid, start_ticks)) & 0xFFFF_FFFF_FFFF_FFFF)
+        keys = _mixed(vpns.astype(np.uint64) ^ _mixed(np.array([seed])))
+        # An empty row has key 0.
+        keys |= np.uint64(1)
+        return keys, ((keys >> np.uint64(1)) & self._mask).astype(np.intp)
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    values = (values ^ (values >> np.uint64(30))) * _MIX[0]
+    values = (values ^ (values >> np.uint64(27))) * _MIX[1]
+    mixed: NDArray[np.uint64] = values ^ (values >> np.uint64(31))
+    return mixed

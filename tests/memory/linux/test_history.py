@@ -1,0 +1,54 @@
+"""Show that a page is known by who maps it and where, and when it was demoted at the latest."""
+
+import numpy as np
+
+from pghotd.memory.linux.history import PromotionHistory
+from pghotd.memory.protocol import NEVER
+
+VPNS = np.arange(1000, 1010)
+
+
+def test_what_was_never_promoted_was_never_demoted():
+    history = PromotionHistory()
+    assert (history.since_demotion(7, 70, VPNS, 5000) == NEVER).all()
+
+
+def test_the_first_look_that_finds_it_back_is_the_time():
+    history = PromotionHistory()
+    history.promoted(7, 70, VPNS[:5], 0, 1000)
+    assert history.since_demotion(7, 70, VPNS, 9000).tolist() == [0] * 5 + [NEVER] * 5
+    assert history.since_demotion(7, 70, VPNS[:5], 9500).tolist() == [500] * 5
+
+
+def test_the_last_demotion_of_its_node_is_the_time_if_that_is_earlier():
+    history = PromotionHistory()
+    history.promoted(7, 70, VPNS, 0, 1000)
+    history.demoting(0, 2000)
+    history.demoting(1, 8999)
+    assert history.since_demotion(7, 70, VPNS[:1], 9000).tolist() == [7000]
+    history.promoted(7, 70, VPNS, 0, 3000)
+    assert history.since_demotion(7, 70, VPNS[:1], 9000).tolist() == [0]
+
+
+def test_another_process_with_the_same_pid_or_address_is_another_page():
+    history = PromotionHistory()
+    history.promoted(7, 70, VPNS, 0, 1000)
+    assert (history.since_demotion(7, 71, VPNS, 2000) == NEVER).all()
+    assert (history.since_demotion(8, 70, VPNS, 2000) == NEVER).all()
+
+
+def test_promoted_again_it_begins_anew():
+    history = PromotionHistory()
+    history.promoted(7, 70, VPNS, 0, 1000)
+    assert history.since_demotion(7, 70, VPNS, 2000).tolist() == [0] * 10
+    history.promoted(7, 70, VPNS, 0, 3000)
+    assert history.since_demotion(7, 70, VPNS, 8000).tolist() == [0] * 10
+
+
+def test_a_full_table_forgets_and_never_mistakes():
+    history = PromotionHistory(bits=6)
+    history.promoted(7, 70, np.arange(10_000), 0, 1000)
+    ages = history.since_demotion(7, 70, np.arange(10_000, 20_000), 2000)
+    assert (ages == NEVER).all()
+    known = history.since_demotion(7, 70, np.arange(10_000), 2000) != NEVER
+    assert 0 < known.sum() <= 64
