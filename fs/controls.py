@@ -24,6 +24,7 @@ from pghotd.memory.model.machine import Machine
 from pghotd.memory.protocol import Tier
 from pghotd.sources.inject import InjectWriter
 from pghotd.sources.inject_raw import InjectRawWriter
+from pghotd.sources.running import RunningSources
 from pghotd.sources.source import Source
 
 INTERFACE = 1
@@ -37,7 +38,7 @@ class Parts:
     clock: Clock
     kmigrated: KmigratedSet
     census: CensusTaker
-    sources: Sequence[Source]
+    sources: RunningSources
     model: Machine | None
     #: What runs beside all that, each a task until it is cancelled.
     background: Sequence[Callable[[], Awaitable[None]]]
@@ -104,7 +105,7 @@ def _status(parts: Parts) -> dict[str, int | str]:
         "mode": pghot.mode,
         "revision": pghot.revision,
         "record_bytes": pghot.store.record_bytes,
-        "sources": " ".join(source.name for source in parts.sources) or "-",
+        "sources": " ".join(parts.sources.by_name) or "-",
         **parts.standing(),
     }
 
@@ -113,10 +114,19 @@ def _owners(pghot: Pghot) -> str:
     return "# owner numa_pages_migrated\n" + lines(dict(pghot.counters.owners))
 
 
-def _sources(parts: Parts) -> Dir:
-    pghot = parts.pghot
-    kinds = {kind: _kind_dir(pghot, number) for number, kind in enumerate(KINDS)}
-    return Dir({**kinds, **{source.name: _driver_dir(source) for source in parts.sources}})
+def _sources(parts: Parts) -> DynamicDir:
+    """Return the directory of the four kinds, and of the drivers there are now."""
+    kinds: dict[str, Node] = {kind: _kind_dir(parts.pghot, number) for number, kind in enumerate(KINDS)}
+    made: dict[str, Node] = {}
+
+    def lookup(name: str) -> Node | None:
+        if name not in parts.sources.by_name:
+            return kinds.get(name)
+        if name not in made:
+            made[name] = _driver_dir(parts.sources, name)
+        return made[name]
+
+    return DynamicDir(lambda: [*kinds, *parts.sources.by_name], lookup)
 
 
 def _kind_dir(pghot: Pghot, number: int) -> Dir:
@@ -125,7 +135,7 @@ def _kind_dir(pghot: Pghot, number: int) -> Dir:
 
     def enable(on: bool) -> None:
         bits = pghot.tunables.enabled_sources & ~(1 << number)
-        pghot.tunables.set("enabled_sources", bits | on << number)
+        pghot.tunables.write("enabled_sources", bits | on << number)
 
     def stat() -> str:
         return lines({"recorded": pghot.counters.total[f"pghot_recorded_{KINDS[number]}"]})
@@ -133,15 +143,23 @@ def _kind_dir(pghot: Pghot, number: int) -> Dir:
     return Dir({"enabled": flag(enabled, enable), "stat": Attr(stat)})
 
 
-def _driver_dir(source: Source) -> Dir:
+def _driver_dir(sources: RunningSources, name: str) -> Dir:
+    """Return a driver's directory: of whichever is configured under this name now."""
+
+    def source() -> Source:
+        found = sources.by_name.get(name)
+        if found is None:
+            raise OSError(errno.ENODEV, "no longer configured")
+        return found
+
     def enable(on: bool) -> None:
-        source.enabled = on
+        source().enabled = on
 
     return Dir(
         {
-            "enabled": flag(lambda: source.enabled, enable),
-            "kind": Attr(lambda: f"{KINDS[source.kind]}\n"),
-            "stat": Attr(lambda: lines(source.stat()), size=0),
+            "enabled": flag(lambda: source().enabled, enable),
+            "kind": Attr(lambda: f"{KINDS[source().kind]}\n"),
+            "stat": Attr(lambda: lines(source().stat()), size=0),
         }
     )
 

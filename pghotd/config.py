@@ -17,6 +17,7 @@ from pghotd.engine.records import Revision
 from pghotd.engine.tunables import TUNABLES, Mode
 from pghotd.memory.model.spec import MachineSpec
 from pghotd.memory_settings import BUILT_IN_MACHINE, MemorySettings, memory_settings
+from pghotd.metrics.settings import MetricsSettings
 from pghotd.settings_table import (
     ConfigError,
     SettingsTable,
@@ -46,6 +47,13 @@ class Settings:
     mountpoint: str = MOUNTPOINT
     #: None: on when root runs the daemon, else off.
     allow_other: bool | None = None
+    #: Whether tunables written at run time are kept over a restart.
+    state: bool = False
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
+    #: The names given by --set: a saved state does not count for more.
+    set_options: frozenset[str] = frozenset()
+    #: The file's tables as they are, to name what differs from another reading.
+    raw: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load(file: Path | None, mode: Mode | None, set_options: list[str]) -> Settings:
@@ -72,8 +80,8 @@ def parse(values: dict[str, Any], file: str, mode: Mode | None, set_options: lis
     """Return the settings of a configuration file's tables, with `mode` and --set over them."""
     root = SettingsTable(values, file, "")
     pghot, memory, mount = root.table("pghot"), root.table("memory"), root.table("mount")
-    sources = root.table("sources")
-    root.finish(("pghot", "memory", "sources", "mount"))
+    sources, state, metrics = root.table("sources"), root.table("state"), root.table("metrics")
+    root.finish(("pghot", "memory", "sources", "mount", "state", "metrics"))
 
     configured: Mode = pghot.take("mode", choice(Mode), "default")
     mode = configured if mode is None else mode
@@ -92,15 +100,19 @@ def parse(values: dict[str, Any], file: str, mode: Mode | None, set_options: lis
         if (wrong := _out_of_range(name, value, mode, top)) is not None:
             raise pghot.error(name, wrong)
     pghot.finish(("mode", "revision", "decisions", *TUNABLES))
+    set_names: set[str] = set()
     for option in set_options:
         name, value = _set_option(option)
         if (wrong := _out_of_range(name, value, mode, top)) is not None:
             raise ConfigError(f"--set {name}: {wrong}")
         tunables[name] = value
+        set_names.add(name)
 
     mountpoint = mount.take("mountpoint", _absolute, MOUNTPOINT)
     allow_other = mount.take("allow_other", boolean, None)
     mount.finish(("mountpoint", "allow_other"))
+    save = state.take("save", boolean, False)
+    state.finish(("save",))
     return Settings(
         mode,
         revision,
@@ -110,7 +122,23 @@ def parse(values: dict[str, Any], file: str, mode: Mode | None, set_options: lis
         source_settings(sources, None if model_nodes is None else {node.nid for node in model_nodes}),
         mountpoint,
         allow_other,
+        save,
+        _metrics(metrics),
+        frozenset(set_names),
+        values,
     )
+
+
+def _metrics(table: SettingsTable) -> MetricsSettings:
+    default = MetricsSettings()
+    settings = MetricsSettings(
+        table.take("socket", _absolute, default.socket),
+        table.take("port", integer(1, 65_535), default.port),
+        table.take("textfile", _absolute, default.textfile),
+        table.take("textfile_interval_s", integer(1, 3600), default.textfile_interval_s),
+    )
+    table.finish(("socket", "port", "textfile", "textfile_interval_s"))
+    return settings
 
 
 def _kinds(value: Any) -> int:

@@ -6,20 +6,22 @@ daemon.
 
 import gc
 import logging
+import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import psutil
 import trio
 
-from pghotd import __version__
+from pghotd import __version__, saved_state, service
 from pghotd.census_taker import CensusTaker
 from pghotd.config import Settings
 from pghotd.engine.counters import Counters
 from pghotd.engine.pghot import Pghot
 from pghotd.fs.controls import Parts, control_tree
-from pghotd.fs.mount import MountOptions, serve
+from pghotd.fs.mount import MountOptions, UnmountedError, serve
 from pghotd.fs.operations import TreeOperations
 from pghotd.guards import Guards
 from pghotd.kmigrated import KmigratedSet
@@ -29,8 +31,10 @@ from pghotd.memory.model.machine import Machine
 from pghotd.memory.model.residency import SpecError
 from pghotd.memory.model.spec import MachineSpec
 from pghotd.memory_settings import MemorySettings
+from pghotd.reload import apply
 from pghotd.settings_table import ConfigError
-from pghotd.sources.settings import make_sources
+from pghotd.sources.running import RunningSources
+from pghotd.sources.settings import make_source
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +73,8 @@ def build(settings: Settings) -> Parts:
             pghot.tunables.set(name, value)
         except OSError as wrong:
             raise ConfigError(f"{name}: {wrong.strerror}") from None
+    if settings.state:
+        saved_state.restore(pghot.tunables, saved_state.read(saved_state.state_file()), settings.set_options)
     background: list[Callable[[], Awaitable[None]]] = [memory.run]
     if isinstance(memory, LinuxMachine):
         background.append(Guards(pghot, memory, clock).run)
@@ -77,7 +83,7 @@ def build(settings: Settings) -> Parts:
         clock=clock,
         kmigrated=KmigratedSet(pghot, clock),
         census=CensusTaker(pghot, clock),
-        sources=make_sources(settings.sources, model, pghot, clock),
+        sources=RunningSources(settings.sources, lambda name, one: make_source(name, one, model, pghot, clock)),
         model=model,
         background=background,
         standing=_standing(memory),
@@ -104,10 +110,11 @@ def _standing(memory: Machine | LinuxMachine) -> Callable[[], Mapping[str, int |
     return lambda: {**(memory.stat() if isinstance(memory, LinuxMachine) else {}), **cost()}
 
 
-async def run(settings: Settings) -> None:
-    """Run the daemon until it is asked to stop by SIGINT, SIGTERM or SIGHUP.
+async def run(settings: Settings, reread: Callable[[], Settings], until_unmounted: bool = False) -> None:
+    """Run the daemon until it is asked to stop by SIGINT or SIGTERM; SIGHUP applies what `reread` returns.
 
-    ConfigError or MountError when it cannot start; UnmountedError when somebody else unmounted it.
+    ConfigError or MountError when it cannot start; UnmountedError when somebody else unmounted it, unless it was to run
+    until then.
     """
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         parts = build(settings)
@@ -118,18 +125,60 @@ async def run(settings: Settings) -> None:
             async with trio.open_nursery() as nursery:
                 await nursery.start(parts.kmigrated.run)
                 nursery.start_soon(parts.census.run)
-                async with trio.open_nursery() as mounted:
-                    options = MountOptions(mountpoint=Path(settings.mountpoint), allow_other=bool(settings.allow_other))
-                    path = await mounted.start(serve, TreeOperations(control_tree(parts)), options)
-                    for source in parts.sources:
-                        nursery.start_soon(source.run)
-                    # What there is now stays: no collection needs to look at it again.
-                    gc.collect()
-                    gc.freeze()
-                    log.info("version %s, %s mode, mounted at %s", __version__, settings.mode, path)
-                    async for number in signals:
-                        log.info("%s: stopping", signal.Signals(number).name)
-                        break
-                    mounted.cancel_scope.cancel()
+                if settings.state:
+                    nursery.start_soon(saved_state.keep, parts.pghot.tunables, saved_state.state_file())
+                try:
+                    async with trio.open_nursery() as mounted:
+                        options = MountOptions(
+                            mountpoint=Path(settings.mountpoint), allow_other=bool(settings.allow_other)
+                        )
+                        path = await mounted.start(serve, TreeOperations(control_tree(parts)), options)
+                        nursery.start_soon(parts.sources.run)
+                        await service.probe(path)
+                        # What there is now stays: no collection needs to look at it again.
+                        gc.collect()
+                        gc.freeze()
+                        log.info("version %s, %s mode, mounted at %s", __version__, settings.mode, path)
+                        service.notify("READY=1", f"STATUS={summary(parts)}")
+                        nursery.start_soon(service.keep_informed, path, partial(summary, parts))
+                        await _until_stopped(signals, settings, reread, parts)
+                        service.notify("STOPPING=1")
+                        mounted.cancel_scope.cancel()
+                except* UnmountedError:
+                    if not until_unmounted:
+                        raise
+                    log.info("unmounted: stopping")
                 nursery.cancel_scope.cancel()
             beneath.cancel_scope.cancel()
+
+
+def summary(parts: Parts) -> str:
+    """Say in one line what the daemon is doing, for the service manager's status."""
+    pghot = parts.pghot
+    doing = f"paused: {pghot.pause_reason or 'asked for'}" if pghot.paused else "running"
+    total = pghot.counters.total
+    return (
+        f"{doing}; {pghot.mode} mode, {pghot.memory.backend} backend; {total['pghot_recorded_accesses']} accesses, "
+        f"{total['pgpromote_success']} pages promoted, {total['pghotd_in_flight']} in flight"
+    )
+
+
+async def _until_stopped(
+    signals: AsyncIterator[int], settings: Settings, reread: Callable[[], Settings], parts: Parts
+) -> None:
+    """Reload at each SIGHUP, and return at any other signal; also when SIGHUP means that the terminal has gone."""
+    terminal = os.isatty(0)
+    async for number in signals:
+        if number != signal.SIGHUP or (terminal and not os.isatty(0)):
+            log.info("%s: stopping", signal.Signals(number).name)
+            return
+        service.reloading()
+        try:
+            new = reread()
+            apply(settings, new, parts.pghot, parts.sources)
+        except ConfigError as wrong:
+            log.error("the configuration is refused, nothing has changed: %s", wrong)
+        else:
+            settings = new
+            log.info("reloaded")
+        service.notify("READY=1", f"STATUS={summary(parts)}")

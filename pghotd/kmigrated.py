@@ -11,7 +11,7 @@ from typing import Literal
 
 import trio
 
-from pghotd.engine.counters import Changes
+from pghotd.engine.changes import Changes
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.engine.walk import Batch, SectionWalk, settle
 

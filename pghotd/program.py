@@ -8,7 +8,9 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,12 +25,37 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 
 
+#: The level of syslog(3) for each of ours from which on it holds, the highest first.
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
+
+
 class LogFormatter(logging.Formatter):
-    """Write `pghotd: message`, with the level before the message where it is above info."""
+    """Write `pghotd: message`, with the level before the message where it is above info.
+
+    For the journal it is `<4>message`: sd-daemon(3), which knows the name already and the level from the number. A
+    message of several lines has the number before each.
+    """
+
+    def __init__(self, to_journal: bool) -> None:
+        super().__init__()
+        self._to_journal = to_journal
 
     def format(self, record: logging.LogRecord) -> str:
+        message = super().format(record)
+        if self._to_journal:
+            priority = next(number for level, number in _PRIORITIES if record.levelno >= level)
+            return "\n".join(f"<{priority}>{line}" for line in message.split("\n"))
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
-        return f"pghotd: {level}{super().format(record)}"
+        return f"pghotd: {level}{message}"
+
+
+def is_journal(fd: int) -> bool:
+    """Tell whether a file descriptor leads to the journal: systemd says which one does, by device and inode."""
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,6 +68,11 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--mode", choices=MODES, help="1 byte a page, or 4 with time and node")
     options.add_argument(
         "--set", action="append", default=[], metavar="TUNABLE=VALUE", help="set a tunable; may be repeated"
+    )
+    options.add_argument(
+        "--until-unmounted",
+        action="store_true",
+        help="an unmount from outside ends it without an error, as mount(8) wants",
     )
     options.add_argument("--check-config", action="store_true", help="read the configuration, say what is wrong, exit")
     options.add_argument("--check-host", action="store_true", help="say what this machine has for promotion, exit")
@@ -55,17 +87,24 @@ def main() -> NoReturn:
     if arguments.check_host:
         sys.exit(host_check.main(arguments.json))
     handler = logging.StreamHandler()
-    handler.setFormatter(LogFormatter())
+    handler.setFormatter(LogFormatter(is_journal(2)))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    reread = partial(configured, arguments)
     try:
-        settings = config.load(arguments.config, arguments.mode, arguments.set)
-        if arguments.mountpoint is not None:
-            settings = replace(settings, mountpoint=str(Path(arguments.mountpoint).absolute()))
-        if settings.allow_other is None:
-            settings = replace(settings, allow_other=os.geteuid() == 0)
+        settings = reread()
     except ConfigError as wrong:
         die(EXIT_USAGE, wrong)
-    sys.exit(check(settings) if arguments.check_config else run(settings))
+    sys.exit(check(settings) if arguments.check_config else run(settings, reread, arguments.until_unmounted))
+
+
+def configured(arguments: argparse.Namespace) -> config.Settings:
+    """Return the settings of the configuration as it is now, with the command line over it; ConfigError."""
+    settings = config.load(arguments.config, arguments.mode, arguments.set)
+    if arguments.mountpoint is not None:
+        settings = replace(settings, mountpoint=str(Path(arguments.mountpoint).absolute()))
+    if settings.allow_other is None:
+        settings = replace(settings, allow_other=os.geteuid() == 0)
+    return settings
 
 
 def check(settings: config.Settings) -> int:
@@ -82,11 +121,11 @@ def check(settings: config.Settings) -> int:
     return 0
 
 
-def run(settings: config.Settings) -> int:
+def run(settings: config.Settings, reread: Callable[[], config.Settings], until_unmounted: bool) -> int:
     """Run the daemon and return the exit code."""
     code = 0
     try:
-        trio.run(daemon.run, settings)
+        trio.run(daemon.run, settings, reread, until_unmounted)
     except* (ConfigError, MountError) as group:
         code = die_with(group, EXIT_USAGE)
     except* UnmountedError as group:
@@ -99,11 +138,16 @@ def die_with(group: BaseExceptionGroup[BaseException], code: int) -> int:
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    print(f"pghotd: {error}", file=sys.stderr)
+    say(error)
     return code
 
 
 def die(code: int, error: Exception) -> NoReturn:
     """Print one line and exit."""
-    print(f"pghotd: {error}", file=sys.stderr)
+    say(error)
     sys.exit(code)
+
+
+def say(error: BaseException) -> None:
+    """Print one line, as an error where it goes to the journal."""
+    print(f"<3>{error}" if is_journal(2) else f"pghotd: {error}", file=sys.stderr)

@@ -7,8 +7,8 @@ the top-level table balances (semantics.md, section 7):
 """
 
 import errno
-from collections.abc import Callable
 
+from pghotd.engine.changes import Changes
 from pghotd.engine.kinds import KINDS
 from pghotd.memory.protocol import BACKEND_REFUSALS
 
@@ -81,25 +81,6 @@ VMSTAT: tuple[str, ...] = (
     *_KEPT,
 )
 NODE_VMSTAT: tuple[str, ...] = (*_PROMOTION, *_DEMOTION, *_PGHOTD, *_BACKEND, *_EARLY, *_KEPT)
-
-
-class Changes:
-    """Number the changes of something and tell those who wait for the next one."""
-
-    def __init__(self) -> None:
-        self.version = 0
-        self._callbacks: list[Callable[[], None]] = []
-
-    def subscribe(self, callback: Callable[[], None]) -> None:
-        self._callbacks.append(callback)
-
-    def unsubscribe(self, callback: Callable[[], None]) -> None:
-        self._callbacks.remove(callback)
-
-    def notify(self) -> None:
-        self.version += 1
-        for callback in tuple(self._callbacks):
-            callback()
 
 
 class Counters:

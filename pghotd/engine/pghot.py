@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pghotd.engine.admission import Admission, Limits
-from pghotd.engine.counters import Changes, Counters
+from pghotd.engine.changes import Changes
+from pghotd.engine.counters import Counters
 from pghotd.engine.decisions import DECISIONS, Decisions
 from pghotd.engine.kept import Kept
 from pghotd.engine.record_default import DefaultFormat

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from pghotd.engine.changes import Changes
 from pghotd.engine.kinds import ALL_KINDS
 from pghotd.engine.kstrtox import kstrtouint
 
@@ -173,6 +174,9 @@ class Tunables:
         for tunable in TUNABLES.values():
             setattr(self, tunable.name, tunable.default.of(mode))
         self.target_nid = target_nid
+        #: Those written at run time: a reloaded configuration leaves them alone, and a saved state keeps them.
+        self.written: set[str] = set()
+        self.changes = Changes()
 
     def check(self, name: str, value: int) -> None:
         """Raise OSError(EINVAL), with what would be right, unless `value` is in the range of tunable `name`."""
@@ -190,7 +194,13 @@ class Tunables:
 
     def store(self, name: str, text: bytes) -> None:
         """Set tunable `name` from the text written into its control file; OSError(EINVAL) changes nothing."""
-        self.set(name, kstrtouint(text))
+        self.write(name, kstrtouint(text))
+
+    def write(self, name: str, value: int) -> None:
+        """Set tunable `name` as somebody does at run time, or raise OSError(EINVAL) and change nothing."""
+        self.set(name, value)
+        self.written.add(name)
+        self.changes.notify()
 
     def __getitem__(self, name: str) -> int:
         value: int = getattr(self, TUNABLES[name].name)

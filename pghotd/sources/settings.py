@@ -1,7 +1,7 @@
 """Read the [sources.NAME] tables, and make the drivers that they configure."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
 from pghotd.engine.pghot import Clock, Pghot
@@ -51,26 +51,30 @@ class SourceSettings:
     kpageflags: KpageflagsSettings | None = None
 
 
-def make_sources(settings: SourceSettings, model: Machine | None, pghot: Pghot, clock: Clock) -> list[Source]:
-    """Return the configured drivers, none of them running; `model` is what those for a model feed."""
-    sources: list[Source] = []
-    if settings.workload is not None and model is not None:
-        sources.append(Workload(settings.workload, model, pghot, clock))
-    if settings.procscan is not None and model is not None:
-        sources.append(Procscan(settings.procscan, model, pghot, clock))
-    if settings.damon is not None:
-        sources.append(Damon(settings.damon, pghot, clock))
-    if settings.idle is not None:
-        sources.append(Idle(settings.idle, pghot, clock))
-    if settings.softdirty is not None:
-        sources.append(Softdirty(settings.softdirty, pghot, clock))
-    if settings.perf is not None:
-        sources.append(Perf(settings.perf, pghot, clock))
-    if settings.numab2 is not None:
-        sources.append(Numab2(settings.numab2, pghot, clock))
-    if settings.kpageflags is not None:
-        sources.append(Kpageflags(settings.kpageflags, pghot, clock))
-    return sources
+def configured(settings: SourceSettings) -> dict[str, object]:
+    """Return the settings of the drivers that are configured, by name."""
+    found = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def make_source(name: str, settings: Any, model: Machine | None, pghot: Pghot, clock: Clock) -> Source:
+    """Return the driver `name`, not running; `model` is what those for a model feed."""
+    if name == "workload" and model is not None:
+        return Workload(settings, model, pghot, clock)
+    if name == "procscan" and model is not None:
+        return Procscan(settings, model, pghot, clock)
+    return _REAL[name](settings, pghot, clock)
+
+
+#: The drivers that see accesses of real pages.
+_REAL: dict[str, Callable[[Any, Pghot, Clock], Source]] = {
+    "damon": Damon,
+    "idle": Idle,
+    "softdirty": Softdirty,
+    "perf": Perf,
+    "numab2": Numab2,
+    "kpageflags": Kpageflags,
+}
 
 
 def source_settings(sources: SettingsTable, nids: set[int] | None) -> SourceSettings:
@@ -87,7 +91,7 @@ def source_settings(sources: SettingsTable, nids: set[int] | None) -> SourceSett
 
 def _real_source_settings(sources: SettingsTable) -> SourceSettings:
     """Return the settings of the drivers that see accesses of real pages."""
-    tables = sources.sub_tables(("damon", "idle", "softdirty", "perf", "numab2", "kpageflags"))
+    tables = sources.sub_tables(tuple(_REAL))
 
     def read(name: str, reader: Callable[[SettingsTable], Settings]) -> Settings | None:
         return None if name not in tables else reader(tables[name])

@@ -81,7 +81,13 @@ class Workload:
         self._phase_allocated = False
 
     async def run(self) -> None:
-        """Touch the whole region, then access it at the configured rate until cancelled."""
+        """Touch the whole region, then access it at the configured rate until cancelled; the process exits then."""
+        try:
+            await self._work()
+        finally:
+            self._machine.residency.remove_process(self._process)
+
+    async def _work(self) -> None:
         settings = self._settings
         for start in range(0, settings.pages, 1 << 15):
             chunk = np.arange(start, min(start + (1 << 15), settings.pages))

@@ -17,7 +17,7 @@ def pghotd(*arguments):
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_stops_cleanly_when_asked(start, place, number):
     program = start()
     assert (place / "pghot").is_dir()

@@ -48,9 +48,10 @@ async def test_runs_repeat(observe, pattern, autojump_clock):
     assert results[0][0]["seen"] > 0
 
 
-async def test_it_accesses_at_its_rate_and_every_access_is_felt(autojump_clock):
+async def test_it_accesses_at_its_rate_and_every_access_is_felt(nursery, autojump_clock):
     rig, workload = make(observe="all", folio_order=2)
-    await run(workload, 3.01)
+    nursery.start_soon(workload.run)
+    await trio.sleep(3.01)
     happened = workload.stat()["happened"]
     assert happened == pytest.approx(60_000, abs=500)
     assert workload.stat()["seen"] == happened
@@ -58,6 +59,14 @@ async def test_it_accesses_at_its_rate_and_every_access_is_felt(autojump_clock):
     assert (process.accesses_top, process.accesses_lower) == (0, happened)
     assert process.pages_lower == 4096
     assert rig.total("pghot_recorded_accesses") == rig.total("pghot_recorded_hwhints") == happened
+
+
+async def test_its_process_exits_when_it_ends(autojump_clock):
+    rig, workload = make()
+    free = dict(rig.machine.frames.free_pages)
+    await run(workload, 1)
+    assert rig.machine.processes == {}
+    assert rig.machine.frames.free_pages == free
 
 
 async def test_it_stops_while_it_is_not_enabled_and_makes_up_for_nothing(nursery, autojump_clock):
@@ -106,9 +115,10 @@ async def test_phases_allocate_and_free(nursery, autojump_clock):
     assert rig.machine.frames.free_pages[1] == 2 * S - 4596
 
 
-async def test_what_finds_no_room_is_counted(autojump_clock):
+async def test_what_finds_no_room_is_counted(nursery, autojump_clock):
     rig, workload = make(pages=4 * S, rate=0)
-    await run(workload, 1)
+    nursery.start_soon(workload.run)
+    await trio.sleep(1)
     process = rig.machine.processes[1]
     assert process.pages_top + process.pages_lower + process.pages_not_modelled == 4 * S
     assert process.pages_not_modelled > S

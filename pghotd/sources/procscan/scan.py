@@ -111,7 +111,7 @@ class Procscan:
         }
 
     async def run(self) -> None:
-        """Scan until cancelled."""
+        """Scan until cancelled; the mirrored processes are gone from the model then."""
         try:
             while True:
                 began = trio.current_time()
@@ -124,6 +124,9 @@ class Procscan:
             if self._tracker is not None:
                 self._tracker.close()
                 self._tracker = None
+            with trio.CancelScope(shield=True):
+                for identity in tuple(self._watched):
+                    await self._drop(identity)
 
     async def scan(self) -> None:
         """Scan once."""

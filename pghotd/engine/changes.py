@@ -1,0 +1,22 @@
+"""Tell whoever waits for it that something has changed."""
+
+from collections.abc import Callable
+
+
+class Changes:
+    """Number the changes of something and tell those who wait for the next one."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._callbacks: list[Callable[[], None]] = []
+
+    def subscribe(self, callback: Callable[[], None]) -> None:
+        self._callbacks.append(callback)
+
+    def unsubscribe(self, callback: Callable[[], None]) -> None:
+        self._callbacks.remove(callback)
+
+    def notify(self) -> None:
+        self.version += 1
+        for callback in tuple(self._callbacks):
+            callback()

@@ -1,0 +1,1 @@
+"""Show what the daemon does to monitoring systems, as OpenMetrics."""

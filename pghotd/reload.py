@@ -1,0 +1,83 @@
+"""Go over to a changed configuration while running: valid or refused as a whole.
+
+Tunables and [sources] whose value in the file has changed are applied. What was written at run time stays: a control
+file counts for more than the configuration. What only a start can change is refused, by its keys.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pghotd.config import Settings
+from pghotd.engine.pghot import Pghot
+from pghotd.engine.tunables import TUNABLES
+from pghotd.settings_table import ConfigError
+from pghotd.sources.running import RunningSources
+
+log = logging.getLogger(__name__)
+
+#: Tables that are read at the start alone, and the keys of [pghot] that are.
+_AT_START = ("memory", "mount", "state", "metrics")
+_AT_START_KEYS = ("mode", "revision", "decisions")
+
+
+def apply(old: Settings, new: Settings, pghot: Pghot, sources: RunningSources) -> None:
+    """Apply what differs between two readings of the configuration; ConfigError, with nothing changed."""
+    keys = needing_a_restart(old, new)
+    if keys:
+        raise ConfigError(f"needs a restart: {', '.join(keys)}")
+    wanted = {}
+    for name in changed_tunables(old, new):
+        value = new.tunables.get(name, _default(pghot, name))
+        try:
+            pghot.tunables.check(name, value)
+        except OSError as wrong:
+            raise ConfigError(f"{name}: {wrong.strerror}") from None
+        wanted[name] = value
+    # Nothing is refused from here on, but by a driver that cannot be made; and that comes first.
+    drivers = sources.change(new.sources)
+    for name, value in wanted.items():
+        if name in pghot.tunables.written:
+            log.info("%s is %d in the configuration; what was written at run time stays", name, value)
+        else:
+            pghot.tunables.set(name, value)
+            log.info("%s is now %d", name, value)
+    for name in drivers:
+        log.info("source %s: %s", name, "configured anew" if name in sources.by_name else "no longer configured")
+
+
+def changed_tunables(old: Settings, new: Settings) -> list[str]:
+    """Return the tunables whose configured value differs, in the table's order."""
+    return [name for name in TUNABLES if old.tunables.get(name) != new.tunables.get(name)]
+
+
+def needing_a_restart(old: Settings, new: Settings) -> list[str]:
+    """Return the keys whose change takes effect at a start alone."""
+    same = all(
+        getattr(old, name) == getattr(new, name)
+        for name in (*_AT_START_KEYS, "memory", "mountpoint", "allow_other", "state", "metrics")
+    )
+    if same:
+        return []  # spelt otherwise at most
+    keys = [key for table in _AT_START for key in _differing(old.raw.get(table), new.raw.get(table), table)]
+    tables = (settings.raw.get("pghot", {}) for settings in (old, new))
+    before, after = ({key: table.get(key) for key in _AT_START_KEYS if key in table} for table in tables)
+    return keys + list(_differing(before, after, "pghot"))
+
+
+def _default(pghot: Pghot, name: str) -> int:
+    return pghot.targets.lowest if name == "target_nid" else TUNABLES[name].default.of(pghot.mode)
+
+
+def _differing(before: Any, after: Any, path: str) -> Iterator[str]:
+    """Yield the keys at which two values of a TOML file differ, the deepest ones there are."""
+    if before == after:
+        return
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in {**before, **after}:
+            yield from _differing(before.get(key), after.get(key), f"{path}.{key}")
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for position, (one, other) in enumerate(zip(before, after, strict=True)):
+            yield from _differing(one, other, f"{path}[{position}]")
+    else:
+        yield path

@@ -1,0 +1,108 @@
+"""Keep the tunables that were written at run time over a restart: `[state] save = true`.
+
+The file is replaced as a whole, so a crash or a full disk leaves the old one. One that cannot be understood is set
+aside with a warning, and never keeps the daemon from starting.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import trio
+
+from pghotd.engine.tunables import TUNABLES, Tunables
+
+log = logging.getLogger(__name__)
+
+_NAME = "tunables.json"
+_DIRECTORY = "/var/lib/pghotd"
+
+
+def state_file() -> Path:
+    """Return where the state is: in the service manager's StateDirectory, or where that would be."""
+    return Path(os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or _DIRECTORY) / _NAME
+
+
+def read(file: Path) -> dict[str, int]:
+    """Return the saved tunables by name, none when nothing is saved; what is damaged is set aside."""
+    try:
+        saved = json.loads(file.read_bytes())
+        if not isinstance(saved, dict) or not all(type(value) is int for value in saved.values()):
+            raise ValueError("is not a table of integers")
+    except FileNotFoundError:
+        return {}
+    except OSError as wrong:
+        log.warning("%s: %s; nothing is restored", file, wrong.strerror)
+        return {}
+    except (ValueError, RecursionError) as wrong:
+        aside = file.with_name(f"{file.name}.damaged")
+        with suppress(OSError):
+            file.replace(aside)
+        log.warning("%s: is damaged (%s); set aside as %s, nothing is restored", file, wrong, aside.name)
+        return {}
+    return saved
+
+
+def restore(tunables: Tunables, saved: Mapping[str, int], stronger: Collection[str]) -> None:
+    """Write saved values again, but those of names that are `stronger`; what does not fit any more is left out."""
+    for name, value in saved.items():
+        if name in stronger:
+            continue
+        try:
+            if name not in TUNABLES:
+                raise OSError(None, "no such tunable")
+            tunables.write(name, value)
+        except OSError as wrong:
+            log.warning("the saved %s is not restored: %s", name, wrong.strerror)
+
+
+def write(file: Path, values: Mapping[str, int]) -> None:
+    """Replace the file; OSError leaves the old one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.new")
+    try:
+        with open(temporary, "w") as out:
+            json.dump(dict(values), out, indent=1)
+            out.write("\n")
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(file)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+async def keep(tunables: Tunables, file: Path) -> None:
+    """Save what is written at run time whenever it has changed, until cancelled, and what is left then."""
+    saved: dict[str, int] = {}
+    changed = trio.Event()
+
+    def change() -> None:
+        changed.set()
+
+    tunables.changes.subscribe(change)
+    try:
+        while True:
+            changed = trio.Event()
+            saved = await _save(tunables, file, saved)
+            await changed.wait()
+    finally:
+        tunables.changes.unsubscribe(change)
+        await _save(tunables, file, saved)
+
+
+async def _save(tunables: Tunables, file: Path, saved: dict[str, int]) -> dict[str, int]:
+    """Save what differs from `saved`; return what is saved then. What has begun is finished: nobody else writes it."""
+    values = {name: tunables[name] for name in TUNABLES if name in tunables.written}
+    if values == saved:
+        return saved
+    with trio.CancelScope(shield=True):
+        try:
+            await trio.to_thread.run_sync(write, file, values)
+        except OSError as wrong:
+            log.warning("%s: %s; tunables written at run time are not saved", file, wrong.strerror)
+            return saved
+    return values

@@ -1,0 +1,77 @@
+"""Run the configured drivers, and go over to other settings while running, a driver at a time.
+
+A driver whose settings have changed ends, with everything restored that it had changed outside, before its successor
+begins. What was written to its `enabled` stays.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import trio
+
+from pghotd.engine.changes import Changes
+from pghotd.sources.settings import SourceSettings, configured
+from pghotd.sources.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    scope: trio.CancelScope
+    ended: trio.Event
+
+
+class RunningSources:
+    """Hold the drivers of one daemon by name; `make(name, settings)` makes one that is not running."""
+
+    def __init__(self, settings: SourceSettings, make: Callable[[str, object], Source]) -> None:
+        self._make = make
+        self._settings = configured(settings)
+        self._tasks: dict[str, _Task] = {}
+        self._changed = Changes()
+        self.by_name: Mapping[str, Source] = {name: make(name, one) for name, one in self._settings.items()}
+
+    async def run(self) -> None:
+        """Run the drivers until cancelled."""
+        async with trio.open_nursery() as nursery:
+            started: dict[str, Source] = {}
+            while True:
+                changed = trio.Event()
+                self._changed.subscribe(changed.set)
+                try:
+                    for name in started.keys() | self.by_name.keys():
+                        source, before = self.by_name.get(name), self._tasks.get(name)
+                        if source is started.get(name):
+                            continue
+                        if before is not None:
+                            before.scope.cancel()
+                        started.pop(name, None)
+                        if source is not None:
+                            started[name] = source
+                            self._tasks[name] = _Task(trio.CancelScope(), trio.Event())
+                            nursery.start_soon(_run_after, before, source, self._tasks[name])
+                    await changed.wait()
+                finally:
+                    self._changed.unsubscribe(changed.set)
+
+    def change(self, settings: SourceSettings) -> list[str]:
+        """Go over to other settings; return the names of the drivers that they make a difference to."""
+        wanted = configured(settings)
+        names = [name for name in {**self._settings, **wanted} if wanted.get(name) != self._settings.get(name)]
+        made = {name: self._make(name, wanted[name]) for name in names if name in wanted}
+        for name, source in made.items():
+            source.enabled = self.by_name[name].enabled if name in self.by_name else source.enabled
+        self.by_name = {name: made.get(name) or self.by_name[name] for name in wanted}
+        self._settings = wanted
+        if names:
+            self._changed.notify()
+        return names
+
+
+async def _run_after(before: _Task | None, source: Source, task: _Task) -> None:
+    try:
+        with task.scope:
+            if before is not None:
+                await before.ended.wait()
+            await source.run()
+    finally:
+        task.ended.set()

@@ -1,0 +1,180 @@
+"""Change the configuration of the running program by SIGHUP: valid or refused as a whole."""
+
+import os
+import signal
+import stat
+from contextlib import contextmanager
+
+import pytest
+
+from tests.program.daemons import SMALL
+
+TUNED = """
+[pghot]
+freq_threshold = 3
+kmigrated_sleep_ms = 200
+"""
+WORKLOAD = """
+[sources.workload]
+size = "32M"
+hot_size = "1M"
+rate = 1000
+home_nid = 1
+"""
+
+
+def reload(program, config):
+    """Write another configuration, tell the program, and return the lines that it said up to the verdict."""
+    program.mountpoint.with_suffix(".toml").write_text(config)
+    program.process.send_signal(signal.SIGHUP)
+    said = []
+    while not said or not ("reloaded" in said[-1] or "refused" in said[-1]):
+        said.append(program.process.stderr.readline())
+        assert said[-1], said
+    return said
+
+
+def test_what_has_changed_is_applied_and_what_was_written_stays(start):
+    program = start(config=TUNED + SMALL)
+    program.write("kmigrated_sleep_ms", "300")
+    program.write("paused", "1")
+    program.write("promote_freq_window_ms", "2000")
+    said = reload(program, "[pghot]\nfreq_threshold = 1\nkmigrated_sleep_ms = 400\nkmigrated_batch_nr = 64\n" + SMALL)
+    assert said == [
+        "pghotd: freq_threshold is now 1\n",
+        "pghotd: kmigrated_sleep_ms is 400 in the configuration; what was written at run time stays\n",
+        "pghotd: kmigrated_batch_nr is now 64\n",
+        "pghotd: reloaded\n",
+    ]
+    names = ("freq_threshold", "kmigrated_sleep_ms", "kmigrated_batch_nr", "promote_freq_window_ms", "paused")
+    assert [program.read(name) for name in names] == ["1\n", "300\n", "64\n", "2000\n", "1\n"]
+    assert reload(program, SMALL)[-1] == "pghotd: reloaded\n"
+    assert [program.read(name) for name in names] == ["2\n", "300\n", "512\n", "2000\n", "1\n"]
+    assert program.stop()[0] == 0
+
+
+def test_set_on_the_command_line_counts_for_more_than_the_file(start):
+    program = start(config=SMALL, arguments=("--set", "freq_threshold=3"))
+    assert reload(program, "[pghot]\nfreq_threshold = 1\n" + SMALL) == ["pghotd: reloaded\n"]
+    assert program.read("freq_threshold") == "3\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "why"),
+    [
+        (SMALL.replace('size = "512M"', 'size = "1G"'), "needs a restart: memory.node[1].size"),
+        ('[pghot]\nmode = "precise"\n' + SMALL, "needs a restart: pghot.mode"),
+        (SMALL + '[mount]\nmountpoint = "/nowhere"\nallow_other = false\n', "needs a restart: mount"),
+        (SMALL + "[state]\nsave = true\n", "needs a restart: state"),
+        (
+            "[pghot]\nfreq_threshold = 1\nkmigrated_batch_nr = 2000\n" + SMALL,
+            "kmigrated_batch_nr: 2000 is not in",
+        ),
+        ("[pghot\n", "Expected"),
+        ("[pghot]\nfreq_threshold = 1\nwhat = 3\n" + SMALL, "pghot.what: is not known here"),
+        ("[pghot]\nfreq_threshold = 1\n[sources.workload]\nsize = 3\n" + SMALL, "sources.workload.size"),
+    ],
+)
+def test_a_configuration_that_cannot_be_had_is_refused_whole(start, config, why):
+    program = start(config=SMALL)
+    said = reload(program, config)
+    assert len(said) == 1
+    assert said[0].startswith("pghotd: error: the configuration is refused, nothing has changed: ")
+    assert why in said[0]
+    assert program.read("freq_threshold") == "2\n"
+    assert reload(program, SMALL) == ["pghotd: reloaded\n"]
+
+
+def test_spelling_a_default_out_needs_no_restart(start):
+    program = start(config=SMALL)
+    assert reload(program, '[pghot]\nmode = "default"\n' + SMALL) == ["pghotd: reloaded\n"]
+
+
+def test_sources_come_change_and_go(start):
+    program = start(config=SMALL)
+    drivers = {"hintfaults", "hwhints", "pgtscans", "fma"}
+    assert set(os.listdir(program.mountpoint / "sources")) == drivers
+    assert reload(program, SMALL + WORKLOAD)[0] == "pghotd: source workload: configured anew\n"
+    assert set(os.listdir(program.mountpoint / "sources")) == drivers | {"workload"}
+    assert program.values("sources/workload/stat")["hot_pages"] == "256"
+    assert program.values("status")["sources"] == "workload"
+    program.write("sources/workload/enabled", "0")
+    held = os.open(program.mountpoint / "sources/workload/stat", os.O_RDONLY)
+    assert len(reload(program, SMALL + WORKLOAD.replace("1M", "2M"))) == 2
+    assert program.values("sources/workload/stat")["hot_pages"] == "512"
+    assert program.read("sources/workload/enabled") == "0\n"
+    assert program.read("model/processes").count("workload") == 2  # a name and an owner: one process, not two
+    assert reload(program, SMALL)[0] == "pghotd: source workload: no longer configured\n"
+    with pytest.raises(OSError, match="No such device"):
+        os.pread(held, 100, 0)
+    os.close(held)
+    assert set(os.listdir(program.mountpoint / "sources")) == drivers
+    assert "workload" not in program.read("model/processes")
+    assert program.stop()[0] == 0
+
+
+@contextmanager
+def state_directory(monkeypatch, path):
+    monkeypatch.setenv("STATE_DIRECTORY", str(path))
+    yield path / "tunables.json"
+
+
+def test_what_was_written_comes_back_after_a_restart(start, monkeypatch, tmp_path):
+    with state_directory(monkeypatch, tmp_path / "state") as file:
+        program = start(config=TUNED + SMALL + "[state]\nsave = true\n")
+        assert program.read("freq_threshold") == "3\n"
+        program.write("freq_threshold", "1")
+        program.write("sources/fma/enabled", "0")
+        program.write("kmigrated_sleep_ms", "500")
+        assert program.stop()[0] == 0
+        assert stat.S_IMODE(file.stat().st_mode) & 0o022 == 0
+        again = start(config=TUNED + SMALL + "[state]\nsave = true\n", arguments=("--set", "kmigrated_sleep_ms=60"))
+        names = ("freq_threshold", "enabled_sources", "kmigrated_sleep_ms")
+        assert [again.read(name) for name in names] == ["1\n", "7\n", "60\n"]
+        # Restored is written at run time: a reload leaves it alone.
+        reload(again, "[pghot]\nfreq_threshold = 2\n" + SMALL + "[state]\nsave = true\n")
+        assert again.read("freq_threshold") == "1\n"
+        assert again.stop()[0] == 0
+
+
+def test_a_kill_loses_no_saved_tunable(start, monkeypatch, tmp_path):
+    with state_directory(monkeypatch, tmp_path) as file:
+        program = start(config=SMALL + "[state]\nsave = true\n")
+        program.write("freq_threshold", "3")
+        while not file.exists():
+            program.read("version")
+        program.stop(signal.SIGKILL)
+        again = start(config=SMALL + "[state]\nsave = true\n")
+        assert again.read("freq_threshold") == "3\n"
+
+
+@pytest.mark.parametrize("damage", [b"{", b"[1, 2]", b'{"freq_threshold": "3"}', b"\xff\xfe", b"[" * 100_000, b""])
+def test_a_damaged_state_is_set_aside(start, monkeypatch, tmp_path, damage):
+    with state_directory(monkeypatch, tmp_path) as file:
+        file.write_bytes(damage)
+        program = start(config=SMALL + "[state]\nsave = true\n")
+        assert program.ready
+        assert any("warning" in line and "damaged" in line for line in program.said)
+        assert program.read("freq_threshold") == "2\n"
+        assert file.with_name("tunables.json.damaged").read_bytes() == damage
+        program.write("freq_threshold", "1")
+        assert program.stop()[0] == 0
+        assert file.read_text() == '{\n "freq_threshold": 1\n}\n'
+
+
+def test_a_saved_value_that_fits_no_more_is_left_out(start, monkeypatch, tmp_path):
+    with state_directory(monkeypatch, tmp_path) as file:
+        file.write_text('{"freq_threshold": 7, "gone": 1, "kmigrated_batch_nr": 100}')
+        program = start(config=SMALL + "[state]\nsave = true\n")
+        assert sum("warning" in line for line in program.said) == 2
+        assert program.read("freq_threshold") + program.read("kmigrated_batch_nr") == "2\n100\n"
+
+
+def test_a_full_disk_costs_the_state_and_nothing_else(start, monkeypatch):
+    monkeypatch.setenv("STATE_DIRECTORY", "/dev/full")
+    program = start(config=SMALL + "[state]\nsave = true\n")
+    program.write("freq_threshold", "1")
+    while "not saved" not in program.process.stderr.readline():
+        pass
+    assert program.read("freq_threshold") == "1\n"
+    assert program.stop()[0] == 0

@@ -1,0 +1,102 @@
+"""Be a service manager for the real program: what it is told, and when."""
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.program.daemons import DEADLINE_S, ROOT, SMALL
+
+
+class Manager:
+    """Listen as a service manager does."""
+
+    def __init__(self, address):
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind("\0" + address[1:] if address.startswith("@") else address)
+        self.socket.settimeout(DEADLINE_S)
+
+    def hears(self, wanted):
+        """Return the lines of the next message that has one which begins with `wanted`."""
+        while True:
+            lines = self.socket.recv(4096).decode().split("\n")
+            if any(line.startswith(wanted) for line in lines):
+                return lines
+
+
+@pytest.fixture(params=["path", "abstract"])
+def manager(request, tmp_path, monkeypatch):
+    address = str(tmp_path / "notify") if request.param == "path" else f"@pghotd-test-{os.getpid()}"
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    monkeypatch.setenv("WATCHDOG_USEC", "300000")
+    manager = Manager(address)
+    yield manager
+    manager.socket.close()
+
+
+def test_ready_comes_when_the_tree_answers_and_the_watchdog_is_fed_through_it(manager, start, place):
+    program = start(config=SMALL)
+    lines = manager.hears("READY=1")
+    assert (place / "pghot/version").read_text().startswith("pghotd ")
+    assert "STATUS=running; default mode, model backend; 0 accesses, 0 pages promoted, 0 in flight" in lines
+    manager.hears("WATCHDOG=1")
+    program.write("paused", "1")
+    while "STATUS=paused: asked for" not in (text := "\n".join(manager.hears("WATCHDOG=1"))):
+        assert "running" in text
+    program.process.send_signal(signal.SIGHUP)
+    assert any(line.startswith("MONOTONIC_USEC=") for line in manager.hears("RELOADING=1"))
+    manager.hears("READY=1")
+    program.process.send_signal(signal.SIGTERM)
+    manager.hears("STOPPING=1")
+    assert program.ended()[0] == 0
+
+
+def test_a_daemon_that_hangs_feeds_no_watchdog(manager, start):
+    program = start(config=SMALL)
+    manager.hears("WATCHDOG=1")
+    program.process.send_signal(signal.SIGSTOP)
+    manager.socket.settimeout(0.0)
+    try:
+        while True:  # what was sent before the signal
+            manager.socket.recv(4096)
+    except BlockingIOError:
+        pass
+    assert select.select([manager.socket], [], [], 1.0)[0] == []
+    program.process.send_signal(signal.SIGCONT)
+    manager.socket.settimeout(DEADLINE_S)
+    manager.hears("WATCHDOG=1")
+
+
+def test_another_processs_watchdog_is_not_ours(monkeypatch, start):
+    monkeypatch.setenv("WATCHDOG_PID", "1")
+    monkeypatch.setenv("NOTIFY_SOCKET", "/nonexistent")
+    program = start(config=SMALL)
+    assert program.stop()[0] == 0
+
+
+def test_the_journal_gets_levels_and_no_name(place):
+    """Give the program a pipe and say that it leads to the journal."""
+    reader, writer = os.pipe()
+    status = os.fstat(writer)
+    environment = os.environ | {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+    config = place / "journal.toml"
+    config.write_text("[pghot]\nmode = 3\n")
+    began = time.monotonic()
+    code = subprocess.run(
+        [sys.executable, "-m", "pghotd", "--config", str(config)],
+        stderr=writer,
+        env=environment,
+        cwd=ROOT,
+        timeout=DEADLINE_S,
+        check=False,
+    ).returncode
+    os.close(writer)
+    with open(reader) as said:
+        assert said.read() == f"<3>{config}: pghot.mode: 3 is not one of default, precise\n"
+    assert code == 2
+    assert time.monotonic() - began < DEADLINE_S
