@@ -31,6 +31,8 @@ from pghotd.memory.model.machine import Machine
 from pghotd.memory.model.residency import SpecError
 from pghotd.memory.model.spec import MachineSpec
 from pghotd.memory_settings import MemorySettings
+from pghotd.metrics.exporter import Exporter
+from pghotd.metrics.families import Families
 from pghotd.reload import apply
 from pghotd.settings_table import ConfigError
 from pghotd.sources.running import RunningSources
@@ -127,6 +129,7 @@ async def run(settings: Settings, reread: Callable[[], Settings], until_unmounte
                 nursery.start_soon(parts.census.run)
                 if settings.state:
                     nursery.start_soon(saved_state.keep, parts.pghot.tunables, saved_state.state_file())
+                await nursery.start(_exporter(settings, parts).run)
                 try:
                     async with trio.open_nursery() as mounted:
                         options = MountOptions(
@@ -161,6 +164,12 @@ def summary(parts: Parts) -> str:
         f"{doing}; {pghot.mode} mode, {pghot.memory.backend} backend; {total['pghot_recorded_accesses']} accesses, "
         f"{total['pgpromote_success']} pages promoted, {total['pghotd_in_flight']} in flight"
     )
+
+
+def _exporter(settings: Settings, parts: Parts) -> Exporter:
+    pghot = parts.pghot
+    families = Families(pghot, lambda: clock() - pghot.started_at, parts.standing, parts.kmigrated.standing)
+    return Exporter(settings.metrics, families)
 
 
 async def _until_stopped(

@@ -50,8 +50,11 @@ async def probe(mountpoint: Path) -> None:
 async def keep_informed(mountpoint: Path, status: Callable[[], str]) -> None:
     """Feed the watchdog and keep STATUS= up to date, until cancelled.
 
-    A probe that fails or hangs feeds nothing: the service manager then acts.
+    A probe that fails or hangs feeds nothing: the service manager then acts. Without one nothing is probed: an open
+    file, for a moment only, would make umount(8) say that the mount is busy.
     """
+    if not os.environ.get("NOTIFY_SOCKET"):
+        return
     limit = watchdog_s()
     interval = 10.0 if limit is None else min(limit / 3, 10.0)
     while True:

@@ -174,7 +174,7 @@ def test_a_full_disk_costs_the_state_and_nothing_else(start, monkeypatch):
     monkeypatch.setenv("STATE_DIRECTORY", "/dev/full")
     program = start(config=SMALL + "[state]\nsave = true\n")
     program.write("freq_threshold", "1")
-    while "not saved" not in program.process.stderr.readline():
-        pass
+    while "not saved" not in (line := program.process.stderr.readline()):
+        assert line
     assert program.read("freq_threshold") == "1\n"
     assert program.stop()[0] == 0

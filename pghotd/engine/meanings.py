@@ -1,0 +1,104 @@
+"""Say what every counter means, and what to do about it: for metrics, documents and pghotctl.
+
+The names are those of counters.VMSTAT; a test holds the two together.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """Hold what a counter counts, and what an operator may do where it grows."""
+
+    what: str
+    todo: str = ""
+
+
+_RECORDED = {
+    "accesses": "accesses recorded for pages of the lower tier",
+    "hintfaults": "reports of NUMA hint faults",
+    "hwhints": "reports of hardware samples: IBS, PEBS, CXL hotness monitors",
+    "pgtscans": "reports of scans of accessed bits: idle page tracking, DAMON, soft-dirty",
+    "fma": "reports of unmapped page-cache pages that were read or written",
+}
+
+_REFUSED = {
+    "same_node": Meaning("the page is on the node already that it would go to", "a lower-tier node is no target_nid"),
+    "age": Meaning(
+        "last accessed longer ago than the adaptive threshold of its target",
+        "a larger promote_rate_limit_MBps raises the threshold within minutes",
+    ),
+    "rate_limit": Meaning(
+        "the target has had its candidates for this second",
+        "raise promote_rate_limit_MBps, or let it be: it is a limit",
+    ),
+    "dirty": Meaning("a page-cache page that has to be written back first", "nothing: it comes back when it is clean"),
+    "no_space": Meaning(
+        "the target has no more free than its high watermark",
+        "turn on demotion, or make room on the target; a higher freq_threshold promotes less",
+    ),
+    "isolate": Meaning("pinned, or on no list of pages that can be moved", "nothing, where devices pin memory"),
+    "gone": Meaning("no longer where its record was: freed, moved, or swapped out meanwhile", "nothing"),
+    "unmapped": Meaning(
+        "no watched process maps it, and only a mapped page can be moved from user space",
+        "watch the process: [[memory.watch]]",
+    ),
+    "shared": Meaning("several processes map it", "shared = true in the watch entry, if all of them may feel the move"),
+    "policy": Meaning(
+        "its memory policy does not allow the target", "override_policy = true in the watch entry, or mend the policy"
+    ),
+    "cpuset": Meaning("its owner's cpuset does not allow the target", "add the node to cpuset.mems of the cgroup"),
+    "no_block": Meaning(
+        "a huge page, and the target has no free block of its size",
+        "compact the target: echo 1 > /sys/devices/system/node/nodeN/compact",
+    ),
+    "backoff": Meaning("it was busy twice running, and is left alone for a minute or longer", "nothing: it is pinned"),
+    "move_limit": Meaning("move_limit_MBps was reached", "raise move_limit_MBps, or let it be: it is a brake"),
+    "not_tried": Meaning("the system call ended before it came to this page", "look for the failure beside it"),
+    "dry_run": Meaning("everything but the move was asked for", "dry_run = false, when the counters look right"),
+    "cooled": Meaning("last accessed longer ago than recheck_age_ms when its turn came", "raise recheck_age_ms"),
+    "pingpong": Meaning("demoted less than pingpong_ms ago", "lower pingpong_ms, if it refuses what is hot for good"),
+}
+
+_FAILED = {
+    "ebusy": Meaning("somebody held the page", "nothing, unless it is most of all: then memory is pinned"),
+    "enomem": Meaning("the target had no frame for it", "make room on the target"),
+    "enoent": Meaning("it was unmapped meanwhile", "nothing"),
+    "eagain": Meaning("it was locked or under writeback", "nothing"),
+    "efault": Meaning("nothing was mapped there, or the zero page", "nothing"),
+    "eacces": Meaning("mapped by several processes, or not allowed on the target", "nothing"),
+    "eperm": Meaning("not allowed to move this process's pages", "give pghotd CAP_SYS_NICE and CAP_SYS_PTRACE"),
+    "esrch": Meaning("its process had ended", "nothing"),
+    "enodev": Meaning("the target is no online node", "nothing: the topology is read again"),
+    "einval": Meaning("the kernel took the call for wrong", "report it: that is a bug"),
+    "eio": Meaning("it could not be written back", "look at the kernel's log: a disk fails"),
+    "other": Meaning("another errno", "pghotctl explain shows which"),
+}
+
+_OTHER = {
+    "pgpromote_success": Meaning("pages promoted"),
+    "pgpromote_candidate": Meaning("pages that reached the rate limit, whether it let them through or not"),
+    "pgpromote_candidate_nrl": Meaning("pages admitted without a limit, since the target had much free"),
+    "pgdemote_kswapd": Meaning(
+        "pages demoted by kswapd", "where it grows as fast as pgpromote_success, promotion goes in circles: pingpong_ms"
+    ),
+    "pgdemote_direct": Meaning("pages demoted by allocations that found no room", "the top tier is too full"),
+    "pgmigrate_success": Meaning("pages moved, up or down"),
+    "pgmigrate_fail": Meaning("pages that could not be moved, up or down"),
+    "numa_pages_migrated": Meaning("pages promoted, as memory cgroups count them"),
+    "pghotd_taken": Meaning("pages of the folios whose ready record was taken: each is promoted, refused or failed"),
+    "pghotd_in_flight": Meaning("pages taken and not yet moved, the one number here that goes back"),
+    "pghotd_inject_malformed": Meaning("last lines or records of inject files that could not be understood"),
+    "pghotd_throttled": Meaning(
+        "periods of 10 s in which promotion to a node was slowed down, as the node demoted what it was given",
+        "the hot set is larger than the top tier: raise freq_threshold, or set pingpong_ms",
+    ),
+    "pghotd_kept": Meaning("pages of refused folios that got their record back (keep_refused)"),
+}
+
+MEANINGS: dict[str, Meaning] = {
+    **{f"pghot_recorded_{name}": Meaning(what) for name, what in _RECORDED.items()},
+    **{f"pghotd_refused_{reason}": meaning for reason, meaning in _REFUSED.items()},
+    **{f"pghotd_failed_{code}": meaning for code, meaning in _FAILED.items()},
+    **_OTHER,
+}

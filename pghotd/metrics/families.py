@@ -1,0 +1,162 @@
+"""Make OpenMetrics of what the daemon counts: each with help and a unit, and with labels of which there are few.
+
+Labels are nodes, tiers, reasons, errnos, kinds and drivers: what there is of each is bounded by the machine and the
+build. Memory cgroups come and go without a bound, so they are in the control file `owners` alone.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+
+from pghotd import __version__
+from pghotd.engine.counters import MOVE_ERRNOS, REFUSALS, failure_name, refusal_name
+from pghotd.engine.kinds import KINDS
+from pghotd.engine.meanings import MEANINGS
+from pghotd.engine.pghot import Pghot
+from pghotd.engine.tunables import TUNABLES
+from pghotd.geometry import PAGE_SIZE
+
+
+class _Task(Protocol):
+    """Be what one node's kmigrated is doing."""
+
+    wakeups: int
+    passes: int
+    batches: int
+
+
+#: Counters of a node that are metrics of their own: name, what it is here.
+_NODE_COUNTERS = {
+    "pgpromote_success": "pghotd_promoted",
+    "pgpromote_candidate": "pghotd_promotion_candidates",
+    "pgpromote_candidate_nrl": "pghotd_promotion_candidates_unlimited",
+    "pghotd_taken": "pghotd_taken",
+    "pghotd_kept": "pghotd_kept",
+}
+_TASK_COUNTERS = {
+    "wakeups": "times that kmigrated found something to do",
+    "passes": "passes of kmigrated over what was hot",
+    "batches": "batches of folios that were moved",
+}
+
+
+class Families:
+    """Collect all metrics of one daemon; `standing` is what else `status` shows, `task` a node's kmigrated."""
+
+    def __init__(
+        self,
+        pghot: Pghot,
+        uptime_ms: Callable[[], int],
+        standing: Callable[[], Mapping[str, int | str]],
+        task: Callable[[int], _Task],
+    ) -> None:
+        self._pghot = pghot
+        self._uptime_ms = uptime_ms
+        self._standing = standing
+        self._task = task
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every metric, as prometheus_client's collectors do."""
+        yield from self._daemon()
+        yield from self._totals()
+        yield from self._by_node()
+        yield from self._memory()
+        yield from self._tunables()
+
+    def _daemon(self) -> Iterator[Metric]:
+        pghot, standing = self._pghot, self._standing()
+        info = {"version": __version__, "mode": pghot.mode, "backend": pghot.memory.backend, "revision": pghot.revision}
+        yield InfoMetricFamily("pghotd", "what runs", value=info)
+        yield _gauge("pghotd_uptime", "time since the start", "seconds", self._uptime_ms() / 1000)
+        yield _gauge("pghotd_paused", "whether kmigrated takes nothing, 1 or 0", "ratio", float(pghot.paused))
+        yield _gauge("pghotd_records", "memory for hotness records", "bytes", float(pghot.store.record_bytes))
+        if "rss_bytes" in standing:
+            yield _gauge("pghotd_resident", "resident memory of the daemon", "bytes", float(standing["rss_bytes"]))
+        if "cpu_ms" in standing:
+            yield _counter("pghotd_cpu", "CPU time of the daemon", "seconds", float(standing["cpu_ms"]) / 1000)
+        if "dry_run" in standing:
+            yield _gauge("pghotd_dry_run", "whether nothing is moved, 1 or 0", "ratio", float(standing["dry_run"]))
+
+    def _totals(self) -> Iterator[Metric]:
+        total = self._pghot.counters.total
+        name = "pghot_recorded_accesses"
+        yield _counter("pghotd_recorded", MEANINGS[name].what, "accesses", total[name])
+        reports = CounterMetricFamily(
+            "pghotd_recorded", "reports of sources, by their kind", labels=["kind"], unit="reports"
+        )
+        for kind in KINDS:
+            reports.add_metric([kind], total[f"pghot_recorded_{kind}"])
+        yield reports
+        for name, metric in (
+            ("pgmigrate_success", "pghotd_migrated"),
+            ("pgmigrate_fail", "pghotd_migration_failed"),
+            ("numa_pages_migrated", "pghotd_numa_migrated"),
+        ):
+            yield _counter(metric, MEANINGS[name].what, "pages", total[name])
+        name = "pghotd_inject_malformed"
+        yield _counter(name, MEANINGS[name].what, "lines", total[name])
+        name = "pghotd_throttled"
+        yield _counter(name, MEANINGS[name].what, "periods", total[name])
+
+    def _by_node(self) -> Iterator[Metric]:
+        nodes = [node.nid for node in self._pghot.memory.nodes()]
+        tables = {nid: self._pghot.counters.node(nid) for nid in nodes}
+        for name, metric in _NODE_COUNTERS.items():
+            family = CounterMetricFamily(metric, MEANINGS[name].what, labels=["node"], unit="pages")
+            for nid, table in tables.items():
+                family.add_metric([str(nid)], table[name])
+            yield family
+        demoted = CounterMetricFamily("pghotd_demoted", "pages demoted off a node", labels=["node", "by"], unit="pages")
+        refused = CounterMetricFamily(
+            "pghotd_refused", "pages that were ready and not moved, by reason", labels=["node", "reason"], unit="pages"
+        )
+        failed = CounterMetricFamily(
+            "pghotd_failed", "pages whose move failed, by errno", labels=["node", "errno"], unit="pages"
+        )
+        in_flight = GaugeMetricFamily(
+            "pghotd_in_flight", MEANINGS["pghotd_in_flight"].what, labels=["node"], unit="pages"
+        )
+        for nid, table in tables.items():
+            for by in ("kswapd", "direct"):
+                demoted.add_metric([str(nid), by], table[f"pgdemote_{by}"])
+            for reason in REFUSALS:
+                refused.add_metric([str(nid), reason], table[refusal_name(reason)])
+            for name in (*(failure_name(code) for code in MOVE_ERRNOS), "pghotd_failed_other"):
+                failed.add_metric([str(nid), name.removeprefix("pghotd_failed_")], table[name])
+            in_flight.add_metric([str(nid)], table["pghotd_in_flight"])
+        yield from (demoted, refused, failed, in_flight)
+        for attribute, what in _TASK_COUNTERS.items():
+            family = CounterMetricFamily("pghotd_kmigrated", what, labels=["node"], unit=attribute)
+            for nid in self._pghot.lower_nids:
+                family.add_metric([str(nid)], getattr(self._task(nid), attribute))
+            yield family
+
+    def _memory(self) -> Iterator[Metric]:
+        memory = self._pghot.memory
+        total = GaugeMetricFamily("pghotd_node_memory", "memory of a node", labels=["node", "tier"], unit="bytes")
+        free = GaugeMetricFamily("pghotd_node_free", "free memory of a node", labels=["node", "tier"], unit="bytes")
+        for node in memory.nodes():
+            labels = [str(node.nid), node.tier]
+            total.add_metric(labels, memory.present_pages(node.nid) * PAGE_SIZE)
+            free.add_metric(labels, sum(zone.free for zone in memory.zones(node.nid)) * PAGE_SIZE)
+        yield from (total, free)
+
+    def _tunables(self) -> Iterator[Metric]:
+        tunables = self._pghot.tunables
+        for name, tunable in TUNABLES.items():
+            unit = tunable.unit.replace("MB/s", "MBps")
+            short = name.removesuffix(f"_{unit}")
+            yield _gauge(f"pghotd_tunable_{short}", tunable.help, unit, float(tunables[name]))
+
+
+def _gauge(name: str, what: str, unit: str, value: float) -> Metric:
+    family = GaugeMetricFamily(name, what, unit=unit)
+    family.add_metric([], value)
+    return family
+
+
+def _counter(name: str, what: str, unit: str, value: float) -> Metric:
+    family = CounterMetricFamily(name, what, unit=unit)
+    family.add_metric([], value)
+    return family

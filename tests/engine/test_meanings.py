@@ -1,0 +1,12 @@
+"""Hold the meanings of counters against the counters."""
+
+from pghotd.engine.counters import VMSTAT
+from pghotd.engine.meanings import MEANINGS
+
+
+def test_every_counter_has_a_meaning_and_no_other_name_has():
+    assert set(MEANINGS) == set(VMSTAT)
+
+
+def test_a_refusal_or_failure_says_what_to_do():
+    assert all(MEANINGS[name].todo for name in VMSTAT if name.startswith(("pghotd_refused", "pghotd_failed")))
