@@ -177,6 +177,8 @@ def test_a_loopback_port_answers_here_alone(start):
     assert second.stderr.startswith(f"pghotd: metrics.port: {port}: ")
     assert second.stderr.count("\n") == 1
 
+
+def test_a_full_disk_costs_the_textfile_and_one_warning(start):
     program = start(config=SMALL + '[metrics]\ntextfile = "/dev/full/pghotd.prom"\ntextfile_interval_s = 1\n')
     program.write("inject", f"{LOWER_FIRST}+10 -1 pgtscans 2\n")
     wait_until_promoted(program, 10)
