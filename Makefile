@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test lint bench fuzz vm-test clean packages
+.PHONY: help run test lint bench fuzz vm-test install uninstall clean packages
 
 help:
 	@echo 'make run     mount a demonstration at /run/pghot until Ctrl-C'
@@ -12,6 +12,7 @@ help:
 	@echo 'make bench   print how fast it is, as ratios against limits measured in the same run'
 	@echo 'make fuzz    write a million random texts through a mount'
 	@echo 'make vm-test run pghotd in virtual machines with a node without CPUs (TESTS=... for some tests); needs no root'
+	@echo 'make install put program, service, manual and completions below PREFIX (/usr/local); make uninstall takes them away'
 	@echo 'make clean   remove what was built'
 
 # The demonstration watches the accesses of what it started itself alone: a child with a hot set, and a workload.
@@ -38,6 +39,42 @@ fuzz: $(VENV)/dev
 # Cached in .cache/vm, which `make clean` leaves: Debian packages, fetched as this machine's apt is configured.
 vm-test: $(VENV)/run
 	$(BIN)/python -m tests.vm $(TESTS)
+
+# Everything is below PREFIX, but /sbin/mount.pghotd, which mount(8) looks for there alone, and the configuration, which is
+# not touched once it is there. DESTDIR is put before all of it, for packagers.
+PREFIX ?= /usr/local
+UNITDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),$(PREFIX)/lib,/etc)/systemd/system
+HOME_DIR := $(PREFIX)/lib/pghotd
+MAN := $(PREFIX)/share/man
+DOC := $(PREFIX)/share/doc/pghotd
+COMPLETIONS := $(PREFIX)/share/bash-completion/completions/pghotctl \
+    $(PREFIX)/share/zsh/site-functions/_pghotctl $(PREFIX)/share/fish/vendor_completions.d/pghotctl.fish
+PAGES := man8/pghotd.8 man8/mount.pghotd.8 man1/pghotctl.1 man5/pghotd.toml.5
+
+install: | packages
+	$(PYTHON) -m venv $(DESTDIR)$(HOME_DIR)
+	$(DESTDIR)$(HOME_DIR)/bin/pip install -q --disable-pip-version-check '.[pictures]'
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/sbin $(DESTDIR)$(UNITDIR) $(DESTDIR)/etc $(DESTDIR)$(DOC)/pghotd.service.d
+	install -d $(addprefix $(DESTDIR),$(sort $(dir $(COMPLETIONS)))) $(addprefix $(DESTDIR)$(MAN)/,$(sort $(dir $(PAGES))))
+	ln -sf $(HOME_DIR)/bin/pghotd $(HOME_DIR)/bin/pghotctl $(DESTDIR)$(PREFIX)/bin/
+	ln -sf $(HOME_DIR)/bin/mount.pghotd $(DESTDIR)/sbin/mount.pghotd
+	sed 's|@PREFIX@|$(PREFIX)|g' systemd/pghotd.service > $(DESTDIR)$(UNITDIR)/pghotd.service
+	install -m 644 README.md docs/*.md docs/*.toml docs/*.json $(DESTDIR)$(DOC)/
+	install -m 644 systemd/pghotd.service.d/*.conf $(DESTDIR)$(DOC)/pghotd.service.d/
+	for page in $(notdir $(PAGES)); do \
+	    $(DESTDIR)$(HOME_DIR)/bin/python -m pghotd.manual $$page > $(DESTDIR)$(MAN)/man$${page##*.}/$$page || exit; \
+	done
+	for shell in bash zsh fish; do \
+	    $(DESTDIR)$(HOME_DIR)/bin/python -m pghotd.manual completion.$$shell \
+	        > $(DESTDIR)$$(echo '$(COMPLETIONS)' | tr ' ' '\n' | grep $$shell) || exit; \
+	done
+	test -e $(DESTDIR)/etc/pghotd.toml || install -m 644 systemd/pghotd.toml $(DESTDIR)/etc/pghotd.toml
+
+uninstall:
+	rm -f $(addprefix $(DESTDIR),$(PREFIX)/bin/pghotd $(PREFIX)/bin/pghotctl /sbin/mount.pghotd $(UNITDIR)/pghotd.service)
+	rm -f $(addprefix $(DESTDIR),$(COMPLETIONS)) $(addprefix $(DESTDIR)$(MAN)/,$(PAGES))
+	rm -rf $(DESTDIR)$(HOME_DIR) $(DESTDIR)$(DOC)
+	@test ! -e $(DESTDIR)/etc/pghotd.toml || echo 'left in place: $(DESTDIR)/etc/pghotd.toml'
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

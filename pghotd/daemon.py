@@ -143,7 +143,10 @@ async def run(settings: Settings, reread: Callable[[], Settings], until_unmounte
                         gc.freeze()
                         log.info("version %s, %s mode, mounted at %s", __version__, settings.mode, path)
                         service.notify("READY=1", f"STATUS={summary(parts)}")
-                        nursery.start_soon(service.keep_informed, path, partial(summary, parts))
+                        if until_unmounted:
+                            _leave_terminal()
+                        else:
+                            nursery.start_soon(service.keep_informed, path, partial(summary, parts))
                         await _until_stopped(signals, settings, reread, parts)
                         service.notify("STOPPING=1")
                         mounted.cancel_scope.cancel()
@@ -153,6 +156,13 @@ async def run(settings: Settings, reread: Callable[[], Settings], until_unmounte
                     log.info("unmounted: stopping")
                 nursery.cancel_scope.cancel()
             beneath.cancel_scope.cancel()
+
+
+def _leave_terminal() -> None:
+    """Let go of the terminal from which somebody mounted this: what is said from now on goes to syslog."""
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 def summary(parts: Parts) -> str:

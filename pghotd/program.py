@@ -6,6 +6,7 @@ nothing mounted. A bug is a traceback.
 
 import argparse
 import logging
+import logging.handlers
 import os
 import sys
 from collections.abc import Callable
@@ -23,6 +24,8 @@ from pghotd.settings_table import ConfigError
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+
+SYSLOG = "/dev/log"
 
 
 #: The level of syslog(3) for each of ours from which on it holds, the highest first.
@@ -88,7 +91,12 @@ def main() -> NoReturn:
         sys.exit(host_check.main(arguments.json))
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormatter(is_journal(2)))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    handlers: list[logging.Handler] = [handler]
+    if arguments.until_unmounted and os.path.exists(SYSLOG):
+        syslog = logging.handlers.SysLogHandler(SYSLOG, logging.handlers.SysLogHandler.LOG_DAEMON)
+        syslog.ident = f"pghotd[{os.getpid()}]: "
+        handlers.append(syslog)
+    logging.basicConfig(level=logging.INFO, handlers=handlers)
     reread = partial(configured, arguments)
     try:
         settings = reread()

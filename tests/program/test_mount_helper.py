@@ -1,0 +1,109 @@
+"""Mount by the helper that mount(8) runs, and unmount."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from pghotd.mount_helper import OptionError, daemon_arguments
+from tests.program.daemons import DEADLINE_S, ROOT, SMALL
+
+
+def helper(*arguments):
+    call = "from pghotd.mount_helper import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", call, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        cwd=ROOT,
+        check=False,
+    )
+
+
+@pytest.fixture
+def mountpoint(place):
+    """Give a directory that is unmounted in the end, whatever is there."""
+    path = place / "by-helper"
+    path.mkdir()
+    yield path
+    subprocess.run(["umount", "-l", str(path)], capture_output=True, check=False)
+    with contextlib.suppress(OSError):
+        path.rmdir()
+
+
+def test_options_become_arguments():
+    words = ["rw", "mode=precise", "config=/etc/x.toml", "freq_threshold=3", "noauto", "x-systemd.automount"]
+    assert daemon_arguments(words, sloppy=False) == [
+        *("--mode", "precise", "--config", "/etc/x.toml", "--set", "freq_threshold=3")
+    ]
+    for wrong in ("ro", "mode", "mode=fast", "mode=", "freq_threshold", "fast"):
+        with pytest.raises(OptionError, match=wrong.partition("=")[0]):
+            daemon_arguments([wrong], sloppy=False)
+    assert daemon_arguments(["fast"], sloppy=True) == []
+
+
+def daemons_on(path):
+    """Return the pids of daemons with this mount point."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read().split(b"\0")
+            if b"--until-unmounted" in words and os.fsencode(path) in words:
+                found.append(int(pid))
+    return found
+
+
+def test_it_returns_when_the_tree_answers_and_umount_ends_the_daemon(mountpoint, place):
+    config = place / "helper.toml"
+    config.write_text(SMALL)
+    done = helper("none", mountpoint, "-o", f"rw,mode=precise,config={config},freq_threshold=5")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (mountpoint / "mode").read_text() == "precise\n"
+    assert (mountpoint / "freq_threshold").read_text() == "5\n"
+    (pid,) = daemons_on(mountpoint)
+    assert os.getsid(pid) == pid
+    assert os.readlink(f"/proc/{pid}/fd/2") == "/dev/null"
+    end = os.pidfd_open(pid)
+    subprocess.run(["umount", str(mountpoint)], check=True, timeout=DEADLINE_S)
+    deadline = time.monotonic() + DEADLINE_S
+    while daemons_on(mountpoint):
+        assert time.monotonic() < deadline, "it is still there"
+    os.close(end)
+    assert mountpoint.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("-o", "mode=fast"), 1, "mount.pghotd: option mode: fast is not one of default, precise\n"),
+        (("-o", "config=/nonexistent.toml"), 1, "pghotd: /nonexistent.toml: No such file or directory\n"),
+        (("-o", "freq_threshold=9"), 1, "pghotd: --set freq_threshold: 9 is not in 1..3\n"),
+        (("-N", "x"), 1, "mount.pghotd: -N: other mount namespaces are not supported\n"),
+    ],
+)
+def test_it_says_why_it_did_not_mount(mountpoint, options, code, said):
+    done = helper("none", mountpoint, *options)
+    assert (done.returncode, done.stderr) == (code, said)
+    assert not os.path.ismount(mountpoint)
+    assert daemons_on(mountpoint) == []
+
+
+def test_what_is_mounted_is_not_mounted_again(mountpoint, place):
+    config = place / "helper.toml"
+    config.write_text(SMALL)
+    assert helper("none", mountpoint, "-o", f"config={config}").returncode == 0
+    again = helper("none", mountpoint, "-o", f"config={config}")
+    assert again.returncode == 1
+    assert "already mounted by a running pghotd" in again.stderr
+
+
+def test_usage_and_a_dry_run(mountpoint):
+    assert helper("none").returncode == 1
+    done = helper("none", mountpoint, "-f", "-v", "-o", "mode=precise")
+    assert done.returncode == 0
+    assert done.stdout.endswith(f"--mode precise --mountpoint {mountpoint}\n")
+    assert not os.path.ismount(mountpoint)
