@@ -2,80 +2,124 @@
 
 from collections.abc import Mapping
 
-from pghotd.ctl.client import Client
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
 
-_PAGE = 4096
+from pghotd.ctl.standing import PAGE, NodeStanding, Standing, advice, duration, reasons, size
+
+#: How many owners `top` shows.
+_OWNERS = 8
 
 
-def status(client: Client) -> str:
+def status(now: Standing) -> str:
     """Return the daemon's standing as lines of text."""
-    standing, total = client.values("status"), client.counters("vmstat")
-    return "\n".join([*_head(client, standing), "", *_nodes(client), "", *_totals(total), *_model(client)]) + "\n"
+    lines = [*_head(now), "", *_nodes(now), "", *_totals(now.counters), *_model(now), *advice(now)]
+    return "\n".join(lines) + "\n"
 
 
-class Top:
-    """Compose screens with rates: what changed since the one before."""
+def top(now: Standing, before: Standing | None, elapsed_s: float) -> RenderableType:
+    """Return a screen with rates, of what changed since `before`; with nothing before there are none yet."""
+    grown = {} if before is None else {name: now.counters[name] - before.counters[name] for name in now.counters}
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
-        self._before: dict[str, int] | None = None
-        self._at = 0.0
+    def rate(name: str) -> str:
+        return f"{grown[name] / elapsed_s:,.0f}/s" if name in grown else "-"
 
-    def screen(self, now: float) -> str:
-        """Return the next screen; `now` is in seconds."""
-        client = self._client
-        total = client.counters("vmstat")
-        lines = [*_head(client, client.values("status")), "", *_nodes(client), ""]
-        elapsed = now - self._at
-        before = self._before
-        self._before, self._at = total, now
-        if before is None:
-            lines += ["the rates follow with the next screen"]
-        else:
-            lines += [f"{'each second':<34}{'now':>12}{'in all':>16}"]
-            for name, value in total.items():
-                if value or before[name]:
-                    lines.append(f"{name:<34}{(value - before[name]) / elapsed:>12.0f}{value:>16}")
-        return "\n".join([*lines, *_model(client)]) + "\n"
+    flows = Table(title="pages", title_justify="left", expand=True)
+    for column in ("", "now", "in all"):
+        flows.add_column(column, justify="left" if not column else "right")
+    for name, what in (
+        ("pghot_recorded_accesses", "accesses recorded"),
+        ("pghotd_taken", "taken"),
+        ("pgpromote_success", "promoted"),
+        ("pgdemote_kswapd", "demoted by kswapd"),
+        ("pgdemote_direct", "demoted directly"),
+    ):
+        flows.add_row(what, rate(name), f"{now.counters[name]:,}")
+    for prefix, what in (("pghotd_refused_", "refused: "), ("pghotd_failed_", "failed: ")):
+        for reason, value in reasons(now.counters, prefix).items():
+            flows.add_row(f"{what}{reason}", rate(f"{prefix}{reason}"), f"{value:,}")
+    parts: list[RenderableType] = [Text("\n".join(_head(now))), _node_table(now, before, elapsed_s), flows]
+    if now.owners:
+        parts.append(_owner_table(now, before, elapsed_s))
+    told = [*_model(now), *advice(now)]
+    if told:
+        parts.append(Panel("\n".join(told), title="what it comes to", title_align="left"))
+    return Group(*parts)
 
 
-def _head(client: Client, standing: Mapping[str, str]) -> list[str]:
-    version = client.value("version").split()[1]
-    state = standing["state"]
+def _node_table(now: Standing, before: Standing | None, elapsed_s: float) -> Table:
+    table = Table(title="nodes", title_justify="left", expand=True)
+    for column in ("node", "tier", "size", "free", "hot", "in", "out", "kmigrated"):
+        table.add_column(column, justify="left" if column in ("tier", "kmigrated") else "right")
+    earlier = {} if before is None else {node.nid: node for node in before.nodes}
+    threshold = now.tunables["freq_threshold"]
+    for node in now.nodes:
+        old = earlier.get(node.nid)
+
+        def rate(*names: str, node: NodeStanding = node, old: NodeStanding | None = old) -> str:
+            if old is None:
+                return "-"
+            pages = sum(node.counters[name] - old.counters[name] for name in names)
+            return f"{size(pages * PAGE / elapsed_s)}/s"
+
+        lower = node.tier == "lower"
+        table.add_row(
+            str(node.nid),
+            Text(node.tier, style="yellow" if lower else "green"),
+            size(node.bytes_total),
+            size(node.bytes_free),
+            size(node.hot_pages.get(threshold, 0) * PAGE) if lower else "",
+            "" if lower else rate("pgpromote_success"),
+            rate("pghotd_taken") if lower else rate("pgdemote_kswapd", "pgdemote_direct"),
+            f"{node.kmigrated['state']}, {node.kmigrated['in_flight']} in flight" if node.kmigrated else "",
+        )
+    return table
+
+
+def _owner_table(now: Standing, before: Standing | None, elapsed_s: float) -> Table:
+    table = Table(title="owners", title_justify="left", expand=True)
+    table.add_column("memory cgroup")
+    table.add_column("promoted now", justify="right")
+    table.add_column("in all", justify="right")
+    for owner, pages in sorted(now.owners.items(), key=lambda item: -item[1])[:_OWNERS]:
+        grown = "-" if before is None else f"{size((pages - before.owners.get(owner, 0)) * PAGE / elapsed_s)}/s"
+        table.add_row(owner, grown, size(pages * PAGE))
+    return table
+
+
+def _head(now: Standing) -> list[str]:
+    given = now.status
+    state = given["state"]
     if state == "paused":
-        state += f" ({standing['pause_reason']})"
-    sources = [_source(client, name) for name in standing["sources"].split() if name != "-"]
-    return [
-        f"pghotd {version}  {state} for {duration(int(standing['uptime_ms']) // 1000)}, "
-        f"{standing['mode']} mode on the {standing['backend']} backend",
-        f"sources    {', '.join(sources) or 'inject only'}",
-        f"own cost   {int(standing['cpu_ppm']) / 10_000:.1f} % of a core, {size(int(standing['rss_bytes']))} resident, "
-        f"{size(int(standing['record_bytes']))} of records",
+        state += f" ({given['pause_reason']})"
+    sources = [
+        f"{name} ({stat['kind']}{'' if stat['enabled'] == '1' else ', off'})" for name, stat in now.sources.items()
     ]
+    lines = [
+        f"pghotd {now.version}  {state} for {duration(int(given['uptime_ms']) // 1000)}, "
+        f"{given['mode']} mode on the {given['backend']} backend",
+        f"sources    {', '.join(sources) or 'inject only'}",
+        f"own cost   {int(given['cpu_ppm']) / 10_000:.1f} % of a core, {size(int(given['rss_bytes']))} resident, "
+        f"{size(int(given['record_bytes']))} of records",
+    ]
+    if given.get("dry_run") == "1":
+        lines.append("dry run    nothing is moved")
+    return lines
 
 
-def _source(client: Client, name: str) -> str:
-    off = "" if client.value(f"sources/{name}/enabled") == "1" else ", off"
-    return f"{name} ({client.value(f'sources/{name}/kind')}{off})"
-
-
-def _nodes(client: Client) -> list[str]:
+def _nodes(now: Standing) -> list[str]:
     lines = [f"{'node':<6}{'tier':<7}{'size':>10}{'free':>10}  promoted to / kmigrated"]
-    for name in client.names("nodes"):
-        tier = client.value(f"nodes/{name}/tier")
-        meminfo = {
-            line.split()[2].rstrip(":"): int(line.split()[3]) * 1024
-            for line in client.text(f"nodes/{name}/meminfo").splitlines()
-        }
-        if tier == "lower":
-            task = client.values(f"nodes/{name}/kmigrated")
+    for node in now.nodes:
+        if node.kmigrated:
+            task = node.kmigrated
             doing = f"{task['state']}, {task['in_flight']} pages in flight, {task['passes']} passes"
         else:
-            counters = client.counters(f"nodes/{name}/vmstat")
-            doing = f"{size(counters['pgpromote_success'] * _PAGE)} in, "
-            doing += f"{size((counters['pgdemote_kswapd'] + counters['pgdemote_direct']) * _PAGE)} out"
-        nid = name.removeprefix("node")
-        lines.append(f"{nid:<6}{tier:<7}{size(meminfo['MemTotal']):>10}{size(meminfo['MemFree']):>10}  {doing}")
+            doing = f"{size(node.counters['pgpromote_success'] * PAGE)} in, "
+            doing += f"{size((node.counters['pgdemote_kswapd'] + node.counters['pgdemote_direct']) * PAGE)} out"
+        total, free = size(node.bytes_total), size(node.bytes_free)
+        lines.append(f"{node.nid:<6}{node.tier:<7}{total:>10}{free:>10}  {doing}")
     return lines
 
 
@@ -85,17 +129,17 @@ def _totals(total: Mapping[str, int]) -> list[str]:
     kinds.pop("accesses", None)
     return [
         f"recorded   {total['pghot_recorded_accesses']} accesses; reports: {listed(kinds)}",
-        f"promoted   {total['pgpromote_success']} pages ({size(total['pgpromote_success'] * _PAGE)}), "
+        f"promoted   {total['pgpromote_success']} pages ({size(total['pgpromote_success'] * PAGE)}), "
         f"{total['pghotd_in_flight']} in flight, of {total['pghotd_taken']} taken",
         f"refused    {sum(refused.values())} pages: {listed(refused)}",
         f"failed     {sum(failed.values())} pages: {listed(failed)}",
     ]
 
 
-def _model(client: Client) -> list[str]:
-    if "model" not in client.names(""):
+def _model(now: Standing) -> list[str]:
+    felt = now.model
+    if not felt:
         return []
-    felt = {name: int(value) for name, value in client.values("model/stat").items()}
     accesses = felt["accesses_top"] + felt["accesses_lower"]
     return [
         f"felt       {felt['hit_ratio_ppm'] / 10_000:.1f} % of {accesses} accesses hit the top tier, "
@@ -103,30 +147,6 @@ def _model(client: Client) -> list[str]:
     ]
 
 
-def reasons(table: Mapping[str, int], prefix: str) -> dict[str, int]:
-    """Return the counters that begin with `prefix` and are not 0, by what follows it."""
-    return {name.removeprefix(prefix): value for name, value in table.items() if name.startswith(prefix) and value}
-
-
 def listed(values: Mapping[str, int]) -> str:
-    """Return `name value, name value`, the largest first."""
-    ordered = sorted(values.items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {value}" for name, value in ordered) or "none"
-
-
-def size(number: int) -> str:
-    """Return a size as a person reads it."""
-    amount = float(number)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} TiB"
-
-
-def duration(seconds: int) -> str:
-    """Return a duration as a person reads it."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds} s"
+    """Return `name value, name value`, in their order."""
+    return ", ".join(f"{name} {value}" for name, value in values.items()) or "none"

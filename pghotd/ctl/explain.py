@@ -1,0 +1,84 @@
+"""Explain what happened to a page: its record now, and the decisions that the daemon remembers of it."""
+
+import errno
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pghotd.ctl.client import Client
+from pghotd.engine.meanings import MEANINGS
+
+_ADDRESS = re.compile(r"([1-9][0-9]*):(0[xX][0-9a-fA-F]+|0|[1-9][0-9]*)\Z", re.ASCII)
+_PFN = re.compile(r"(0[xX][0-9a-fA-F]+|0|[1-9][0-9]*)\Z", re.ASCII)
+
+
+class PageError(ValueError):
+    """Say in one line why a page cannot be explained."""
+
+
+def explain(client: Client, page: str) -> dict[str, Any]:
+    """Return the page's record and standing now, and its decisions, newest first; PageError when there is no such page.
+
+    `page` is a PFN, or PID:ADDRESS of a watched or model process.
+    """
+    pfn = _resolved(client, page)
+    decisions = _decisions(client.text(f"explain/{pfn}"))
+    return {"page": page, "pfn": pfn, "now": client.values(f"pfn/{pfn}"), "decisions": decisions}
+
+
+def _resolved(client: Client, page: str) -> int:
+    if (match := _ADDRESS.match(page)) is not None:
+        try:
+            return int(client.value(f"addr/{match[1]}:{match[2]}"))
+        except OSError as wrong:
+            if wrong.errno != errno.ENOENT:
+                raise
+            raise PageError(f"{page}: no watched or model process {match[1]} has a page there") from None
+    if _PFN.match(page) is None or int(page, 0) >= 1 << 52:
+        raise PageError(f"{page}: is neither a PFN nor PID:ADDRESS")
+    return int(page, 0)
+
+
+def _decisions(text: str) -> list[dict[str, str]]:
+    header, *rows = text.splitlines()
+    names = header.removeprefix("# ").split()
+    return [dict(zip(names, row.split(), strict=True)) for row in rows]
+
+
+def as_text(found: Mapping[str, Any]) -> str:
+    """Return an explanation for a person."""
+    now = found["now"]
+    lines = [
+        f"page {found['pfn']} ({found['pfn']:#x}) is on node {now['node']} ({now['tier']} tier), "
+        f"in a folio of {now['folio_pages']} at {now['folio_head']}, owner {now['owner']}",
+    ]
+    if now["tier"] == "lower":
+        ready = "ready" if now["ready"] == "1" else "not ready"
+        age = f", last access {now['age_ms']} ms ago" if now["age_ms"] != "-" else ""
+        lines.append(
+            f"record {now['record']}: frequency {now['frequency']}, {ready}{age}; it would go to node {now['target_nid']}"
+        )
+    if not found["decisions"]:
+        lines.append("no decision about it is remembered")
+    for one in found["decisions"]:
+        lines += _decision(one)
+    return "\n".join(lines) + "\n"
+
+
+def _decision(one: Mapping[str, str]) -> list[str]:
+    what = one["decision"]
+    to = f"to node {one['target_nid']}"
+    if what == "promoted":
+        what = f"promoted {to}, from page {one['pfn']}"
+        what += f" to page {one['new_pfn']}" if one["new_pfn"] != "-" else ""
+    elif what == "failed":
+        what = f"the move {to} failed: {one['errno']}"
+    else:
+        what = f"{what.replace('_', ' ', 1).replace('in flight', 'on its way')} {to}"
+    meaning = MEANINGS.get(f"pghotd_{one['decision']}")
+    batch = f", in batch {one['batch']}, which took {one['took_ms']} ms" if one["batch"] != "-" else ""
+    return [
+        f"{int(one['ms_ago']) / 1000:.1f} s ago: {what}{': ' + meaning.what if meaning else ''}{batch}",
+        f"    record as taken {one['record']}: frequency {one['frequency']}, age {one['age_ms']} ms, against a threshold "
+        f"of {one['threshold_ms']} ms; {one['rate_MBps']} MB candidates in that second",
+    ]

@@ -1,0 +1,146 @@
+"""Gather what a mounted daemon is doing, as one value that screens show and --json prints."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from pghotd.ctl.client import Client
+
+PAGE = 4096
+_KIB = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class NodeStanding:
+    """Hold one node; `kmigrated` and `hot_pages` are of lower-tier nodes alone.
+
+    `hot_pages[f]` is how many pages were accessed f times or more, the last time within the window.
+    """
+
+    nid: int
+    tier: str
+    bytes_total: int
+    bytes_free: int
+    counters: Mapping[str, int]
+    kmigrated: Mapping[str, str] = field(default_factory=dict)
+    hot_pages: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Hold the whole daemon at one moment."""
+
+    version: str
+    status: Mapping[str, str]
+    tunables: Mapping[str, int]
+    counters: Mapping[str, int]
+    sources: Mapping[str, Mapping[str, str]]
+    nodes: tuple[NodeStanding, ...]
+    owners: Mapping[str, int]
+    model: Mapping[str, int]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for json.dumps, with what is advised."""
+        return asdict(self) | {"advice": advice(self)}
+
+
+def standing(client: Client, tunables: tuple[str, ...]) -> Standing:
+    """Read the tree once."""
+    model = client.values("model/stat") if "model" in client.names("") else {}
+    return Standing(
+        version=client.value("version").split()[1],
+        status=client.values("status"),
+        tunables={name: int(client.value(name)) for name in tunables},
+        counters=client.counters("vmstat"),
+        sources=_sources(client),
+        nodes=tuple(_node(client, name) for name in client.names("nodes")),
+        owners={name: int(pages) for name, pages in client.values("owners").items()},
+        model={name: int(value) for name, value in model.items()},
+    )
+
+
+def _sources(client: Client) -> dict[str, dict[str, str]]:
+    drivers = [name for name in client.values("status")["sources"].split() if name != "-"]
+    return {
+        name: {file: client.value(f"sources/{name}/{file}") for file in ("enabled", "kind")}
+        | client.values(f"sources/{name}/stat")
+        for name in drivers
+    }
+
+
+def _node(client: Client, name: str) -> NodeStanding:
+    tier = client.value(f"nodes/{name}/tier")
+    meminfo = {
+        line.split()[2].rstrip(":"): int(line.split()[3]) * _KIB
+        for line in client.text(f"nodes/{name}/meminfo").splitlines()
+    }
+    lower = tier == "lower" and "kmigrated" in client.names(f"nodes/{name}")
+    return NodeStanding(
+        nid=int(name.removeprefix("node")),
+        tier=tier,
+        bytes_total=meminfo["MemTotal"],
+        bytes_free=meminfo["MemFree"],
+        counters=client.counters(f"nodes/{name}/vmstat"),
+        kmigrated=client.values(f"nodes/{name}/kmigrated") if lower else {},
+        hot_pages=hot_pages(client.text(f"nodes/{name}/histogram")) if lower else {},
+    )
+
+
+def hot_pages(histogram: str) -> dict[int, int]:
+    """Return by frequency how many pages have it or a higher one, and were accessed within the window."""
+    each: dict[int, int] = {}
+    for line in histogram.splitlines():
+        if not line.startswith("#"):
+            frequency, age_class, pages = line.split()
+            each[int(frequency)] = each.get(int(frequency), 0) + (int(pages) if age_class != "older" else 0)
+    return {frequency: sum(pages for f, pages in each.items() if f >= frequency) for frequency in sorted(each)}
+
+
+def advice(now: Standing) -> list[str]:
+    """Return what the histogram says of the threshold: whether what is hot fits where it would go."""
+    threshold = now.tunables["freq_threshold"]
+    target = next((node for node in now.nodes if node.nid == now.tunables["target_nid"]), None)
+    lower = [node for node in now.nodes if node.hot_pages]
+    if target is None or not lower:
+        return []
+    found = []
+    for node in lower:
+        hot = node.hot_pages.get(threshold, 0) * PAGE
+        line = f"hot on node {node.nid}: {size(hot)}, room on node {target.nid}: {size(target.bytes_free)}"
+        if hot > target.bytes_free:
+            line += f": {_remedy(node, threshold, target.bytes_free)}"
+        found.append(line)
+    return found
+
+
+def _remedy(node: NodeStanding, threshold: int, room: int) -> str:
+    highest = max(node.hot_pages)
+    for higher in range(threshold + 1, highest + 1):
+        if node.hot_pages[higher] * PAGE <= room:
+            return f"raise freq_threshold to {higher} ({size(node.hot_pages[higher] * PAGE)})"
+    left = size(node.hot_pages[highest] * PAGE)
+    return f"more than fits at any freq_threshold ({left} at {highest}); promotion will take turns with demotion"
+
+
+def reasons(table: Mapping[str, int], prefix: str) -> dict[str, int]:
+    """Return the counters that begin with `prefix` and are not 0, by what follows it, the largest first."""
+    found = {name.removeprefix(prefix): value for name, value in table.items() if name.startswith(prefix) and value}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def size(number: float) -> str:
+    """Return a size as a person reads it."""
+    amount = float(number)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(amount) < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" or abs(amount) >= 100 else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
+
+
+def duration(seconds: int) -> str:
+    """Return a duration as a person reads it."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds} s"
