@@ -128,7 +128,11 @@ class LinuxMachine:
 
     async def freshen(self, pfns: Pfns) -> None:
         now = self._clock()
-        for section in self._states.stale(pfns, self.settings.kpageflags_age_ms, now):
+        sections, alone = self._states.stale(pfns, self.settings.kpageflags_age_ms, now)
+        alone = alone[np.isin(self._section_nid.take(alone >> SECTION_SHIFT), self._topology.lower)]
+        if len(alone):
+            self._states.put_alone(*await trio.to_thread.run_sync(self._states.read_alone, alone))
+        for section in sections:
             nid = int(self._section_nid[section])
             if nid != NO_SECTION and nid in self._topology.lower:
                 states = await trio.to_thread.run_sync(self._states.read, section)
