@@ -62,7 +62,8 @@ def states_alone(flags: Words) -> NDArray[np.uint8]:
 def states_of_blocks(flags: Words) -> NDArray[np.uint8]:
     """Return the PageState bytes of blocks of MAX_FOLIO_PAGES page frames, naturally aligned, one behind the other.
 
-    A block may begin with tails of what is no folio here; they are not those of the block that is before it.
+    A block may begin with tails of what is no folio here; they are not those of the block that is before it. The first
+    block of a larger hugetlb page looks like a folio of a block's size, on no LRU list as all of hugetlbfs.
     """
     begins = flags[::MAX_FOLIO_PAGES]
     apart = flags.copy()

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.linux.frame_states import FrameStates
+from pghotd.memory.protocol import PageState
 from pghotd.procfs.kpageflags import KPF_ANON, KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL, KPF_HUGE, KPF_LRU, KPF_SWAPBACKED
 
 S = PAGES_PER_SECTION
@@ -44,10 +45,13 @@ def test_what_is_read_alone_is_what_the_whole_section_says(made_up, pfns):
     frames = FrameStates(4, proc)
     asked = np.sort(np.array(pfns, dtype=np.int64))
     frames.put_alone(*frames.read_alone(asked))
-    assert (frames.of(asked) == whole[asked]).all()
+    # A hugetlb page's first block is like a huge page's; but it is on no LRU list, which is all that counts.
+    assert (frames.of(asked) & PageState.LRU == whole[asked] & PageState.LRU).all()
+    on_lru = asked[whole[asked] & PageState.LRU != 0]
+    assert (frames.of(on_lru) == whole[on_lru]).all()
     # And of their folios' heads, which is where the record is.
-    orders = (whole[asked] & 0x0F).astype(np.int64)
-    heads = asked >> orders << orders
+    orders = (whole[on_lru] & PageState.ORDER).astype(np.int64)
+    heads = on_lru >> orders << orders
     assert (frames.of(heads) == whole[heads]).all()
 
 
