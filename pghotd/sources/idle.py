@@ -4,7 +4,6 @@ All folios are marked idle; those that are not idle any more an interval later w
 page is on its head. Ubuntu, RHEL and Fedora have it, Debian has not.
 """
 
-import errno
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,10 +46,7 @@ class Idle(SectionScan[bool]):
         self._tracker: PageIdle
 
     def probe(self) -> None:
-        try:
-            self._tracker = probe(self._proc, self._sys)
-        except FileNotFoundError:
-            raise OSError(errno.ENOENT, "this kernel has no idle page tracking") from None
+        self._tracker = probe(self._proc, self._sys)
 
     def close(self) -> None:
         self._tracker.close()
