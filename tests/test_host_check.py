@@ -1,18 +1,30 @@
 """Look at made-up machines, and at this one."""
 
 import json
+import os
 from pathlib import Path
 
 from pghotd import host_check
 from tests.memory.linux.trees import machine, write
+from tests.requirements import require
 
 
 def made_up(tmp_path: Path, *, tiers: dict[int, str], balancing: int = 0) -> tuple[str, str]:
     sys = machine(tmp_path / "sys", {0: [0, 1], 1: [8, 9]}, tiers=tiers)
     proc = tmp_path / "proc"
-    write(proc, "self/status", "Name:\tx\nCapEff:\t000001ffffffffff\n")
+    capabilities(proc, 0x1FFFFFFFFFF)
     write(proc, "sys/kernel/numa_balancing", f"{balancing}\n")
+    write(proc, "sys/kernel/perf_event_paranoid", "2\n")
+    (proc / "kpageflags").write_bytes(b"\1" * 8 * 32768)
     return str(proc), sys
+
+
+def capabilities(proc: Path, effective: int, uid: int = 0) -> None:
+    write(proc, "self/status", f"Name:\tx\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nCapEff:\t{effective:016x}\n")
+
+
+def line(found, name):
+    return next(finding for finding in found if finding.name == name)
 
 
 def names(found, ok):
@@ -23,7 +35,7 @@ def test_a_machine_with_a_lower_tier_can_promote(tmp_path):
     found = host_check.findings(*made_up(tmp_path, tiers={4: "0", 22: "1"}))
     assert host_check.can_promote(found), host_check.text(found)
     assert {"node 0", "node 1", "tiers", "other movers", "CAP_SYS_NICE"} <= names(found, True)
-    assert names(found, None) == {"demotion", "source damon", "source idle"}
+    assert names(found, None) >= {"demotion", "source damon", "source idle", "source perf", "source softdirty"}
     assert json.loads(host_check.as_json(found))["can_promote"] is True
 
 
@@ -41,8 +53,74 @@ def test_another_mover_is_said_with_the_command_that_stops_it(tmp_path):
 
 def test_a_missing_capability_is_named(tmp_path):
     proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
-    write(Path(proc), "self/status", "CapEff:\t0000000000000000\n")
-    assert names(host_check.findings(proc, sys), False) == {"CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_NICE"}
+    capabilities(Path(proc), 0)
+    found = host_check.findings(proc, sys)
+    assert names(found, False) == {"CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_NICE"}
+    assert "memory model works" in line(found, "without root").what
+    assert line(found, "CAP_PERFMON").ok is None
+    assert "is 2: only CAP_PERFMON" in line(found, "perf paranoia").what
+
+
+def test_only_who_is_not_root_needs_to_override_permissions(tmp_path):
+    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    capabilities(Path(proc), 0x1FFFFFFFFFF & ~(1 << 1), uid=1000)
+    assert names(host_check.findings(proc, sys), False) == {"CAP_DAC_OVERRIDE"}
+    capabilities(Path(proc), 0x1FFFFFFFFFF & ~(1 << 1), uid=0)
+    assert names(host_check.findings(proc, sys), False) == set()
+
+
+def test_who_may_sample(tmp_path):
+    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    for paranoid, effective, ok in (
+        ("2", 1 << 38, True),
+        ("0", 0, True),
+        ("-1", 0, True),
+        ("1", 0, None),
+        ("x", 0, None),
+    ):
+        capabilities(Path(proc), effective)
+        write(Path(proc), "sys/kernel/perf_event_paranoid", paranoid)
+        assert line(host_check.findings(proc, sys), "perf paranoia").ok is ok, (paranoid, effective)
+    (Path(proc) / "sys/kernel/perf_event_paranoid").unlink()
+    assert line(host_check.findings(proc, sys), "perf paranoia").ok is None
+
+
+def test_a_cpuset_that_excludes_the_targets_is_named(tmp_path):
+    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    for group, mems in (("", "0-1"), ("open", "0-1"), ("kept.slice", "1"), ("empty", "")):
+        write(Path(sys), f"fs/cgroup/{group}/cpuset.mems.effective", f"{mems}\n")
+    found = line(host_check.findings(proc, sys), "cpusets")
+    assert found.ok is None
+    assert "keep /kept.slice off nodes 0:" in found.what
+    write(Path(sys), "fs/cgroup/kept.slice/cpuset.mems.effective", "0-1\n")
+    assert line(host_check.findings(proc, sys), "cpusets").ok is True
+
+
+def test_without_page_flags_nothing_can_be_promoted(tmp_path):
+    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    (Path(proc) / "kpageflags").write_bytes(bytes(8 * 32768))
+    assert names(host_check.findings(proc, sys), False) == {"source kpageflags"}
+    (Path(proc) / "kpageflags").unlink()
+    found = host_check.findings(proc, sys)
+    assert names(found, False) == {"source kpageflags"}
+    assert "No such file" in line(found, "source kpageflags").what
+
+
+def test_damon_in_use_is_not_damon_missing(tmp_path):
+    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    assert "no DAMON" in line(host_check.findings(proc, sys), "source damon").what
+    for number, ok in (("1", None), ("0", True)):
+        write(Path(sys), "kernel/mm/damon/admin/kdamonds/nr_kdamonds", f"{number}\n")
+        assert line(host_check.findings(proc, sys), "source damon").ok is ok
+
+
+def test_hint_faults_come_with_one_mode_alone(tmp_path):
+    require(os.geteuid() == 0, "sampling all processes is for root")
+    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    write(Path(sys), "devices/system/cpu/online", "0\n")
+    for mode, ok in (("0", None), ("1", None), ("2", True), ("3", True)):
+        write(Path(proc), "sys/kernel/numa_balancing", f"{mode}\n")
+        assert line(host_check.findings(proc, sys), "source numab2").ok is ok, mode
 
 
 def test_this_machine_gets_an_answer():

@@ -37,7 +37,11 @@ class History:
 def moment(client: Client, now: float) -> str:
     """Return the line of one moment; `now` is the time of day in seconds."""
     model = client.values("model/stat") if "model" in client.names("") else {}
-    values = {"at": now, "vmstat": client.counters("vmstat"), "model": {name: int(value) for name, value in model.items()}}
+    values = {
+        "at": now,
+        "vmstat": client.counters("vmstat"),
+        "model": {name: int(value) for name, value in model.items()},
+    }
     return json.dumps(values) + "\n"
 
 

@@ -133,7 +133,7 @@ class Memory(Protocol):
         """Return how many batches of one kmigrated may be in `promote` at the same time."""
 
     async def freshen(self, pfns: Pfns) -> None:
-        """Bring what `states` says of the sections of `pfns` up to date enough for recording accesses.
+        """Bring what `states` says of `pfns` and of their folios' heads up to date enough for recording accesses.
 
         May read and so take time; a backend that always knows returns at once, without a checkpoint.
         """

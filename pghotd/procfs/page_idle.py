@@ -30,7 +30,10 @@ class PageIdle:
     """Hold the open bitmap of the machine whose /sys is at `sys`; OSError where it has none."""
 
     def __init__(self, sys: str = "/sys") -> None:
-        self._fd = os.open(f"{sys}/kernel/mm/page_idle/bitmap", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._fd = os.open(f"{sys}/kernel/mm/page_idle/bitmap", os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise OSError(errno.ENOENT, "this kernel has no idle page tracking") from None
 
     def close(self) -> None:
         """Close the bitmap; what is marked stays marked until it is accessed."""

@@ -7,11 +7,13 @@ One 8-byte entry a virtual page: bit 63 present, bit 55 soft-dirty, bits 0-54 th
 import errno
 import os
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pghotd.procfs.maps import Mappings, Vpns
+from pghotd.procfs.pagemap_scan import present_ranges
 from pghotd.procfs.words import PIECE, WORD
 
 _PFN = np.uint64((1 << 55) - 1)
@@ -39,7 +41,7 @@ def read_resident(
     starts, ends = mappings.runs()
     fd = os.open(f"{proc}/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        for first, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        for first, end in chain.from_iterable(map(present_ranges, repeat(fd), starts.tolist(), ends.tolist())):
             while first < end:
                 asked = min(end - first, PIECE)
                 got = os.preadv(fd, [buffer[:asked].data], first * WORD) // WORD

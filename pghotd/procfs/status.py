@@ -1,4 +1,4 @@
-"""Read /proc/PID/status: on whose behalf a process runs, and on which nodes it may have memory."""
+"""Read /proc/PID/status: on whose behalf a process runs, what it may do, and on which nodes it may have memory."""
 
 import errno
 import re
@@ -8,6 +8,7 @@ from pghotd.procfs.nodelist import parse_nodelist
 
 # The name of the process is on the first line, newlines in it written as \n: it cannot pass for another line.
 _UID = re.compile(rb"^Uid:\t[0-9]{1,10}\t([0-9]{1,10})\t", re.M)
+_CAPABILITIES = re.compile(rb"^CapEff:\t([0-9a-f]{1,16})$", re.M)
 _MEMS_ALLOWED = re.compile(rb"^Mems_allowed_list:\t([0-9,-]{0,4096})$", re.M)
 
 
@@ -24,6 +25,14 @@ def parse_effective_uid(text: bytes) -> int:
 def read_effective_uid(pid: int, proc: str = "/proc") -> int:
     """Read process `pid`'s effective user, as this user namespace numbers it; OSError as the package says."""
     return parse_effective_uid(Path(f"{proc}/{pid}/status").read_bytes())
+
+
+def parse_effective_capabilities(text: bytes) -> int:
+    """Return the effective capabilities of a status file, a bit each; OSError as parse_effective_uid()."""
+    match = _CAPABILITIES.search(text)
+    if match is None:
+        raise OSError(errno.EBADMSG, "no CapEff in a status file")
+    return int(match[1], 16)
 
 
 def parse_allowed_nodes(text: bytes) -> frozenset[int]:

@@ -86,7 +86,7 @@ async def _record_range(pghot: Pghot, reports: Reports, position: int, clock: Cl
     for section in (np.flatnonzero(online) + (first >> SECTION_SHIFT)).tolist():
         base = section << SECTION_SHIFT
         pages = np.arange(max(first, base), min(first + length, base + PAGES_PER_SECTION))
-        await pghot.memory.freshen(pages[:1])
+        await pghot.memory.freshen(pages)
         pghot.memory.mark_accessed(pages)
         # The section may have gone since the last checkpoint.
         if walk and pghot.recorder.is_tracked(section):

@@ -8,11 +8,9 @@ for each GB of slow memory and scan.
 """
 
 import errno
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
-import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.kinds import FMA
@@ -29,8 +27,7 @@ from pghotd.procfs.kpageflags import (
     read_flags,
 )
 from pghotd.procfs.words import Words
-from pghotd.sources.lower_folios import is_tracked, lower_sections, record_folios
-from pghotd.sources.pace import stretched_ms
+from pghotd.sources.section_scan import SectionScan
 from pghotd.sources.source import InThread, in_thread
 
 _UNMAPPED_FILE_MASK = np.uint64(KPF_LRU | KPF_ANON | KPF_SWAPBACKED | KPF_MMAP | KPF_COMPOUND_TAIL)
@@ -75,7 +72,7 @@ def _unmapped_file(flags: Words) -> NDArray[np.bool_]:
     return ours
 
 
-class Kpageflags:
+class Kpageflags(SectionScan[Seen]):
     """Be the source `kpageflags`; `proc` is where /proc is."""
 
     name = "kpageflags"
@@ -89,66 +86,15 @@ class Kpageflags:
         proc: str = "/proc",
         in_thread: InThread = in_thread,
     ) -> None:
-        self.enabled = True
-        self._settings = settings
-        self._pghot = pghot
-        self._clock = clock
+        super().__init__(settings.interval_ms, pghot, clock, in_thread)
         self._proc = proc
-        self._in_thread = in_thread
-        self._works = "not yet probed"
-        self._seen: dict[int, Seen] = {}
-        self._scans = 0
-        self._accessed = 0
-        self._scan_us = 0
-        self._interval_ms = settings.interval_ms
-        self._errnos: Counter[int] = Counter()
 
-    def stat(self) -> dict[str, int | str]:
-        """Return whether it works here, what it found and what a scan costs."""
-        return {
-            "works": self._works,
-            "scans": self._scans,
-            "accessed": self._accessed,
-            "last_scan_us": self._scan_us,
-            "interval_ms": self._interval_ms,
-            **{f"failed_{errno.errorcode.get(code, 'other').lower()}": n for code, n in sorted(self._errnos.items())},
-        }
+    def probe(self) -> None:
+        if not read_flags(0, PAGES_PER_SECTION, self._proc).any():
+            raise OSError(errno.EPERM, "kpageflags shows nothing")
 
-    async def run(self) -> None:
-        """Scan until cancelled; end at once where the flags cannot be read."""
-        try:
-            flags = await self._in_thread(read_flags, 0, PAGES_PER_SECTION, self._proc)
-        except OSError as error:
-            self._works = f"no ({error.strerror})"
-            return
-        if not flags.any():
-            self._works = "no (kpageflags shows nothing)"
-            return
-        self._works = "yes"
-        while True:
-            if self.enabled:
-                await self._scan()
-            else:
-                self._seen.clear()
-            await trio.sleep(self._interval_ms / 1000)
-
-    async def _scan(self) -> None:
-        """Report what was accessed since the last scan, section by section."""
-        began = trio.current_time()
-        before, self._seen = self._seen, {}
-        for section in lower_sections(self._pghot):
-            try:
-                found, now = await self._in_thread(_look, section, before.get(section), self._proc)
-            except OSError as error:
-                self._errnos[error.errno or 0] += 1
-                continue
-            if is_tracked(self._pghot, section):
-                self._seen[section] = now
-                self._accessed += await record_folios(self._pghot, found, FMA, self._clock)
-        self._scans += 1
-        taken = trio.current_time() - began
-        self._scan_us = round(taken * 1e6)
-        self._interval_ms = stretched_ms(self._settings.interval_ms, taken)
+    async def look(self, section: int, left: Seen | None) -> tuple[NDArray[np.int64], Seen]:
+        return await self._in_thread(_look, section, left, self._proc)
 
 
 def _look(section: int, before: Seen | None, proc: str) -> tuple[NDArray[np.int64], Seen]:

@@ -28,7 +28,7 @@ async def states_in(pghot: Pghot, section: int, pfns: NDArray[np.int64]) -> NDAr
     """Return the states of `pfns` of one section, fresh enough for recording; None when it is not tracked any more."""
     if not is_tracked(pghot, section):
         return None
-    await pghot.memory.freshen(pfns[:1])
+    await pghot.memory.freshen(pfns)
     return pghot.memory.states(pfns) if is_tracked(pghot, section) else None
 
 

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from pghotd.engine.kinds import HWHINTS
 from pghotd.engine.pghot import Clock, Pghot
-from pghotd.geometry import NUMA_NO_NODE, PAGE_SHIFT, SECTION_SHIFT
+from pghotd.geometry import MAX_FOLIO_ORDER, NUMA_NO_NODE, PAGE_SHIFT, SECTION_SHIFT
+from pghotd.memory.protocol import PageState
 from pghotd.procfs.cpus import node_of_cpus, online_cpus
+from pghotd.sources.huge_parts import HugeParts
 from pghotd.sources.lower_folios import tracked_sections
 from pghotd.sources.perf_ring import Samples, from_memory
 from pghotd.sources.pmu import Sampled, memory_events
@@ -63,6 +65,7 @@ class Perf:
         self._nodes: NDArray[np.int64] = np.array([NUMA_NO_NODE])
         self._used = 0
         self._distinct = 0
+        self._huge_parts = HugeParts()
 
     def stat(self) -> dict[str, int | str]:
         """Return whether it works here, what it found and what it costs."""
@@ -71,6 +74,7 @@ class Perf:
             "period": self._period,
             "accessed": self._used,
             "distinct_pages": self._distinct,
+            **self._huge_parts.counts(),
             **self._sampling.stat(),
         }
 
@@ -120,10 +124,15 @@ class Perf:
         pfns, cpus = pfns[keep], samples["cpu"][keep]
         if not len(pfns):
             return
-        await self._pghot.memory.freshen(pfns)
-        self._pghot.recorder.record(pfns, accessing_nodes(self._pghot, self._nodes, cpus), HWHINTS, self._clock())
+        distinct = np.unique(pfns)
+        await self._pghot.memory.freshen(distinct)
+        now = self._clock()
+        self._pghot.recorder.record(pfns, accessing_nodes(self._pghot, self._nodes, cpus), HWHINTS, now)
         self._used += len(pfns)
-        self._distinct += len(np.unique(pfns))
+        self._distinct += len(distinct)
+        huge = self._pghot.memory.states(pfns) & (PageState.ORDER | PageState.LRU) == MAX_FOLIO_ORDER | PageState.LRU
+        if huge.any():
+            self._huge_parts.add(pfns[huge], now)
 
 
 def accessing_nodes(pghot: Pghot, nodes: NDArray[np.int64], cpus: NDArray[np.uint32]) -> NDArray[np.int64]:

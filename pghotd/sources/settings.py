@@ -225,10 +225,11 @@ def _procscan(table: SettingsTable, nids: set[int]) -> ProcscanSettings:
         targets=targets,
         interval_ms=table.take("interval_ms", integer(100, 3_600_000), default.interval_ms),
         clear_refs=tuple(table.take("clear_refs", list_of(_name_or_pid), list(default.clear_refs))),
+        softdirty=tuple(table.take("softdirty", list_of(_name_or_pid), list(default.softdirty))),
         clear_refs_max=table.take("clear_refs_max", size, default.clear_refs_max),
         home_nid=_home_nid(table, nids),
     )
-    table.finish(("interval_ms", "clear_refs", "clear_refs_max", "home_nid", "target"))
+    table.finish(("interval_ms", "clear_refs", "softdirty", "clear_refs_max", "home_nid", "target"))
     return settings
 
 

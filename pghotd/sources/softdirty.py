@@ -25,7 +25,7 @@ from pghotd.procfs.soft_dirty import probe
 from pghotd.procfs.stat import read_stat
 from pghotd.sources.clear_refs_limits import CLEAR_REFS_MAX, ClearRefsLimits, pause_ms, targets_of
 from pghotd.sources.lower_folios import only_tracked, record_folios, tracked_sections
-from pghotd.sources.source import InThread, in_thread
+from pghotd.sources.source import InThread, failures, in_thread
 
 _NONE = np.zeros(0, dtype=np.int64)
 
@@ -97,7 +97,7 @@ class Softdirty:
             "locked_us": round(self._locked_s * 1e6),
             "processes": len(self._watched),
             **{f"pid_{pid}": one.means for (pid, _), one in self._watched.items()},
-            **{f"failed_{errno.errorcode.get(code, 'other').lower()}": n for code, n in sorted(self._errnos.items())},
+            **failures(self._errnos),
         }
 
     async def run(self) -> None:

@@ -4,6 +4,7 @@ A driver runs as one task, reports what it saw through Pghot.recorder as one of 
 doing in `stat`. It reads its own `enabled` as it goes: 0 makes it stop looking, not end.
 """
 
+import errno
 from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar, TypeVarTuple
 
@@ -42,3 +43,8 @@ class InThread(Protocol):
 async def in_thread(function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
     """Call `function` in a thread."""
     return await trio.to_thread.run_sync(function, *arguments)
+
+
+def failures(errnos: Mapping[int, int]) -> dict[str, int]:
+    """Return how often each errno was met, under the names that `stat` has for them."""
+    return {f"failed_{errno.errorcode.get(code, 'other').lower()}": n for code, n in sorted(errnos.items())}

@@ -1,6 +1,9 @@
-/* The limits that recording is held against: the same steps on the same arrays, one access at a time. */
+/* The limits that recording and promotion are held against: the same steps on the same arrays, and no more. */
 
+#define _GNU_SOURCE
 #include <stdint.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 enum { SECTION_SHIFT = 15, ORDER = 0x0f, LRU = 0x10 };
 
@@ -66,4 +69,24 @@ long record_precise(const int64_t *pfns, long nr, uint32_t *records, int64_t fir
 			hot[head >> SECTION_SHIFT] = 1;
 	}
 	return recorded;
+}
+
+/* move_pages(2) and nothing around it: `nr` addresses of a process to node `nid`, `batch` a call; how many are there. */
+long move_all(int pid, void **addresses, long nr, long batch, int nid)
+{
+	int nodes[512], status[512];
+	long there = 0;
+
+	for (long i = 0; i < batch; i++)
+		nodes[i] = nid;
+	for (long done = 0; done < nr; done += batch) {
+		long count = nr - done < batch ? nr - done : batch;
+
+		for (long i = 0; i < count; i++)
+			status[i] = -1;
+		syscall(SYS_move_pages, pid, count, addresses + done, nodes, status, 2);
+		for (long i = 0; i < count; i++)
+			there += status[i] == nid;
+	}
+	return there;
 }

@@ -15,6 +15,7 @@ from pghotd.engine.counters import Counters
 from pghotd.engine.pghot import Clock
 from pghotd.geometry import PAGE_SHIFT, SECTION_SHIFT
 from pghotd.memory.linux.calls import Calls
+from pghotd.memory.linux.capabilities import require as require_capabilities
 from pghotd.memory.linux.frame_states import FrameStates
 from pghotd.memory.linux.mapped import Mapped, read_mapped
 from pghotd.memory.linux.move import MovePages
@@ -42,7 +43,10 @@ Notify = Callable[[int, int, bool], None]
 
 
 class LinuxMachine:
-    """Hold what was read of the machine; NoLowerTierError or LowerNodesError where there is nothing to promote."""
+    """Hold what was read of the machine; NoLowerTierError or LowerNodesError where there is nothing to promote.
+
+    OSError (EPERM) where it may not be touched.
+    """
 
     backend = "linux"
 
@@ -60,6 +64,7 @@ class LinuxMachine:
         self._clock = clock
         self._proc = proc
         self._sys = sys
+        require_capabilities(proc)
         self._topology = self._read_topology()
         require_lower_tier(self._topology)
         self._section_nid = self._topology.section_nid()
@@ -128,7 +133,11 @@ class LinuxMachine:
 
     async def freshen(self, pfns: Pfns) -> None:
         now = self._clock()
-        for section in self._states.stale(pfns, self.settings.kpageflags_age_ms, now):
+        sections, alone = self._states.stale(pfns, self.settings.kpageflags_age_ms, now)
+        alone = alone[np.isin(self._section_nid.take(alone >> SECTION_SHIFT), self._topology.lower)]
+        if len(alone):
+            self._states.put_alone(*await trio.to_thread.run_sync(self._states.read_alone, alone))
+        for section in sections:
             nid = int(self._section_nid[section])
             if nid != NO_SECTION and nid in self._topology.lower:
                 states = await trio.to_thread.run_sync(self._states.read, section)

@@ -54,6 +54,23 @@ def states_of(flags: Words) -> NDArray[np.uint8]:
     return states
 
 
+def states_alone(flags: Words) -> NDArray[np.uint8]:
+    """Return the PageState byte of page frames, in any places, that are no parts of larger folios."""
+    return _folio_states(flags, np.zeros(len(flags), dtype=np.int64), np.ones(len(flags), dtype=np.int64))
+
+
+def states_of_blocks(flags: Words) -> NDArray[np.uint8]:
+    """Return the PageState bytes of blocks of MAX_FOLIO_PAGES page frames, naturally aligned, one behind the other.
+
+    A block may begin with tails of what is no folio here; they are not those of the block that is before it. The first
+    block of a larger hugetlb page looks like a folio of a block's size, on no LRU list as all of hugetlbfs.
+    """
+    begins = flags[::MAX_FOLIO_PAGES]
+    apart = flags.copy()
+    apart[::MAX_FOLIO_PAGES] = np.where(begins & np.uint64(KPF_COMPOUND_TAIL) == 0, begins, np.uint64(KPF_NOPAGE))
+    return states_of(apart)
+
+
 def _folio_states(flags: Words, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Return the states of folios by the flags of their heads; 0 for what is none, and for what no process has."""
 

@@ -1,7 +1,9 @@
 """Look at one real process: which pages are resident, and which were accessed since the last look.
 
 Everything here takes time and happens in a thread; a look is a value, which the event loop applies. Accesses are told
-by idle page tracking where the kernel has it, else by clear_refs where the owner named the process, else not at all.
+by the best means there is: idle page tracking, exact to the folio; else, where the owner named the process for it,
+soft-dirty bits, exact to the page but of writes alone; else, where he named it for that, clear_refs, which knows only
+that a mapping was touched as a whole; else not at all.
 """
 
 import errno
@@ -12,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pghotd.procfs.clear_refs import clear_referenced
+from pghotd.procfs.clear_refs import clear_referenced, clear_soft_dirty
 from pghotd.procfs.kpageflags import lru_heads
 from pghotd.procfs.maps import Mappings, Vpns, parse_maps, read_maps_text
 from pghotd.procfs.page_idle import PageIdle
@@ -42,18 +44,28 @@ class Look:
     accessed: Vpns = field(default_factory=lambda: _NONE)
     #: What smaps said of each mapping, when that is where `accessed` comes from.
     usage: Usage | None = None
-    #: Which means are in use for this process: idle, clear_refs, or none and why.
+    #: Which means are in use for this process: idle, softdirty, clear_refs, or none and why.
     means: str = ""
     clear_s: float = 0.0
     #: What went wrong in finding the accesses; the pages are known even so.
     error: OSError | None = None
-    #: How long the method of clear_refs kept the process's memory locked.
+    #: How long softdirty or clear_refs kept the process's memory locked.
     locked_s: float = 0.0
 
     def pause_ms(self, cost_s: float) -> int:
         """Return how long after its beginning the next look may begin at the earliest, if this took `cost_s`."""
         stretch = STRETCH_SIZES if self.means.startswith("none") else STRETCH_ACCESSES
         return max(int(cost_s * stretch * 1000) + 1, pause_ms(self.locked_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """Hold what this machine has to tell accesses by, and why it has not got the rest."""
+
+    tracker: PageIdle | None = None
+    no_idle: str = ""
+    #: Empty where soft-dirty bits work.
+    no_softdirty: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,17 +104,19 @@ class Looker:
         """Tell whether a look at `now` would find what the last one found, as far as `stat` can tell."""
         return self._tells_nothing and not self._is_late(now) and self._fingerprint == (stat.comm, *stat.fingerprint)
 
-    def look(self, now: int, tracker: PageIdle | None, why_not: str) -> Look:
-        """Look at `now` (ms); `why_not` says why there is no `tracker`. OSError as the procfs package says."""
+    def look(self, now: int, means: Means) -> Look:
+        """Look at `now` (ms), by the best of `means`. OSError as the procfs package says."""
         stat = self._identify()
         if self._size_only:
             look = Look(stat, self._changed_pages(stat, now), means="none (size only)")
-        elif tracker is not None:
-            look = self._look_by_idle(stat, tracker)
+        elif means.tracker is not None:
+            look = self._look_by_idle(stat, means.tracker)
+        elif not means.no_softdirty and is_named(stat, self._settings.softdirty):
+            look = self._look_by_softdirty(stat, now)
         elif is_named(stat, self._settings.clear_refs):
             look = self._look_by_clear_refs(stat, now)
         else:
-            look = Look(stat, self._changed_pages(stat, now), means=f"none ({why_not}, and not in clear_refs)")
+            look = Look(stat, self._changed_pages(stat, now), means=f"none ({means.no_idle}, and not in clear_refs)")
         self._tells_nothing = look.means.startswith("none")
         return look
 
@@ -154,6 +168,26 @@ class Looker:
             return Look(stat, pages.vpns, means=_because(error), error=error)
         self._marked = _Marked(pages, heads)
         return Look(stat, pages.vpns, accessed, means="idle")
+
+    def _look_by_softdirty(self, stat: ProcessStat, now: int) -> Look:
+        """See which pages were written to since their bits were cleared, and clear them again."""
+        resident = self._changed_pages(stat, now)
+        cleared, self._cleared = self._cleared, False
+        if why_not := self._limits.why_not(stat):
+            return Look(stat, resident, means=why_not)
+        written, reading_s = _NONE, 0.0
+        try:
+            if cleared:
+                began = time.thread_time()
+                found = read_resident(self._pid, self._read_mappings(), self._proc, only_written=True).vpns
+                reading_s = time.thread_time() - began
+                written = found[np.isin(found, resident, assume_unique=True)]
+            clear_s = clear_soft_dirty(self._pid, self._start_ticks, self._proc)
+        except OSError as error:
+            return Look(stat, resident, means=_because(error), error=error)
+        ended = self._limits.took(clear_s)
+        self._cleared = not ended
+        return Look(stat, resident, written, means=ended or "softdirty", clear_s=clear_s, locked_s=reading_s + clear_s)
 
     def _look_by_clear_refs(self, stat: ProcessStat, now: int) -> Look:
         """See which mappings were touched as a whole since the references were cleared, and clear them again."""

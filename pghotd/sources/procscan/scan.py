@@ -21,13 +21,13 @@ from pghotd.engine.pghot import Clock, Pghot
 from pghotd.geometry import NUMA_NO_NODE
 from pghotd.memory.model.machine import Machine
 from pghotd.memory.model.spec import ProcessSpec
+from pghotd.procfs import page_idle, soft_dirty
 from pghotd.procfs.cgroup import read_cgroup
 from pghotd.procfs.names import one_column
-from pghotd.procfs.page_idle import PageIdle, probe
 from pghotd.procfs.process_targets import Chosen, Identity, Target, choose
 from pghotd.procfs.stat import ProcessStat
 from pghotd.sources.procscan.bounds import Bounds, bounds
-from pghotd.sources.procscan.look import STRETCH_SIZES, Look, Looker
+from pghotd.sources.procscan.look import STRETCH_SIZES, Look, Looker, Means
 from pghotd.sources.procscan.mirror import STEP, Mirror, Plan, water_level
 from pghotd.sources.procscan.settings import ProcscanSettings
 from pghotd.sources.procscan.watched import Watched, read_stats
@@ -67,8 +67,8 @@ class Procscan:
         self._run_in_thread = in_thread
         self._watched: dict[Identity, Watched] = {}
         self._choose_at = 0
-        self._tracker: PageIdle | None = None
-        self._no_tracker = ""
+        #: None until a process's accesses are asked for.
+        self._means: Means | None = None
         self._errnos: Counter[int] = Counter()
         self._scans = 0
         self._last_us = 0
@@ -107,8 +107,17 @@ class Procscan:
             "touched_pages": total.touched,
             "touched_best_ppm": total.best_ppm,
             "touched_worst_ppm": total.worst_ppm,
+            **self._observers(),
             **{f"means_{pid}": one.means for (pid, _), one in self._watched.items()},
         }
+
+    def _observers(self) -> dict[str, str]:
+        """Return what accesses can be told by here, best first, and why not by a better one."""
+        if self._means is None:
+            return {"idle": "not yet probed", "softdirty": "not yet probed"}
+        idle = "yes" if self._means.tracker else f"no ({self._means.no_idle})"
+        softdirty = f"no ({self._means.no_softdirty})" if self._means.no_softdirty else "yes"
+        return {"idle": idle, "softdirty": "not needed (idle is better)" if idle == "yes" else softdirty}
 
     async def run(self) -> None:
         """Scan until cancelled; the mirrored processes are gone from the model then."""
@@ -121,9 +130,9 @@ class Procscan:
                     self._forget()
                 await trio.sleep_until(began + self._settings.interval_ms / 1000)
         finally:
-            if self._tracker is not None:
-                self._tracker.close()
-                self._tracker = None
+            if self._means is not None and self._means.tracker is not None:
+                self._means.tracker.close()
+            self._means = None
             with trio.CancelScope(shield=True):
                 for identity in tuple(self._watched):
                     await self._drop(identity)
@@ -185,16 +194,29 @@ class Procscan:
         except OSError as error:
             self._count(error)
             return False
-        if not target.size_only and self._tracker is None and not self._no_tracker:
-            try:
-                self._tracker = await self._in_thread(probe, self._proc, self._sys)
-            except OSError as error:
-                self._no_tracker = f"no idle page tracking: {errno.errorcode.get(error.errno or 0, 'error')}"
+        if not target.size_only and self._means is None:
+            self._means = await self._in_thread(self._probe)
         spec = ProcessSpec(one_column(stat.comm), 0, self._home(target), owner=one_column(cgroups.memory or b"/"))
         process = self._machine.residency.add_process(spec, stat.pid)
         looker = Looker(stat.pid, stat.start_ticks, self._settings, self._proc, size_only=target.size_only)
         self._watched[stat.pid, stat.start_ticks] = Watched(Mirror(self._machine, process), looker)
         return True
+
+    def _probe(self) -> Means:
+        """Find out by trying what tells accesses here. Soft-dirty bits only where somebody is named for them."""
+        tracker, no_idle, no_softdirty = None, "", ""
+        try:
+            tracker = page_idle.probe(self._proc, self._sys)
+        except OSError as error:
+            no_idle = f"no idle page tracking: {errno.errorcode.get(error.errno or 0, 'error')}"
+        if not self._settings.softdirty:
+            no_softdirty = "no process is named"
+        elif tracker is None:
+            try:
+                soft_dirty.probe(self._proc)
+            except OSError as error:
+                no_softdirty = error.strerror or "error"
+        return Means(tracker, no_idle, no_softdirty)
 
     def _home(self, target: Target) -> int:
         for nid in (target.home_nid, self._settings.home_nid):
@@ -251,7 +273,7 @@ class Procscan:
             await self._credit(mirror, look)
 
     def _look_and_plan(self, one: Watched, now: int, level: int | None) -> tuple[Look, Plan | None]:
-        look = one.looker.look(now, self._tracker, self._no_tracker)
+        look = one.looker.look(now, self._means or Means())
         return look, one.mirror.plan(look.resident, len(look.resident) if level is None else level)
 
     async def _credit(self, mirror: Mirror, look: Look) -> None:

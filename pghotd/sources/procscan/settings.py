@@ -17,7 +17,9 @@ class ProcscanSettings:
     #: Processes, each by its exact name or its pid, on which clear_refs may be used. It holds their mmap_lock for
     #: writing and erases what reclaim lives on, so nothing else ever makes pghotd use it.
     clear_refs: tuple[str | int, ...] = ()
-    #: Bytes resident above which clear_refs is refused even so.
+    #: Processes on which soft-dirty bits may be used, alike: each page that is written to takes a fault more.
+    softdirty: tuple[str | int, ...] = ()
+    #: Bytes resident above which either is refused even so.
     clear_refs_max: int = CLEAR_REFS_MAX
     #: The node on which pages are first touched; None: the lowest-numbered top-tier node, as first touch has it.
     home_nid: int | None = None

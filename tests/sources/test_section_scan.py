@@ -1,4 +1,4 @@
-from pghotd.sources.pace import stretched_ms
+from pghotd.sources.section_scan import stretched_ms
 
 
 def test_a_scan_takes_a_twentieth_of_the_time_at_most():

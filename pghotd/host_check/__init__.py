@@ -1,0 +1,44 @@
+"""Say what this machine has for promotion on its real nodes, and what it lacks: `pghotd --check-host`.
+
+One finding a line: what it is, what it means, what to do. Nothing is changed; a source is probed as it would be used.
+"""
+
+import json
+import os
+from dataclasses import asdict
+
+from pghotd.host_check.finding import Finding
+from pghotd.host_check.memory import memory
+from pghotd.host_check.permissions import permissions
+from pghotd.host_check.sources import sources
+
+
+def findings(proc: str = "/proc", sys: str = "/sys") -> list[Finding]:
+    """Look at the machine whose /proc and /sys are given."""
+    return [*memory(proc, sys), *permissions(proc), *sources(proc, sys)]
+
+
+def can_promote(found: list[Finding]) -> bool:
+    """Tell whether promotion can work: nothing that it needs is missing."""
+    return all(finding.ok is not False for finding in found)
+
+
+def text(found: list[Finding]) -> str:
+    """Return the findings as lines for a person."""
+    marks = {True: "ok ", False: "NO ", None: "-  "}
+    return "".join(
+        f"{marks[finding.ok]} {finding.name:<17} {finding.what}{'; ' if finding.todo else ''}{finding.todo}\n"
+        for finding in found
+    )
+
+
+def as_json(found: list[Finding]) -> str:
+    """Return the findings for a machine."""
+    return json.dumps({"can_promote": can_promote(found), "findings": [asdict(one) for one in found]}, indent=1)
+
+
+def main(json_wanted: bool) -> int:
+    """Print the findings; return 0 when promotion can work here, else 1."""
+    found = findings()
+    print(as_json(found) if json_wanted else text(found), end="" if not json_wanted else "\n")
+    return os.EX_OK if can_promote(found) else 1

@@ -1,0 +1,92 @@
+"""Look at the nodes and tiers, and at who else has a say in where memory is."""
+
+import os
+from collections.abc import Iterator
+
+from pghotd.host_check.finding import Finding, attribute
+from pghotd.memory.linux.other_movers import find_other_movers
+from pghotd.memory.linux.tiers import NoLowerTierError, require_lower_tier
+from pghotd.memory.linux.topology import Topology, read_topology
+from pghotd.procfs.nodelist import format_nodelist, parse_nodelist
+
+#: Cgroups that are named in one line at most.
+_NAMED = 3
+
+
+def memory(proc: str, sys: str) -> Iterator[Finding]:
+    """Look at the memory of the machine whose /proc and /sys are given."""
+    topology = read_topology(sys)
+    for node in topology.nodes:
+        size_gib = len(node.sections) / 8
+        speed = node.speed.read_latency_ns
+        yield Finding(
+            f"node {node.nid}",
+            True if len(node.sections) else None,
+            f"{node.tier} tier, {size_gib:.1f} GiB, {'CPUs' if node.has_cpu else 'no CPUs'}"
+            + (f", reads take {speed} ns" if speed else ""),
+        )
+    yield _tiers(topology)
+    yield from _movers(proc, sys)
+    yield _demotion(sys)
+    yield _huge_pages(sys)
+    yield _cpusets(topology, sys)
+
+
+def _tiers(topology: Topology) -> Finding:
+    try:
+        require_lower_tier(topology)
+    except NoLowerTierError as wrong:
+        return Finding("tiers", False, str(wrong))
+    tiers = "; ".join(f"tier {tier}: nodes {format_nodelist(nids)}" for tier, nids in topology.memory_tiers.items())
+    return Finding("tiers", True, tiers)
+
+
+def _movers(proc: str, sys: str) -> Iterator[Finding]:
+    movers = find_other_movers(proc, sys)
+    for mover in movers:
+        yield Finding("other mover", False, mover.what, f"turn it off with: {mover.how_to_stop}")
+    if not movers:
+        yield Finding("other movers", True, "nobody else moves pages between nodes")
+
+
+def _demotion(sys: str) -> Finding:
+    on = attribute(f"{sys}/kernel/mm/numa/demotion_enabled") in ("1", "true")
+    if on:
+        return Finding("demotion", True, "the kernel makes room on a full top-tier node by itself")
+    todo = f"to let promotion replace cold pages: echo 1 > {sys}/kernel/mm/numa/demotion_enabled"
+    return Finding("demotion", None, "off: promotion ends when the top tier is full", todo)
+
+
+def _huge_pages(sys: str) -> Finding:
+    setting = attribute(f"{sys}/kernel/mm/transparent_hugepage/enabled")
+    chosen = next((word[1:-1] for word in setting.split() if word.startswith("[")), "not there")
+    return Finding("huge pages", True, f"transparent_hugepage is {chosen}; a huge page has one record and moves whole")
+
+
+def _cpusets(topology: Topology, sys: str) -> Finding:
+    """Look at the root's cpuset and at those of the cgroups right below it: deeper ones have no more nodes."""
+    targets = {node.nid for node in topology.nodes if node.tier == "top" and len(node.sections)}
+    kept_off: dict[str, set[int]] = {}
+    base = f"{sys}/fs/cgroup"
+    for name in ("", *_folders(base)):
+        listed = attribute(f"{base}/{name}/cpuset.mems.effective")
+        try:
+            excluded = targets - set(parse_nodelist(listed)) if listed else set()
+        except OSError:
+            continue
+        if excluded:
+            kept_off[f"/{name}"] = excluded
+    if not kept_off:
+        return Finding("cpusets", True, "none keeps a whole first-level cgroup off a fast node")
+    names = ", ".join([*kept_off][:_NAMED]) + (f" and {len(kept_off) - _NAMED} more" if len(kept_off) > _NAMED else "")
+    nodes = format_nodelist(sorted(set().union(*kept_off.values())))
+    what = f"keep {names} off nodes {nodes}: their pages are not promoted there (pghotd_refused_cpuset)"
+    return Finding("cpusets", None, what, "to let them, add the nodes to cpuset.mems")
+
+
+def _folders(path: str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except OSError:
+        return []

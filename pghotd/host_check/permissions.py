@@ -1,0 +1,49 @@
+"""Look at what this process may do, and say what works without the rest."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from pghotd.host_check.finding import Finding, attribute
+from pghotd.memory.linux.capabilities import NEEDED, missing
+from pghotd.procfs.status import parse_effective_capabilities
+
+_SYS_ADMIN, _PERFMON = 1 << 21, 1 << 38
+#: perf_allow_cpu() of the kernel: above this, whole CPUs are sampled with CAP_PERFMON alone.
+_PARANOID_CPU = 0
+
+
+def permissions(proc: str) -> Iterator[Finding]:
+    """Look at the capabilities and limits that /proc tells."""
+    lacking = missing(proc)
+    for name, (_, use) in NEEDED.items():
+        lacks = name in lacking
+        yield Finding(name, not lacks, f"needed to {use}", "run as root, or give it this capability" if lacks else "")
+    effective = parse_effective_capabilities(Path(f"{proc}/self/status").read_bytes())
+    may_sample = bool(effective & (_SYS_ADMIN | _PERFMON))
+    todo = "" if may_sample else "give it this capability"
+    yield Finding("CAP_PERFMON", may_sample or None, "needed by the sources perf and numab2 (or CAP_SYS_ADMIN)", todo)
+    yield _paranoid(attribute(f"{proc}/sys/kernel/perf_event_paranoid"), may_sample)
+    if lacking:
+        yield _unprivileged()
+
+
+def _paranoid(level: str, may_sample: bool) -> Finding:
+    name = "perf paranoia"
+    if not level:
+        return Finding(name, None, "no kernel.perf_event_paranoid: this kernel samples nothing", "use another source")
+    if may_sample:
+        return Finding(name, True, f"kernel.perf_event_paranoid is {level}, which does not bind who has CAP_PERFMON")
+    if level.lstrip("-").isdecimal() and int(level) <= _PARANOID_CPU:
+        return Finding(name, True, f"kernel.perf_event_paranoid is {level}: everybody may sample CPUs")
+    return Finding(name, None, f"kernel.perf_event_paranoid is {level}: only CAP_PERFMON may sample CPUs")
+
+
+def _unprivileged() -> Finding:
+    name, what = "without root", "the memory model works, fed by inject, on a mount point of your own"
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return Finding(name, None, f"{what}, but for /dev/fuse, which is closed to you", "chmod 666 /dev/fuse")
+    if shutil.which("fusermount3") is None:
+        return Finding(name, None, f"{what}, but there is no fusermount3", "install the package fuse3")
+    return Finding(name, None, what, "pghotd --mountpoint DIR, with DIR a directory of yours")

@@ -1,0 +1,93 @@
+"""Probe each source of accesses as it would be used."""
+
+import os
+from collections.abc import Callable, Iterator
+
+from pghotd.geometry import PAGES_PER_SECTION
+from pghotd.host_check.finding import Finding, attribute, fails
+from pghotd.procfs import page_idle, soft_dirty
+from pghotd.procfs.cpus import online_cpus
+from pghotd.procfs.kpageflags import read_flags
+from pghotd.sources.perf import PerfSettings
+from pghotd.sources.perf_event import Event, Ring
+from pghotd.sources.pmu import Sampled, memory_events
+
+_ANOTHER = "use another source"
+#: PERF_TYPE_SOFTWARE, PERF_COUNT_SW_PAGE_FAULTS_MIN.
+_MINOR_FAULTS = Event(1, 5)
+_TIERING = 2
+
+
+def sources(proc: str, sys: str) -> Iterator[Finding]:
+    """Probe the sources of accesses to real pages."""
+    yield _damon(sys)
+    yield _probed(
+        "idle",
+        lambda: page_idle.probe(proc, sys).close(),
+        "any hot set, at a cost linear in the memory",
+    )
+    yield _perf(sys)
+    yield _probed("softdirty", lambda: soft_dirty.probe(proc), "writes of the processes that its configuration names")
+    yield _numab2(proc, sys)
+    yield _kpageflags(proc)
+
+
+def _probed(name: str, probe: Callable[[], object], sees: str) -> Finding:
+    why = fails(probe)
+    if why:
+        return Finding(f"source {name}", None, f"does not work: {why}", _ANOTHER)
+    return Finding(f"source {name}", True, f"works: {sees}")
+
+
+def _damon(sys: str) -> Finding:
+    path = f"{sys}/kernel/mm/damon/admin/kdamonds/nr_kdamonds"
+    if not os.path.exists(path):
+        return Finding("source damon", None, "this kernel has no DAMON sysfs interface", _ANOTHER)
+    if not os.access(path, os.W_OK):
+        return Finding("source damon", None, "its interface is closed to you", "run as root")
+    if attribute(path) != "0":
+        return Finding("source damon", None, "somebody else uses DAMON", "it works when they have stopped")
+    return Finding("source damon", True, "works: contiguous and huge hot sets")
+
+
+def _perf(sys: str) -> Finding:
+    try:
+        events = memory_events(PerfSettings().ldlat, sys)
+    except OSError as error:
+        return Finding("source perf", None, f"does not work: {error.strerror}", _ANOTHER)
+    if not events:
+        what = "no memory sampling here: neither ibs_op nor mem-loads with PEBS, as in most guests"
+        return Finding("source perf", None, what, _ANOTHER)
+    names = ", ".join(event.name for event in events)
+    return _probed("perf", lambda: _open(events[0]), f"sampled accesses with their nodes ({names})")
+
+
+def _numab2(proc: str, sys: str) -> Finding:
+    mode = attribute(f"{proc}/sys/kernel/numa_balancing")
+    why = fails(lambda: _open(Sampled(_MINOR_FAULTS, online_cpus(sys), "page faults")))
+    if not mode or why:
+        return Finding("source numab2", None, f"does not work: {why or 'this kernel has no NUMA balancing'}", _ANOTHER)
+    if not mode.isdecimal() or not int(mode) & _TIERING:
+        todo = "sysctl kernel.numa_balancing=2, but then the kernel promotes as well"
+        return Finding("source numab2", None, f"kernel.numa_balancing is {mode}: no hint faults of tiers", todo)
+    return Finding("source numab2", True, "works, but in this mode the kernel promotes as well")
+
+
+def _open(sampled: Sampled) -> None:
+    """Open an event on its first CPU and close it again; OSError when that fails."""
+    Ring(sampled.event, sampled.cpus[0], PerfSettings().period, 1).close()
+
+
+def _kpageflags(proc: str) -> Finding:
+    """Look at kpageflags: promotion needs it, whether the source does or not."""
+    flags_any = False
+
+    def read() -> None:
+        nonlocal flags_any
+        flags_any = bool(read_flags(0, PAGES_PER_SECTION, proc).any())
+
+    why = fails(read) or ("" if flags_any else "it shows nothing")
+    if why:
+        todo = "run as root on a kernel with CONFIG_PROC_PAGE_MONITOR"
+        return Finding("source kpageflags", False, f"does not work, and no page's state is known: {why}", todo)
+    return Finding("source kpageflags", True, "works: page cache that nobody maps")

@@ -1,0 +1,107 @@
+"""Resolve page frames to owners, and scan the idle bitmap and kpageflags, beside a bare read of the same bytes."""
+
+import mmap
+import os
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+from pghotd.geometry import PAGES_PER_GB, PAGES_PER_SECTION, SECTION_SHIFT
+from pghotd.memory.linux.mapped import read_mapped
+from pghotd.memory.linux.settings import Watch
+from pghotd.procfs.maps import read_maps
+from pghotd.procfs.page_idle import PageIdle
+from pghotd.procfs.process_targets import Target
+from pghotd.sources.idle import _look_and_mark
+from pghotd.sources.kpageflags import _look
+from tests.bench.owner import owner
+from tests.requirements import require
+
+#: A quarter of a GiB, which is enough to tell a GiB's cost.
+PAGES = PAGES_PER_GB // 4
+ROUNDS = 7
+WORD = 8
+
+
+def cpu_s(call):
+    """Return the median CPU time that a call takes, all threads and the kernel's part included."""
+    taken = []
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        call()
+        taken.append(time.process_time() - began)
+    return median(taken)
+
+
+def tell(report, what, ours, bare, pages, more):
+    per_gb = PAGES_PER_GB / pages * 1e3
+    figure = f"{ours / bare:.1f}" if bare else "-"
+    report(f"{what} ({ours * per_gb:.1f} ms a GB)", figure, f"times a bare read ({bare * per_gb:.2f} ms){more}")
+
+
+def bench_pagemap_resolution(report):
+    """Choose the process, read its mappings and page table, keep the tracked pages, and sort them by PFN."""
+    with owner(PAGES) as (pid, _):
+        _resolve(report, pid)
+
+
+def _resolve(report, pid):
+    tracked = np.ones(1 << 20, dtype=bool)
+    watches = (Watch(Target(pid=pid)),)
+    starts, ends = read_maps(pid).runs()
+    runs = list(zip(starts.tolist(), ends.tolist(), strict=True))
+    buffer = mmap.mmap(-1, 1 << 20)
+
+    def bare():
+        fd = os.open(f"/proc/{pid}/pagemap", os.O_RDONLY)
+        for first, end in runs:
+            for start in range(first, end, 1 << 17):
+                os.preadv(fd, [memoryview(buffer)[: min(end - start, 1 << 17) * WORD]], start * WORD)
+        os.close(fd)
+
+    mapped = read_mapped(watches, tracked, 0)
+    ours, limit = cpu_s(lambda: read_mapped(watches, tracked, 0)), cpu_s(bare)
+    tell(report, "page tables to owners by PFN", ours, limit, len(mapped.pfns), "; stay under 5")
+    asked = np.random.default_rng(1).choice(mapped.pfns, 512)
+    report("owners of 512 page frames", f"{cpu_s(lambda: [mapped.find(asked) for _ in range(100)]) / 100 * 1e6:.0f} us")
+
+
+def bench_idle_bitmap(report, tmp_path):
+    """Look at every page of a GiB and mark it again; on a made-up bitmap where this kernel has none."""
+    real = Path("/sys/kernel/mm/page_idle/bitmap").exists()
+    sys_root = "/sys"
+    if not real:
+        sys_root = str(tmp_path)
+        made_up = tmp_path / "kernel/mm/page_idle/bitmap"
+        made_up.parent.mkdir(parents=True)
+        made_up.write_bytes(b"\xff" * (PAGES_PER_GB // 8))
+    tracker = PageIdle(sys_root)
+    sections = [np.arange(PAGES_PER_SECTION, dtype=np.int64) + (n << SECTION_SHIFT) for n in range(8)]
+
+    def bare():
+        for n in range(8):
+            data = os.pread(tracker._fd, PAGES_PER_SECTION // 8, n * PAGES_PER_SECTION // 8)
+            os.pwrite(tracker._fd, data, n * PAGES_PER_SECTION // 8)
+
+    ours, limit = cpu_s(lambda: [_look_and_mark(tracker, pfns) for pfns in sections]), cpu_s(bare)
+    tracker.close()
+    where = "the kernel's" if real else "a made-up file: this kernel has none"
+    more = " and write" if real else " and write; what the kernel would do for a bit is in neither"
+    tell(report, f"idle bitmap, {where}", ours, limit, PAGES_PER_GB, more)
+
+
+def bench_kpageflags(report):
+    require(os.geteuid() == 0, "kpageflags are for root")
+    left = [_look(n, None, "/proc")[1] for n in range(8)]
+    fd = os.open("/proc/kpageflags", os.O_RDONLY)
+    size = PAGES_PER_SECTION * WORD
+
+    def bare():
+        for n in range(8):
+            os.pread(fd, size, n * size)
+
+    ours, limit = cpu_s(lambda: [_look(n, left[n], "/proc") for n in range(8)]), cpu_s(bare)
+    os.close(fd)
+    tell(report, "kpageflags scan", ours, limit, PAGES_PER_GB, "; stay under 2")

@@ -1,0 +1,95 @@
+"""Read few page frames alone and many with their section, from a made-up kpageflags: the states are the same."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pghotd.geometry import PAGES_PER_SECTION
+from pghotd.memory.linux.frame_states import FrameStates
+from pghotd.memory.protocol import PageState
+from pghotd.procfs.kpageflags import KPF_ANON, KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL, KPF_HUGE, KPF_LRU, KPF_SWAPBACKED
+
+S = PAGES_PER_SECTION
+ANON = KPF_LRU | KPF_ANON | KPF_SWAPBACKED
+FEW = 128
+
+
+def folio(flags: np.ndarray, first: int, pages: int, kind: int = ANON) -> None:
+    flags[first : first + pages] = kind | KPF_COMPOUND_TAIL
+    flags[first] = kind | KPF_COMPOUND_HEAD
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory):
+    """Four sections: small pages, folios of several sizes, and a hugetlb page of several blocks behind small ones."""
+    flags = np.full(4 * S, ANON, dtype=np.uint64)
+    flags[::7] = 0
+    for first in range(S, S + 16384, 512):
+        folio(flags, first, 512)
+    for first, pages in ((2 * S, 16), (2 * S + 16, 2), (2 * S + 256, 256), (2 * S + 512, 64)):
+        folio(flags, first, pages)
+    folio(flags, 2 * S + 2048, 2048, KPF_HUGE)
+    # Torn: tails without a head.
+    flags[3 * S + 100 : 3 * S + 104] = ANON | KPF_COMPOUND_TAIL
+    proc = tmp_path_factory.mktemp("proc")
+    (proc / "kpageflags").write_bytes(flags.tobytes())
+    whole = np.concatenate([FrameStates(4, str(proc)).read(section) for section in range(4)])
+    return str(proc), whole
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 4 * S - 1), min_size=1, max_size=40, unique=True))
+def test_what_is_read_alone_is_what_the_whole_section_says(made_up, pfns):
+    proc, whole = made_up
+    frames = FrameStates(4, proc)
+    asked = np.sort(np.array(pfns, dtype=np.int64))
+    frames.put_alone(*frames.read_alone(asked))
+    # A hugetlb page's first block is like a huge page's; but it is on no LRU list, which is all that counts.
+    assert (frames.of(asked) & PageState.LRU == whole[asked] & PageState.LRU).all()
+    on_lru = asked[whole[asked] & PageState.LRU != 0]
+    assert (frames.of(on_lru) == whole[on_lru]).all()
+    # And of their folios' heads, which is where the record is.
+    orders = (whole[on_lru] & PageState.ORDER).astype(np.int64)
+    heads = on_lru >> orders << orders
+    assert (frames.of(heads) == whole[heads]).all()
+
+
+def test_a_tail_in_a_block_of_its_own_does_not_change_the_block_before(made_up):
+    proc, whole = made_up
+    frames = FrameStates(4, proc)
+    # The last small folios' block, and one in the middle of the hugetlb page.
+    asked = np.array([2 * S + 512, 2 * S + 3000], dtype=np.int64)
+    pfns, states = frames.read_alone(asked)
+    assert (states == whole[pfns]).all()
+
+
+def test_few_page_frames_are_read_alone_and_many_with_their_section():
+    frames = FrameStates(4)
+    few = np.arange(S, S + FEW, dtype=np.int64)
+    many = np.arange(2 * S, 2 * S + FEW + 1, dtype=np.int64)
+    sections, alone = frames.stale(np.concatenate((many, few[::-1], [9 * S])), 1000, 0)
+    assert sections == [2]
+    assert (alone == few).all()
+
+
+def test_single_ones_that_come_again_and_again_are_many():
+    frames = FrameStates(4)
+    one = np.array([S + 5], dtype=np.int64)
+    answers = [frames.stale(one, 1000, now)[0] for now in range(FEW + 1)]
+    assert answers == [[]] * FEW + [[1]]
+    frames.put(1, np.zeros(S, dtype=np.uint8), FEW)
+    sections, alone = frames.stale(one, 1000, FEW + 1000)
+    assert (sections, alone.tolist()) == ([], [])
+    # Counted anew from here.
+    assert frames.stale(one, 1000, FEW + 1001)[0] == []
+
+
+def test_what_was_read_of_a_section_lately_is_not_read_again():
+    frames = FrameStates(4)
+    frames.put(1, np.zeros(S, dtype=np.uint8), 500)
+    pfns = np.array([S, 2 * S], dtype=np.int64)
+    sections, alone = frames.stale(pfns, 1000, 1500)
+    assert (sections, alone.tolist()) == ([], [2 * S])
+    frames.forget(1)
+    assert frames.stale(pfns, 1000, 1500)[1].tolist() == [S, 2 * S]
