@@ -53,7 +53,7 @@ PAGES := man8/pghotd.8 man8/mount.pghotd.8 man1/pghotctl.1 man5/pghotd.toml.5
 
 install: | packages
 	$(PYTHON) -m venv $(DESTDIR)$(HOME_DIR)
-	$(DESTDIR)$(HOME_DIR)/bin/pip install -q --disable-pip-version-check '.[pictures]'
+	$(DESTDIR)$(HOME_DIR)/bin/pip install -q --disable-pip-version-check '.[pictures,manual]'
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/sbin $(DESTDIR)$(UNITDIR) $(DESTDIR)/etc $(DESTDIR)$(DOC)/pghotd.service.d
 	install -d $(addprefix $(DESTDIR),$(sort $(dir $(COMPLETIONS)))) $(addprefix $(DESTDIR)$(MAN)/,$(sort $(dir $(PAGES))))
 	ln -sf $(HOME_DIR)/bin/pghotd $(HOME_DIR)/bin/pghotctl $(DESTDIR)$(PREFIX)/bin/

@@ -140,6 +140,16 @@ class Program:
         """Return a vmstat file."""
         return {name: int(value) for name, value in self.values(path).items()}
 
+    def command_running(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start pghotctl on this tree; it is the caller's to end."""
+        call = "from pghotd.ctl.program import main; main()"
+        return subprocess.Popen(
+            [sys.executable, "-c", call, "--mountpoint", str(self.mountpoint), *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run pghotctl on this tree."""
         call = "from pghotd.ctl.program import main; main()"
