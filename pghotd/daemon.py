@@ -71,6 +71,7 @@ def build(settings: Settings) -> Parts:
             raise ConfigError(f"{name}: {wrong.strerror}") from None
     background: list[Callable[[], Awaitable[None]]] = [memory.run]
     if isinstance(memory, LinuxMachine):
+        memory.stop_while(lambda: pghot.paused)
         background.append(Guards(pghot, memory, clock).run)
     return Parts(
         pghot=pghot,
