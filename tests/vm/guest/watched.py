@@ -22,6 +22,11 @@ def config(pid: int, *, dry_run: bool = False, memory: str = "", rest: str = "")
     )
 
 
+def everybody(*, memory: str = "", rest: str = "") -> str:
+    """Return a configuration that watches all processes: also those that are not there yet."""
+    return config(0, memory=memory, rest=rest).replace("pid = 0", "all = true")
+
+
 def hot_pfns(facts: Facts) -> np.ndarray:
     """Return the page frames of a target's hot pages, from its pagemap."""
     pages = hot_set(facts.layout, facts.pages, facts.hot_pages, facts.seed)
