@@ -58,9 +58,19 @@ SETTINGS = {
     "hot_threshold_ms": _BALANCING / "hot_threshold_ms",
     "demotion": Path("/sys/kernel/mm/numa/demotion_enabled"),
     "thp": Path("/sys/kernel/mm/transparent_hugepage/enabled"),
-    "khugepaged": Path("/sys/kernel/mm/transparent_hugepage/khugepaged/defrag"),
+    "khugepaged": Path("/sys/kernel/mm/transparent_hugepage/khugepaged/pages_to_scan"),
+    "khugepaged_defrag": Path("/sys/kernel/mm/transparent_hugepage/khugepaged/defrag"),
+    "khugepaged_sleep_ms": Path("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs"),
     "proactive_compaction": Path("/proc/sys/vm/compaction_proactiveness"),
     "online_policy": Path("/sys/devices/system/memory/auto_online_blocks"),
 }
 #: What else moves pages, turned off: then /proc/vmstat counts the moves of one mover alone.
-QUIET = {"numa_balancing": 0, "demotion": 0, "khugepaged": 0, "proactive_compaction": 0}
+QUIET = {
+    "numa_balancing": 0,
+    "demotion": 0,
+    # It takes no 0: a page an hour.
+    "khugepaged": 1,
+    "khugepaged_defrag": 0,
+    "khugepaged_sleep_ms": 3_600_000,
+    "proactive_compaction": 0,
+}

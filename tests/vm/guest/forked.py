@@ -5,6 +5,7 @@ runner imports it once, and each process begins at the program's `main()`. Whoev
 nothing uses subprocess.Popen.
 """
 
+import gc
 import importlib
 import os
 import signal
@@ -49,6 +50,9 @@ class Forked(subprocess.Popen[str]):
         interpreter, option, name, *arguments = args
         assert (interpreter, option) == (sys.executable, "-m"), args
         module = importlib.import_module(_PROGRAMS[name])
+        # numpy imports it at the first call of unique(). What is there at a fork, no child's collector looks at.
+        importlib.import_module("numpy.ma")
+        gc.freeze()
         self.pid = os.fork()
         if not self.pid:
             _be(module.main, [name, *arguments], (p2cread, c2pwrite, errwrite))

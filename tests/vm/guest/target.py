@@ -168,9 +168,11 @@ def touch(
         now = time.monotonic()
         if sweep_s:
             due = int((now - begun) * memory.pages / sweep_s)
-            for page in range(swept, due):
-                memory.read(slice(page % memory.pages, page % memory.pages + 1))
-            swept = due
+            while swept < due:
+                first = swept % memory.pages
+                pages = min(due - swept, memory.pages - first)
+                memory.read(slice(first, first + pages))
+                swept += pages
         time.sleep(max(0.0, last + round_s - now))
         last = time.monotonic()
 
@@ -179,8 +181,8 @@ def main() -> int:
     """Be a target until SIGTERM and return the exit code."""
     options = argparse.ArgumentParser(prog="target", description="Keep a hot set on a slow node and check it.")
     options.add_argument("--layout", choices=LAYOUTS, required=True)
-    options.add_argument("--size-mb", type=int, default=128)
-    options.add_argument("--hot-mb", type=int, default=16)
+    options.add_argument("--size-mb", type=int, default=64)
+    options.add_argument("--hot-mb", type=int, default=8)
     options.add_argument("--node", type=int, default=1)
     options.add_argument("--write", action="store_true", help="write to the hot pages instead of reading")
     options.add_argument("--round-ms", type=float, default=20)
