@@ -1,10 +1,11 @@
 """Read what the kernel says about itself: /proc/vmstat, settings, its log; and change settings for a while."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+_TRACING = Path("/sys/kernel/tracing")
 _COMPLAINTS = ("BUG:", "WARNING:", "Oops", "Call Trace", "soft lockup", "Bad page", "hung task", "blocked for more")
 _seen = 0
 
@@ -26,6 +27,21 @@ def vmstat() -> dict[str, int]:
 def growth(before: dict[str, int]) -> dict[str, int]:
     """Return what grew in /proc/vmstat, or shrank, since `before`."""
     return {name: value - before.get(name, 0) for name, value in vmstat().items() if value != before.get(name, 0)}
+
+
+@contextmanager
+def reclaims_for_moves() -> Iterator[Callable[[], list[str]]]:
+    """Trace direct reclaim; what is yielded returns the lines of those for a page of one certain node.
+
+    Such a page is what a move allocates. Others reclaim on a full node as well: whoever touches a new page of its own.
+    """
+    event = _TRACING / "events/vmscan/mm_vmscan_direct_reclaim_begin/enable"
+    (_TRACING / "trace").write_text("")
+    event.write_text("1")
+    try:
+        yield lambda: [line for line in (_TRACING / "trace").read_text().splitlines() if "__GFP_THISNODE" in line]
+    finally:
+        event.write_text("0")
 
 
 @contextmanager

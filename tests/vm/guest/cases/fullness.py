@@ -1,7 +1,8 @@
 """A fast node can be filled, in each of the ways that a mover has to cope with."""
 
 from tests.vm.guest.ballast import HUGE_ORDER, MIB, filled, free, free_blocks
-from tests.vm.guest.clues import QUIET, growth, settings, vmstat
+from tests.vm.guest.clues import QUIET, growth, reclaims_for_moves, settings, vmstat
+from tests.vm.guest.measure import figure
 from tests.vm.guest.placement import addresses, placement
 from tests.vm.guest.syscalls import move_pages
 from tests.vm.guest.targets import target
@@ -26,7 +27,7 @@ def test_with_pages_of_a_file_which_a_bare_move_drops():
     # move_pages(2) reclaims on the target; whoever moves has to look for room first.
     with settings(**QUIET), filled(0, LEAVE_MB, "cache"):
         assert free(0) < 1.5 * LEAVE_MB * MIB, free(0) // MIB
-        with target("contiguous", "--size-mb", "128", "--hot-mb", "8") as running:
+        with target("contiguous", "--size-mb", "128", "--hot-mb", "8") as running, reclaims_for_moves() as reclaims:
             before, facts = vmstat(), running.facts
             pages = addresses(facts)
             for first in range(0, len(pages), 512):
@@ -35,3 +36,4 @@ def test_with_pages_of_a_file_which_a_bare_move_drops():
             assert placement(facts).hot_there
             dropped = grown.get("pgsteal_direct", 0) + grown.get("pgsteal_kswapd", 0)
             assert dropped > 0, f"nothing was reclaimed: {grown}"
+            figure("fullness_reclaims_for_moves", len(reclaims()))
