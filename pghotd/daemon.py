@@ -84,6 +84,7 @@ def build(settings: Settings) -> Parts:
         saved_state.restore(pghot.tunables, saved_state.read(saved_state.state_file()), settings.set_options)
     background: list[Callable[[], Awaitable[None]]] = [memory.run]
     if isinstance(memory, LinuxMachine):
+        memory.stop_while(lambda: pghot.paused)
         background.append(Guards(pghot, memory, clock).run)
     return Parts(
         pghot=pghot,

@@ -72,12 +72,17 @@ class Program:
     """Run `python -m pghotd` until stopped; a watchdog ends it whatever happens."""
 
     def __init__(
-        self, mountpoint: Path, config: str = SMALL, arguments: Sequence[str] = (), watchdog_s: float = 240
+        self,
+        mountpoint: Path,
+        config: str = SMALL,
+        arguments: Sequence[str] = (),
+        watchdog_s: float = 240,
+        popen: type[subprocess.Popen[str]] = subprocess.Popen,
     ) -> None:
         self.mountpoint = mountpoint
         self._config = mountpoint.with_suffix(".toml")
         self._config.write_text(config)
-        self.process = subprocess.Popen(
+        self.process = popen(
             [
                 *(sys.executable, "-m", "pghotd", "--config", str(self._config)),
                 *("--mountpoint", str(mountpoint), *arguments),
