@@ -1,6 +1,7 @@
 """Show what is: the commands status, top, hot and explain."""
 
 import argparse
+import io
 import sys
 import time
 from pathlib import Path
@@ -34,7 +35,7 @@ def show_top(client: Client, arguments: argparse.Namespace) -> None:
         raise UsageError(f"--interval {arguments.interval}: is not above 0")
     if arguments.output is not None and arguments.output.suffix != ".svg":
         raise UsageError(f"--output {arguments.output}: is not *.svg")
-    out = console() if arguments.output is None else Console(record=True, width=100, file=sys.stderr, quiet=True)
+    out = console() if arguments.output is None else Console(record=True, width=100, file=io.StringIO())
     live = Live(console=out, screen=True, auto_refresh=False) if out.is_terminal else None
     before: tuple[Standing, float] | None = None
     shown = 0
