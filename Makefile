@@ -62,7 +62,7 @@ install: | packages
 	install -m 644 README.md docs/*.md docs/*.toml docs/*.json $(DESTDIR)$(DOC)/
 	install -m 644 systemd/pghotd.service.d/*.conf $(DESTDIR)$(DOC)/pghotd.service.d/
 	for page in $(notdir $(PAGES)); do \
-	    $(DESTDIR)$(HOME_DIR)/bin/python -m pghotd.manual $$page > $(DESTDIR)$(MAN)/man$${page##*.}/$$page || exit; \
+	    $(DESTDIR)$(HOME_DIR)/bin/python -m pghotd.manual $$page docs/pghotd.toml docs/pghotd-linux.toml > $(DESTDIR)$(MAN)/man$${page##*.}/$$page || exit; \
 	done
 	for shell in bash zsh fish; do \
 	    $(DESTDIR)$(HOME_DIR)/bin/python -m pghotd.manual completion.$$shell \
