@@ -117,15 +117,15 @@ def _explain(pghot: Pghot, pfn: int, now: int) -> str:
     text = [_EXPLAIN_HEADER]
     for one in pghot.decisions.about(_head(pghot, pfn)):
         verdict, _, code = one.verdict.partition(" ")
-        frequency = int(pghot.format.frequency(np.array([one.record], dtype=pghot.format.dtype))[0])
+        record = np.array([one.record], dtype=pghot.format.dtype)
         columns = (
             now - one.at,
             one.ended_at - one.at,
             one.pfn,
             one.new_pfn if one.new_pfn >= 0 else "-",
             f"{one.record:#x}",
-            frequency,
-            one.age_ms,
+            int(pghot.format.frequency(record)[0]),
+            int(pghot.format.age_ms(record, one.at)[0]),
             verdict,
             code or "-",
             one.target,

@@ -185,7 +185,7 @@ class SectionWalk:
         numbers = self._take(
             whole,
             verdicts[:taken],
-            Circumstances(whole.records, whole.ages_ms, nid, judgement.threshold_ms, admission.rate_MBps(now), now),
+            Circumstances(nid, judgement.threshold_ms, admission.rate_MBps(now), now),
         )
         # The folio that does not fit is judged before the batch is sent off, and is the first of the next one.
         within = admitted[: added if full or not due else added - 1]
@@ -246,7 +246,7 @@ class SectionWalk:
             if (verdicts == REFUSED_NO_SPACE).any():
                 pghot.memory.wake_kswapd(seen.target)
             _keep(pghot, self._nid, run.heads[refused], run.pages[refused], run.records[refused], verdicts[refused])
-        number = pghot.decisions.remember(run.heads, verdicts, seen)
+        number = pghot.decisions.remember(run.heads, run.records, verdicts, seen)
         counters.changes.notify()
         return number
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import trio
 
+from pghotd.engine.decisions import DECISIONS, Decisions
 from pghotd.engine.walk import SectionWalk, settle
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.kmigrated import Kmigrated, Standing
@@ -122,3 +123,29 @@ def bench_pass_with_ready_pages(report, rig):
     parts = ", ".join(f"{name} {seconds / promoted * 1e6:.2f}" for name, seconds in spent.items())
     total = f"{sum(spent.values()) / promoted * 1e6:.2f} us"
     report(f"a promoted page, 1 % of 1 % ready ({promoted} pages)", total, parts)
+
+
+def bench_the_cost_of_remembering_decisions(report):
+    """Promote the same pages with a ring of decisions and without one, in turns."""
+    pages = 20 * 513
+
+    def once(size):
+        nodes = node(0, 16, "top", (10, 20)), node(1, 2, "lower", (20, 10))
+        rig = Rig(nodes, [ProcessSpec("resident", pages, 1)], move_ns=0)
+        rig.pghot.decisions = Decisions(size)
+        first = rig.first_pfn(1)
+        rig.pghot.recorder.record(np.repeat(first + np.arange(pages), 2), -1, 1, rig.clock())
+        seconds = one_pass(rig)
+        assert rig.total("pgpromote_success") == pages
+        return seconds
+
+    spent = {size: [] for size in (DECISIONS, 0)}
+    for _ in range(31):
+        for size, seconds in spent.items():
+            seconds.append(once(size))
+    kept, bare = median(spent[DECISIONS]), median(spent[0])
+    report(
+        f"remembering decisions ({(kept - bare) / pages * 1e9:.0f} ns a page of {bare / pages * 1e9:.0f})",
+        f"{(kept / bare - 1) * 100:.1f} %",
+        "of a pass that promotes; stay under 5 %",
+    )

@@ -13,15 +13,19 @@ from pghotd.engine.verdicts import ADMITTED, FAILED, PROMOTED, REFUSED_AGE, VERD
 BATCH = st.lists(st.tuples(st.integers(0, 9), st.integers(0, len(VERDICTS) - 1).filter(lambda v: v != FAILED)))
 
 
-def seen(number, now=7, target=3):
-    """Say what `number` folios were judged by: folio i has the record i and the age 10 i."""
-    return Circumstances(np.arange(number, dtype=np.uint32), 10 * np.arange(number), target, 3000, 77, now)
+def records(number):
+    return np.arange(number, dtype=np.uint32)
+
+
+def seen(now=7, target=3):
+    """Say what folios were judged by."""
+    return Circumstances(target, 3000, 77, now)
 
 
 def remember(decisions, batch, now):
     pfns = np.array([pfn for pfn, _ in batch], dtype=np.int64)
     verdicts = np.array([verdict for _, verdict in batch], dtype=np.uint8)
-    return decisions.remember(pfns, verdicts, seen(len(batch), now))
+    return decisions.remember(pfns, records(len(batch)), verdicts, seen(now))
 
 
 @given(st.lists(BATCH, max_size=30), st.randoms())
@@ -32,7 +36,7 @@ def test_the_ring_is_the_end_of_a_list_of_all_decisions(batches, random):
         assert first == len(everything)
         everything += [[pfn, -1, VERDICTS[verdict], now, now, -1] for pfn, verdict in batch]
         open_ones += range(first, len(everything))
-        chosen = random.sample(open_ones, min(len(open_ones), 3))
+        chosen = sorted(random.sample(open_ones, min(len(open_ones), 3)))
         done = random.randint(0, 1)
         if chosen and done:
             numbers = np.array(chosen)
@@ -54,15 +58,16 @@ def test_the_ring_is_the_end_of_a_list_of_all_decisions(batches, random):
 def test_more_at_once_than_the_ring_holds():
     decisions = Decisions()
     pfns = np.arange(DECISIONS + 5)
-    decisions.remember(pfns, np.full(len(pfns), PROMOTED, np.uint8), seen(len(pfns)))
+    decisions.remember(pfns, records(len(pfns)), np.full(len(pfns), PROMOTED, np.uint8), seen())
     assert decisions.last(4) is None
     assert decisions.last(5).record == 5
-    assert decisions.last(DECISIONS + 4).age_ms == 10 * (DECISIONS + 4)
+    assert decisions.last(DECISIONS + 4).record == DECISIONS + 4
 
 
 def test_a_decision_says_what_it_was_made_by_and_what_became_of_it():
     decisions = Decisions()
-    decisions.remember(np.array([40, 41, 42]), np.array([REFUSED_AGE, ADMITTED, ADMITTED], np.uint8), seen(3))
+    verdicts = np.array([REFUSED_AGE, ADMITTED, ADMITTED], np.uint8)
+    decisions.remember(np.array([40, 41, 42]), records(3), verdicts, seen())
     codes, new = np.array([0, errno.EBUSY]), np.array([900, -1])
     decisions.complete(np.array([1, 2]), np.array([PROMOTED, FAILED], np.uint8), codes, new, 12)
     refused, promoted, failed = (decisions.last(pfn) for pfn in (40, 41, 42))
@@ -78,7 +83,7 @@ def test_a_decision_says_what_it_was_made_by_and_what_became_of_it():
 @pytest.mark.parametrize("code", [errno.ENOMEM, 250])
 def test_a_failure_says_its_errno(code):
     decisions = Decisions()
-    decisions.remember(np.array([2**51]), np.full(1, ADMITTED, np.uint8), seen(1, target=1023))
+    decisions.remember(np.array([2**51]), records(1), np.full(1, ADMITTED, np.uint8), seen(target=1023))
     decisions.complete(np.array([0]), np.full(1, FAILED, np.uint8), np.array([code]), np.array([-1]), 9)
     assert decisions.last(2**51).verdict == f"failed {errno.errorcode.get(code, code)}"
     assert decisions.last(2**51).target == 1023
@@ -87,6 +92,6 @@ def test_a_failure_says_its_errno(code):
 
 def test_a_ring_of_nothing_remembers_nothing():
     decisions = Decisions(0)
-    assert decisions.remember(np.arange(5), np.full(5, ADMITTED, np.uint8), seen(5)) == 0
+    assert decisions.remember(np.arange(5), records(5), np.full(5, ADMITTED, np.uint8), seen()) == 0
     decisions.complete(np.arange(5), np.full(5, PROMOTED, np.uint8), np.zeros(5, np.int64), np.arange(5), 9)
     assert decisions.about(3) == []
