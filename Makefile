@@ -10,7 +10,7 @@ help:
 	@echo 'make test    run the tests'
 	@echo 'make lint    check style, types and import contracts'
 	@echo 'make bench   print how fast it is, as ratios against limits measured in the same run'
-	@echo 'make fuzz    write a million random texts through a mount'
+	@echo 'make fuzz    write a million random texts through a mount, then a million operations by eight processes'
 	@echo 'make vm-test run pghotd in virtual machines with a node without CPUs (TESTS=... for some tests); needs no root'
 	@echo 'make install put program, service, manual and completions below PREFIX (/usr/local); make uninstall takes them away'
 	@echo 'make clean   remove what was built'
@@ -35,6 +35,7 @@ bench: $(VENV)/dev
 
 fuzz: $(VENV)/dev
 	$(BIN)/python -m tests.fuzz
+	$(BIN)/python -m tests.storm
 
 # Cached in .cache/vm, which `make clean` leaves: Debian packages, fetched as this machine's apt is configured.
 vm-test: $(VENV)/run

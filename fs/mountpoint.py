@@ -86,17 +86,23 @@ def clear_dead(path: Path, mountinfo: Path = MOUNTINFO) -> int:
 def check(path: Path) -> bool:
     """Check that path can be mounted on. True when it has first to be made: only the last part is missing."""
     try:
-        mode = os.lstat(path).st_mode
+        status = os.lstat(path)
     except FileNotFoundError:
         if not path.parent.is_dir():
             raise MountError(f"{path}: {path.parent} is not a directory; make it first") from None
         return True
     except OSError as error:
         raise MountError(f"{path}: {error.strerror}; the mount point must be an empty directory") from None
+    mode = status.st_mode
     if stat.S_ISLNK(mode):
         raise MountError(f"{path}: a symbolic link; name the directory that it points to")
     if not stat.S_ISDIR(mode):
         raise MountError(f"{path}: not a directory; the mount point must be an empty directory")
+    # Its owner could replace it by another, below a mount that others trust.
+    if status.st_uid not in (0, os.geteuid()):
+        raise MountError(
+            f"{path}: owned by uid {status.st_uid}; the mount point must belong to root or to who runs pghotd"
+        )
     with os.scandir(path) as entries:
         if next(entries, None) is not None:
             raise MountError(f"{path}: not empty; the mount point must be an empty directory")

@@ -6,13 +6,16 @@ import threading
 import tomllib
 
 import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pghotd.config import parse
 from pghotd.daemon import build
 from pghotd.engine.tunables import TUNABLES
 from pghotd.fs.controls import control_tree
 from tests.fs.mounted import refusal
-from tests.fuzz import FUZZED, Fuzz, functions, fuzz_mount
+from tests.fuzz import FUZZED, RANGES, STATES, Fuzz, functions, fuzz_mount
 from tests.program.daemons import LOWER_FIRST
 
 REFUSED = (
@@ -26,6 +29,25 @@ async def test_a_million_random_writes_through_the_store_functions():
     fuzz = Fuzz(*functions(control_tree(parts)), seed=1)
     await fuzz.write(1_000_000)
     assert min(fuzz.accepted, fuzz.refused) > 200_000
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.sampled_from([*RANGES, *STATES]), st.binary(max_size=60) | st.text(max_size=20).map(str.encode))
+def test_any_bytes_are_taken_or_refused_with_an_errno_and_then_change_nothing(path, data):
+    async def one() -> None:
+        parts = build(parse(tomllib.loads(FUZZED), "fuzz", None, []))
+        read, store = functions(control_tree(parts))
+        before = {name: read(name) for name in (*RANGES, *STATES)}
+        try:
+            await store(path, data)
+        except OSError as wrong:
+            refused = wrong
+        else:
+            return
+        assert refused.errno in (errno.EINVAL, errno.EBUSY)
+        assert {name: read(name) for name in (*RANGES, *STATES)} == before
+
+    trio.run(one)
 
 
 async def test_20_000_random_writes_through_a_mount(start):

@@ -1,0 +1,230 @@
+"""Let eight processes do whatever a client can to a mounted tree, at random, while accesses arrive at full speed.
+
+`python -m tests.storm` makes a million operations, the tests fewer. Afterwards the books balance, nothing was answered
+with EIO (which is what a bug in a handler gives), and the daemon's memory has not grown.
+"""
+
+import argparse
+import errno
+import os
+import random
+import select
+import struct
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from tests.books import balance
+from tests.fuzz import FUZZED
+from tests.program.daemons import LOWER_FIRST, Program
+
+WRITERS = 8
+#: What a mount point answers when it is gone, and what a bug in a handler gives.
+BAD = {errno.EIO, errno.ENOTCONN, errno.ECONNABORTED, errno.ENOSYS, errno.EINTR}
+
+_WORDS = (
+    b"0",
+    b"1",
+    b"2\n",
+    b"100",
+    b"0x40\n",
+    b"online",
+    b"offline",
+    b"",
+    b"\n",
+    b"-1",
+    b"999999",
+    b"\xff\0",
+    b"x" * 5000,
+)
+
+
+class Client:
+    """Make operations on a tree, drawn by a seed."""
+
+    def __init__(self, root: Path, seed: int) -> None:
+        self._root = root
+        self._random = random.Random(seed)
+        self._files = [str(Path(place) / name) for place, _, names in os.walk(root) for name in names]
+        self._directories = [place for place, _, _ in os.walk(root)]
+        self._held: list[int] = []
+        self.answers: Counter[str] = Counter()
+        self._operations: list[Callable[[], object]] = [
+            self._read,
+            self._read,
+            self._read_at,
+            self._write,
+            self._write,
+            self._hold,
+            self._stat,
+            self._list,
+            self._look_up,
+            self._poll,
+            self._truncate,
+            self._make_and_remove,
+        ]
+
+    def run(self, number: int) -> None:
+        """Make `number` operations; AssertionError at an answer that a bug gives."""
+        for _ in range(number):
+            operation = self._random.choice(self._operations)
+            try:
+                operation()
+            except OSError as answered:
+                code = answered.errno or 0
+                if code in BAD:
+                    raise AssertionError(f"{operation.__name__}: {answered}") from None
+                self.answers[errno.errorcode[code]] += 1
+            else:
+                self.answers["done"] += 1
+        for fd in self._held:
+            os.close(fd)
+
+    def _file(self) -> str:
+        return self._random.choice(self._files)
+
+    def _read(self) -> None:
+        with open(self._file(), "rb", buffering=0) as file:
+            file.read(self._random.choice([1, 100, 4096, 65536]))
+
+    def _read_at(self) -> None:
+        fd = os.open(self._file(), os.O_RDONLY)
+        try:
+            os.pread(fd, 4096, self._random.choice([0, 1, 4095, 4096, 1 << 20, 1 << 40]))
+            os.pread(fd, 10, 0)
+        finally:
+            os.close(fd)
+
+    def _write(self) -> None:
+        fd = os.open(self._file(), self._random.choice([os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND]))
+        try:
+            for _ in range(self._random.choice([1, 1, 2])):
+                os.write(fd, self._random.choice([*_WORDS, self._random.randbytes(self._random.choice([3, 16, 700]))]))
+        finally:
+            os.close(fd)
+
+    def _hold(self) -> None:
+        if len(self._held) > 50:
+            os.close(self._held.pop(self._random.randrange(len(self._held))))
+        self._held.append(os.open(self._file(), self._random.choice([os.O_RDONLY, os.O_WRONLY])))
+
+    def _stat(self) -> None:
+        os.stat(self._random.choice(self._files + self._directories))
+
+    def _list(self) -> None:
+        os.listdir(self._random.choice(self._directories))
+
+    def _look_up(self) -> None:
+        number = self._random.choice([self._random.getrandbits(18), self._random.getrandbits(60), LOWER_FIRST])
+        name = self._random.choice(
+            [str(number), hex(number), f"4194305:{number * 4096}", "no such", "\udcff", "." * 200]
+        )
+        with open(
+            self._root / self._random.choice(["pfn", "addr", "explain", "nodes", "sources"]) / name, "rb"
+        ) as file:
+            file.read()
+
+    def _poll(self) -> None:
+        if self._held:
+            poller = select.poll()
+            poller.register(self._random.choice(self._held), select.POLLERR | select.POLLPRI | select.POLLIN)
+            poller.poll(0)
+
+    def _truncate(self) -> None:
+        os.truncate(self._file(), self._random.choice([0, 0, 100]))
+
+    def _make_and_remove(self) -> None:
+        directory = self._random.choice(self._directories)
+        call: Callable[[], object] = self._random.choice(
+            [
+                lambda: os.mkdir(f"{directory}/new"),
+                lambda: os.unlink(self._file()),
+                lambda: os.close(os.open(f"{directory}/new", os.O_CREAT | os.O_WRONLY)),
+                lambda: os.symlink("a", f"{directory}/link"),
+                lambda: os.rename(self._file(), f"{directory}/other"),
+                lambda: os.chmod(self._file(), 0o777),
+                lambda: os.setxattr(self._file(), "user.a", b"b"),
+            ]
+        )
+        call()
+
+
+def inject_for_ever(root: Path) -> None:
+    """Write accesses as fast as they are taken, until killed."""
+    record = struct.Struct("<QiHH")
+    pages = [
+        b"".join(record.pack(LOWER_FIRST + (n * 37 + k) % 60_000, -1, k % 4, 2) for n in range(1024)) for k in range(16)
+    ]
+    fd = os.open(root / "inject_raw", os.O_WRONLY)
+    while True:
+        for part in pages:
+            os.write(fd, part)
+
+
+def fork(work: Callable[[], None]) -> int:
+    """Run `work` in a child process; return its pid. It exits 1 where it raised."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        work()
+        code = 0
+    except BaseException as raised:
+        os.write(2, f"storm: {raised!r}\n".encode())
+    finally:
+        os._exit(code)
+
+
+def rage(program: Program, operations: int, seed: int) -> tuple[int, int]:
+    """Let the storm rage; return the daemon's resident memory after a tenth of it and after all, in bytes."""
+    injector = fork(lambda: inject_for_ever(program.mountpoint))
+    resident = []
+    try:
+        for part, share in enumerate((operations // 10, operations - operations // 10)):
+            children = [
+                fork(partial(Client(program.mountpoint, seed + 100 * part + n).run, share // WRITERS))
+                for n in range(WRITERS)
+            ]
+            codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+            assert codes == [0] * WRITERS
+            assert balance(program.counters()) == 0
+            resident.append(int(program.values("status")["rss_bytes"]))
+    finally:
+        os.kill(injector, 9)
+        os.waitpid(injector, 0)
+    program.write("paused", "0\n")
+    while program.counters()["pghotd_in_flight"]:
+        pass
+    assert balance(program.counters()) == 0
+    return resident[0], resident[1]
+
+
+def main() -> None:
+    """Let it rage over a program of our own."""
+    options = argparse.ArgumentParser(description="Do at random whatever a client can, from eight processes.")
+    options.add_argument("--operations", type=int, default=1_000_000)
+    options.add_argument("--seed", type=int, default=random.randrange(2**32))
+    arguments = options.parse_args()
+    print(f"{arguments.operations} operations by {WRITERS} processes, seed {arguments.seed}", flush=True)
+    with tempfile.TemporaryDirectory() as place:
+        program = Program(Path(place) / "pghot", FUZZED, watchdog_s=3600)
+        try:
+            assert program.ready, program.ended()
+            before, after = rage(program, arguments.operations, arguments.seed)
+            counters = program.counters()
+            code, said = program.stop()
+            assert code == 0, said
+            assert "Traceback" not in said
+        finally:
+            program.clean_up()
+    recorded, promoted = counters["pghot_recorded_accesses"], counters["pgpromote_success"]
+    print(
+        f"{recorded} accesses, {promoted} pages promoted; resident {before >> 20} MiB, then {after >> 20} MiB; exit 0"
+    )
+
+
+if __name__ == "__main__":
+    main()
