@@ -1,7 +1,9 @@
 """Read the real program's metrics as monitoring systems do."""
 
 import http.client
+import json
 import os
+import re
 import select
 import signal
 import socket
@@ -184,3 +186,18 @@ def test_a_full_disk_costs_the_textfile_and_one_warning(start):
     wait_until_promoted(program, 10)
     code, said = program.stop()
     assert (code, said.count("metrics are not written")) == (0, 1)
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are(start, configured):
+    program = start(config=configured[1])
+    assert program.ready
+    names = {name[0] for name in samples(ask(configured[0])[2])}
+    dashboard = json.loads((ROOT / "docs/grafana.json").read_text())
+    asked = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"pghotd_\w+", target["expr"])
+    }
+    assert len(asked) > 8
+    assert asked <= names
