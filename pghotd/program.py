@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import trio
 
-from pghotd import __version__, config, daemon, host_check
+from pghotd import __version__, config, daemon, host_check, service
 from pghotd.engine.tunables import MODES
 from pghotd.fs.mount import MountError, UnmountedError
 from pghotd.settings_table import ConfigError
@@ -134,8 +134,11 @@ def run(settings: config.Settings, reread: Callable[[], config.Settings], until_
     code = 0
     try:
         trio.run(daemon.run, settings, reread, until_unmounted)
-    except* (ConfigError, MountError) as group:
+    except* ConfigError as group:
         code = die_with(group, EXIT_USAGE)
+    except* MountError as group:
+        # mount(8) tells a wrong option from a place where it cannot be; for a service both are its configuration.
+        code = die_with(group, EXIT_FAILED if until_unmounted else EXIT_USAGE)
     except* UnmountedError as group:
         code = die_with(group, EXIT_FAILED)
     return code
@@ -157,5 +160,6 @@ def die(code: int, error: Exception) -> NoReturn:
 
 
 def say(error: BaseException) -> None:
-    """Print one line, as an error where it goes to the journal."""
+    """Print one line, as an error where it goes to the journal, and leave it as the service's status."""
+    service.notify(f"STATUS={error}")
     print(f"<3>{error}" if is_journal(2) else f"pghotd: {error}", file=sys.stderr)

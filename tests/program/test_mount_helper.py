@@ -97,7 +97,7 @@ def test_what_is_mounted_is_not_mounted_again(mountpoint, place):
     config.write_text(SMALL)
     assert helper("none", mountpoint, "-o", f"config={config}").returncode == 0
     again = helper("none", mountpoint, "-o", f"config={config}")
-    assert again.returncode == 1
+    assert again.returncode == 32
     assert "already mounted by a running pghotd" in again.stderr
 
 
