@@ -59,7 +59,7 @@ MANUAL = $(DESTDIR)$(HOME_DIR)/bin/python -P -m pghotd.manual
 install: | packages
 	$(PYTHON) -m venv $(DESTDIR)$(HOME_DIR)
 	rm -rf build
-	$(DESTDIR)$(HOME_DIR)/bin/python -m pip install -q --disable-pip-version-check '.[pictures]'
+	$(DESTDIR)$(HOME_DIR)/bin/python -m pip install -q --disable-pip-version-check '.[pictures,manual]'
 	rm -rf build
 	$(if $(DESTDIR),grep -rlIF '$(DESTDIR)$(HOME_DIR)' $(DESTDIR)$(HOME_DIR)/bin $(DESTDIR)$(HOME_DIR)/pyvenv.cfg \
 	    | xargs -r sed -i 's|$(DESTDIR)$(HOME_DIR)|$(HOME_DIR)|g')
@@ -70,7 +70,7 @@ install: | packages
 	sed 's|@PREFIX@|$(PREFIX)|g' systemd/pghotd.service > $(DESTDIR)$(UNITDIR)/pghotd.service
 	install -m 644 README.md $(wildcard docs/*.md docs/*.toml docs/*.json) $(DESTDIR)$(DOC)/
 	install -m 644 systemd/pghotd.service.d/*.conf $(DESTDIR)$(DOC)/pghotd.service.d/
-	$(foreach page,$(PAGES),$(MANUAL) $(notdir $(page)) > $(DESTDIR)$(MAN)/$(page) &&) true
+	$(foreach page,$(PAGES),$(MANUAL) $(notdir $(page)) docs/pghotd.toml docs/pghotd-linux.toml > $(DESTDIR)$(MAN)/$(page) &&) true
 	$(foreach one,bash zsh fish,$(MANUAL) completion.$(one) > $(DESTDIR)$(COMPLETION_$(one)) &&) true
 	test -e $(DESTDIR)/etc/pghotd.toml || install -m 644 systemd/pghotd.toml $(DESTDIR)/etc/pghotd.toml
 

@@ -101,6 +101,7 @@ def _status(parts: Parts) -> dict[str, int | str]:
         "state": "paused" if pghot.paused else "running",
         "pause_reason": (pghot.pause_reason or "asked for") if pghot.paused else "-",
         "uptime_ms": parts.clock() - pghot.started_at,
+        "clock_ms": parts.clock(),
         "backend": pghot.memory.backend,
         "mode": pghot.mode,
         "revision": pghot.revision,

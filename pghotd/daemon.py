@@ -52,16 +52,21 @@ class Cost:
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._started = trio.current_time()
+        #: What starting took is no share of the time since.
+        self._before_s = self._cpu_s()
 
     def __call__(self) -> Mapping[str, int | str]:
-        times = self._process.cpu_times()
-        cpu_s = times.user + times.system
+        cpu_s = self._cpu_s() - self._before_s
         elapsed_s = max(trio.current_time() - self._started, 0.001)
         return {
             "cpu_ms": int(cpu_s * 1000),
             "cpu_ppm": int(cpu_s / elapsed_s * 1_000_000),
             "rss_bytes": self._process.memory_info().rss,
         }
+
+    def _cpu_s(self) -> float:
+        times = self._process.cpu_times()
+        return float(times.user + times.system)
 
 
 def build(settings: Settings) -> Parts:
@@ -79,6 +84,7 @@ def build(settings: Settings) -> Parts:
         saved_state.restore(pghot.tunables, saved_state.read(saved_state.state_file()), settings.set_options)
     background: list[Callable[[], Awaitable[None]]] = [memory.run]
     if isinstance(memory, LinuxMachine):
+        memory.stop_while(lambda: pghot.paused)
         background.append(Guards(pghot, memory, clock).run)
     return Parts(
         pghot=pghot,

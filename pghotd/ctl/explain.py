@@ -56,7 +56,8 @@ def as_text(found: Mapping[str, Any]) -> str:
         ready = "ready" if now["ready"] == "1" else "not ready"
         age = f", last access {now['age_ms']} ms ago" if now["age_ms"] != "-" else ""
         lines.append(
-            f"record {now['record']}: frequency {now['frequency']}, {ready}{age}; it would go to node {now['target_nid']}"
+            f"record {now['record']}: frequency {now['frequency']}, {ready}{age}; "
+            f"it would go to node {now['target_nid']}"
         )
     if not found["decisions"]:
         lines.append("no decision about it is remembered")
@@ -79,6 +80,6 @@ def _decision(one: Mapping[str, str]) -> list[str]:
     batch = f", in batch {one['batch']}, which took {one['took_ms']} ms" if one["batch"] != "-" else ""
     return [
         f"{int(one['ms_ago']) / 1000:.1f} s ago: {what}{': ' + meaning.what if meaning else ''}{batch}",
-        f"    record as taken {one['record']}: frequency {one['frequency']}, age {one['age_ms']} ms, against a threshold "
-        f"of {one['threshold_ms']} ms; {one['rate_MBps']} MB candidates in that second",
+        f"    record as taken {one['record']}: frequency {one['frequency']}, age {one['age_ms']} ms; "
+        f"threshold then {one['threshold_ms']} ms, candidates in that second {one['rate_MBps']} MB",
     ]

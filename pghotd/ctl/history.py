@@ -6,6 +6,7 @@ A line of JSON a moment, so that a full disk or a kill loses the last one at mos
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,8 @@ def append(fd: int, line: str) -> None:
         while written < len(data):
             written += os.write(fd, data[written:])
     except OSError:
-        os.ftruncate(fd, end)
+        with suppress(OSError):
+            os.ftruncate(fd, end)
         raise
 
 

@@ -4,78 +4,139 @@
 """
 
 import argparse
-import errno
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from pghotd import __version__
-from pghotd.ctl.client import Client, NotMountedError, connect
-from pghotd.ctl.screen import Top, status
+from pghotd.ctl import change, over_time, show
+from pghotd.ctl.client import NotMountedError, connect
+from pghotd.ctl.command import UsageError
 from pghotd.engine.kinds import KINDS
-from pghotd.engine.tunables import TUNABLES, Mode
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_NOT_MOUNTED = 3
 
-SETTABLE = (*TUNABLES, "paused")
-_CLEAR = "\033[H\033[2J"
-
-
-class UsageError(Exception):
-    """Say in one line what is wrong with a command, and what would be right."""
-
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
+    """Return the parser of the command line; the manual and the completions are made of it."""
     options = argparse.ArgumentParser(
         prog="pghotctl", description="See and steer a mounted pghotd.", allow_abbrev=False
     )
     options.add_argument("--mountpoint", type=Path, metavar="DIR", help="where the tree is (default: where one is)")
     options.add_argument("--version", action="version", version=f"pghotctl {__version__}")
     commands = options.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _show_commands(commands)
+    _change_commands(commands)
+    _commands_over_time(commands)
+    doctor = _command(commands, "doctor", "what this machine has for promotion on its real nodes")
+    doctor.set_defaults(alone=_doctor)
+    return options
 
-    commands.add_parser("status", help="what to know first, on one screen").set_defaults(run=show_status)
 
-    top = commands.add_parser("top", help="what is happening, live")
-    top.add_argument("--interval", type=float, default=1.0, metavar="SECONDS")
+_Commands = argparse._SubParsersAction  # argparse has no public name for it
+
+
+def _show_commands(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    _command(commands, "status", "what to know first, on one screen").set_defaults(run=show.show_status)
+
+    top = _command(commands, "top", "what is happening, live; with --json a line a screen")
+    _interval(top)
     top.add_argument("--count", type=int, default=0, metavar="N", help="end after N screens (default: never)")
-    top.set_defaults(run=show_top)
+    top.add_argument("--output", type=Path, metavar="FILE.svg", help="write the last of --count screens as a picture")
+    top.set_defaults(run=show.show_top)
 
-    get = commands.add_parser("get", help="show one tunable's value, or all of them")
-    get.add_argument("name", nargs="?", choices=SETTABLE, metavar="NAME")
-    get.set_defaults(run=get_values)
+    hot = _command(commands, "hot", "the hottest pages, hottest first")
+    hot.add_argument("-n", "--count", type=int, default=20, metavar="N", help="so many; 0: all (default: 20)")
+    hot.set_defaults(run=show.show_hot)
 
-    set_ = commands.add_parser("set", help="set tunables")
+    explain = _command(commands, "explain", "what happened to a page, and why")
+    explain.add_argument("page", metavar="PFN|PID:ADDRESS")
+    explain.set_defaults(run=show.show_explanation)
+
+
+def _change_commands(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    get = _command(commands, "get", "show one tunable's value, or all of them")
+    get.add_argument("name", nargs="?", choices=change.SETTABLE, metavar="NAME")
+    get.set_defaults(run=change.get_values)
+
+    set_ = _command(commands, "set", "set tunables", json=False)
     set_.add_argument("assignments", nargs="+", metavar="NAME=VALUE")
-    set_.set_defaults(run=set_values)
+    set_.set_defaults(run=change.set_values)
 
-    inject = commands.add_parser("inject", help="report accesses to pages")
+    pause = _command(commands, "pause", "stop promoting at once; recording goes on", json=False)
+    pause.set_defaults(run=change.pause)
+    _command(commands, "resume", "go on promoting", json=False).set_defaults(run=change.resume)
+
+    inject = _command(commands, "inject", "report accesses to pages", json=False)
     inject.add_argument("pfns", nargs="+", metavar="PFN[+NR]")
     inject.add_argument("--nid", type=int, default=-1, help="the accessing node (default: -1, not known)")
     inject.add_argument("--kind", choices=KINDS, default="hwhints", help="the kind of source (default: hwhints)")
     inject.add_argument("--count", type=int, default=1, help="accesses to each folio (default: 1)")
-    inject.set_defaults(run=inject_accesses)
-    doctor = commands.add_parser("doctor", help="what this machine has for promotion on its real nodes")
-    doctor.add_argument("--json", action="store_true", help="for machines")
-    doctor.set_defaults(run=None)
-    return options
+    inject.set_defaults(run=change.inject_accesses)
+
+
+def _commands_over_time(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    watch = _command(commands, "watch", "a line for each change of a counter")
+    watch.add_argument("names", nargs="*", metavar="COUNTER", help="these alone (default: all)")
+    watch.add_argument("--count", type=int, default=0, metavar="N", help="end after N lines (default: never)")
+    watch.set_defaults(run=over_time.watch)
+
+    heatmap = _command(commands, "heatmap", "how hot which part of memory is over time")
+    which = heatmap.add_mutually_exclusive_group()
+    which.add_argument("--node", type=int, metavar="N", help="by page frame, a lower-tier node's (default: the first)")
+    which.add_argument("--pid", type=int, metavar="PID", help="by address, of a watched or model process")
+    heatmap.add_argument("--range", type=_range, metavar="START-END", help="addresses (default: the largest mapping)")
+    heatmap.add_argument("--rows", type=int, default=24, metavar="N", help="parts of memory (default: 24)")
+    heatmap.add_argument("--seconds", type=float, default=30.0, metavar="S", help="for so long (default: 30)")
+    _interval(heatmap)
+    heatmap.add_argument("--output", type=Path, metavar="FILE", help="draw *.png or *.svg")
+    heatmap.set_defaults(run=over_time.heatmap)
+
+    record = _command(commands, "record", "append counters to a file over time", json=False)
+    record.add_argument("file", type=Path, metavar="FILE")
+    record.add_argument("--seconds", type=float, default=0.0, metavar="S", help="for so long (default: for ever)")
+    _interval(record)
+    record.set_defaults(run=over_time.record)
+
+    report = _command(commands, "report", "tell what a file of records says")
+    report.add_argument("file", type=Path, metavar="FILE")
+    report.add_argument("--output", type=Path, metavar="FILE", help="draw promotions, refusals and hit ratio")
+    report.set_defaults(alone=over_time.report)
+
+
+def _command(
+    commands: "_Commands[argparse.ArgumentParser]", name: str, what: str, *, json: bool = True
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.", allow_abbrev=False)
+    command.set_defaults(run=None, alone=None)
+    if json:
+        command.add_argument("--json", action="store_true", help="for machines")
+    return command
+
+
+def _interval(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--interval", type=float, default=1.0, metavar="S", help="time between two looks (default: 1)")
+
+
+def _range(text: str) -> tuple[int, int]:
+    first, _, end = text.partition("-")
+    start, stop = int(first, 0), int(end, 0)
+    if not 0 <= start < stop:
+        raise ValueError
+    return start, stop
 
 
 def main() -> NoReturn:
     """Run the program."""
     arguments = parser().parse_args()
-    if arguments.command == "doctor":
-        # The one command that is about the machine and not about a mounted tree: the daemon's program has the probes.
-        json = ["--json"] if arguments.json else []
-        sys.exit(subprocess.run([sys.executable, "-m", "pghotd", "--check-host", *json], check=False).returncode)
-    command: Callable[[Client, argparse.Namespace], None] = arguments.run
     try:
-        command(connect(arguments.mountpoint), arguments)
+        if arguments.alone is not None:
+            arguments.alone(arguments)
+        else:
+            arguments.run(connect(arguments.mountpoint), arguments)
     except NotMountedError as wrong:
         die(EXIT_NOT_MOUNTED, str(wrong))
     except UsageError as wrong:
@@ -89,71 +150,10 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def show_status(client: Client, arguments: argparse.Namespace) -> None:
-    """Show the daemon's standing."""
-    sys.stdout.write(status(client))
-
-
-def show_top(client: Client, arguments: argparse.Namespace) -> None:
-    """Show screen after screen."""
-    if arguments.interval <= 0:
-        raise UsageError(f"--interval {arguments.interval}: is not above 0")
-    top = Top(client)
-    shown = 0
-    while True:
-        screen = top.screen(time.monotonic())
-        sys.stdout.write(f"{_CLEAR}{screen}" if sys.stdout.isatty() else f"{screen}\n")
-        sys.stdout.flush()
-        shown += 1
-        if shown == arguments.count:
-            return
-        time.sleep(arguments.interval)
-
-
-def get_values(client: Client, arguments: argparse.Namespace) -> None:
-    """Show one value, or all with their names."""
-    if arguments.name is not None:
-        print(client.value(arguments.name))
-        return
-    for name in SETTABLE:
-        print(name, client.value(name))
-
-
-def set_values(client: Client, arguments: argparse.Namespace) -> None:
-    """Set values, each by one write; the first that is refused ends it."""
-    for assignment in arguments.assignments:
-        name, equals, value = assignment.partition("=")
-        if name not in SETTABLE or not equals:
-            raise UsageError(f"{assignment}: is not NAME=VALUE; names are: {', '.join(SETTABLE)}")
-        try:
-            client.write(name, value + "\n")
-        except OSError as refused:
-            if refused.errno != errno.EINVAL:
-                raise
-            raise UsageError(f"{name}: {value!r} is refused; {right_for(client, name)}") from None
-
-
-def right_for(client: Client, name: str) -> str:
-    """Say which values a settable name takes."""
-    if name == "paused":
-        return "0 or 1"
-    mode: Mode = "precise" if client.value("mode") == "precise" else "default"
-    tunable = TUNABLES[name]
-    if name == "target_nid":
-        nodes = (node for node in client.names("nodes") if client.value(f"nodes/{node}/tier") == "top")
-        return f"top-tier nodes: {', '.join(node.removeprefix('node') for node in nodes)}"
-    return f"{tunable.low}..{tunable.high.of(mode)} {tunable.unit} in {mode} mode"
-
-
-def inject_accesses(client: Client, arguments: argparse.Namespace) -> None:
-    """Report one access, or --count of them, to each page or range."""
-    lines = [f"{pfn} {arguments.nid} {arguments.kind} {arguments.count}\n" for pfn in arguments.pfns]
-    try:
-        client.write("inject", "".join(lines))
-    except OSError as refused:
-        if refused.errno != errno.EINVAL:
-            raise
-        raise UsageError(f"{' '.join(arguments.pfns)}: refused; see PFN[+NR], --nid, --kind and --count") from None
+def _doctor(arguments: argparse.Namespace) -> NoReturn:
+    """Run the daemon's own probes: this is about the machine, not about a mounted tree."""
+    json = ["--json"] if arguments.json else []
+    sys.exit(subprocess.run([sys.executable, "-m", "pghotd", "--check-host", *json], check=False).returncode)
 
 
 def die(code: int, message: str) -> NoReturn:

@@ -77,7 +77,7 @@ class Damon:
             if self.enabled:
                 ranges = list(lower_ranges(self._pghot))
                 try:
-                    await self._in_thread(self._kdamond.take, ranges, self._settings.intervals)
+                    await self._in_thread(self._kdamond.take, ranges, self._settings.intervals, self._least())
                 except OSError as error:
                     self._works = f"no ({_WHY_NOT.get(error.errno or 0, error.strerror)})"
                 else:

@@ -83,8 +83,8 @@ class Kdamond:
         self._owner.unlink(missing_ok=True)
         return left
 
-    def take(self, ranges: Sequence[tuple[int, int]], intervals: Intervals) -> None:
-        """Start monitoring PFN ranges (first, end)."""
+    def take(self, ranges: Sequence[tuple[int, int]], intervals: Intervals, least: int = 0) -> None:
+        """Start monitoring PFN ranges (first, end); what read() returns has at least `least` accesses."""
         if int(self._read("nr_kdamonds")):
             raise OSError(errno.EBUSY, "somebody else uses DAMON")
         self._note(_NOT_RUNNING)
@@ -96,7 +96,7 @@ class Kdamond:
             raise
         self._held = True
         try:
-            self._set_up(ranges, intervals)
+            self._set_up(ranges, intervals, least)
             self._write("0/state", "on")
             self._note(int(self._read("0/pid")))
         except OSError:
@@ -104,7 +104,7 @@ class Kdamond:
             raise
 
     def read(self) -> Regions:
-        """Return the regions of the last aggregation with their accesses; takes some ms for a thousand.
+        """Return the regions of the last aggregation that had enough accesses; takes some ms for a thousand.
 
         A region whose files are taken away while they are read, by whoever else asks for an update, is left out.
         OSError(EBUSY) while the kernel is at another write; EINVAL when the kdamond has been stopped.
@@ -114,9 +114,7 @@ class Kdamond:
         rows = []
         for number in sorted((name for name in os.listdir(base) if name.isdecimal()), key=int):
             try:
-                rows.append(
-                    [int(Path(f"{base}/{number}/{name}").read_text()) for name in ("start", "end", "nr_accesses")]
-                )
+                rows.append([_number(f"{base}/{number}/{name}") for name in ("start", "end", "nr_accesses")])
             except OSError as error:
                 if error.errno not in _GONE:
                     raise
@@ -143,7 +141,7 @@ class Kdamond:
                 return
         self._owner.unlink(missing_ok=True)
 
-    def _set_up(self, ranges: Sequence[tuple[int, int]], intervals: Intervals) -> None:
+    def _set_up(self, ranges: Sequence[tuple[int, int]], intervals: Intervals, least: int) -> None:
         context = "0/contexts/0"
         self._write("0/contexts/nr_contexts", 1)
         self._write(f"{context}/operations", "paddr")
@@ -163,11 +161,11 @@ class Kdamond:
         for number, (first, end) in enumerate(ranges):
             self._write(f"{regions}/{number}/start", first * PAGE_SIZE)
             self._write(f"{regions}/{number}/end", end * PAGE_SIZE)
-        # A scheme that does nothing but say which regions it met.
+        # A scheme that does nothing but say which regions it met, and only those that count: each is three files.
         scheme = f"{context}/schemes/0"
         self._write(f"{context}/schemes/nr_schemes", 1)
         self._write(f"{scheme}/action", "stat")
-        for name, low, high in (("sz", 0, 2**63 - 1), ("nr_accesses", 0, 2**31 - 1), ("age", 0, 2**31 - 1)):
+        for name, low, high in (("sz", 0, 2**63 - 1), ("nr_accesses", least, 2**31 - 1), ("age", 0, 2**31 - 1)):
             self._write(f"{scheme}/access_pattern/{name}/min", low)
             self._write(f"{scheme}/access_pattern/{name}/max", high)
 
@@ -192,3 +190,12 @@ class Kdamond:
             os.write(fd, str(value).encode())
         finally:
             os.close(fd)
+
+
+def _number(path: str) -> int:
+    """Return the number in a file: without what a file object costs, which is more than the file does."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return int(os.read(fd, 64))
+    finally:
+        os.close(fd)

@@ -72,12 +72,17 @@ class Program:
     """Run `python -m pghotd` until stopped; a watchdog ends it whatever happens."""
 
     def __init__(
-        self, mountpoint: Path, config: str = SMALL, arguments: Sequence[str] = (), watchdog_s: float = 240
+        self,
+        mountpoint: Path,
+        config: str = SMALL,
+        arguments: Sequence[str] = (),
+        watchdog_s: float = 240,
+        popen: type[subprocess.Popen[str]] = subprocess.Popen,
     ) -> None:
         self.mountpoint = mountpoint
         self._config = mountpoint.with_suffix(".toml")
         self._config.write_text(config)
-        self.process = subprocess.Popen(
+        self.process = popen(
             [
                 *(sys.executable, "-m", "pghotd", "--config", str(self._config)),
                 *("--mountpoint", str(mountpoint), *arguments),
@@ -139,6 +144,16 @@ class Program:
     def counters(self, path: str = "vmstat") -> dict[str, int]:
         """Return a vmstat file."""
         return {name: int(value) for name, value in self.values(path).items()}
+
+    def command_running(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start pghotctl on this tree; it is the caller's to end."""
+        call = "from pghotd.ctl.program import main; main()"
+        return subprocess.Popen(
+            [sys.executable, "-c", call, "--mountpoint", str(self.mountpoint), *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run pghotctl on this tree."""

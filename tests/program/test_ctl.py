@@ -1,12 +1,15 @@
 """Run pghotctl against the real program: what it shows, what it refuses, its exit codes."""
 
 import json
+import os
+import select
 import subprocess
 import sys
 
 import pytest
 
 from pghotd.ctl.client import NotMountedError, connect
+from pghotd.ctl.standing import NodeStanding, Standing, advice
 from tests.program.daemons import DEADLINE_S, LOWER_FIRST, ROOT
 
 CALL = "from pghotd.ctl.program import main; main()"
@@ -29,7 +32,8 @@ def test_top_ends_after_count_and_shows_rates(program):
     result = program.command("top", "--count", "2", "--interval", "0.01")
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("pghotd 0.") == 2
-    assert "each second" in result.stdout
+    assert result.stdout.count("accesses recorded") == 2
+    assert "0/s" in result.stdout
     assert program.command("top", "--interval", "0").returncode == 2
 
 
@@ -94,3 +98,154 @@ def test_it_finds_where_one_is_mounted(tmp_path):
     )
     with pytest.raises(NotMountedError, match="at /nowhere/pghot;"):
         connect(None, mountinfo)
+
+
+def hot_set(program, pages=100):
+    """Make pages hot and have them promoted; return when the counters say so."""
+    program.write("inject", f"{LOWER_FIRST}+{pages} -1 pgtscans 2\n")
+    while program.counters()["pgpromote_success"] < pages:
+        pass
+
+
+def test_status_says_whether_what_is_hot_has_room(program):
+    program.write("paused", "1")
+    program.write("inject", f"{LOWER_FIRST}+16384 -1 pgtscans 2\n")
+    lines = program.command("status").stdout.splitlines()
+    assert "hot on node 1: 64.0 MiB, room on node 0: 256 MiB" in lines
+    advice = json.loads(program.command("status", "--json").stdout)["advice"]
+    assert advice == ["hot on node 1: 64.0 MiB, room on node 0: 256 MiB"]
+
+
+def test_advice_names_the_threshold_that_fits():
+    def at(free, hot):
+        lower = NodeStanding(2, "lower", 8 << 30, 1 << 30, {}, {}, hot)
+        top = NodeStanding(0, "top", 8 << 30, free, {})
+        tunables = {"freq_threshold": 2, "target_nid": 0}
+        return advice(Standing("1", {}, tunables, {}, {}, (top, lower), {}, {}))
+
+    gib = 1 << 18
+    assert at(6 << 30, {1: 20 * gib, 2: 18 * gib, 3: 5 * gib}) == [
+        "hot on node 2: 18.0 GiB, room on node 0: 6.0 GiB: raise freq_threshold to 3 (5.0 GiB)"
+    ]
+    assert at(6 << 30, {1: 20 * gib, 2: 6 * gib, 3: 5 * gib}) == ["hot on node 2: 6.0 GiB, room on node 0: 6.0 GiB"]
+    assert "more than fits at any freq_threshold (7.0 GiB at 3)" in at(6 << 30, {1: 9 * gib, 2: 8 * gib, 3: 7 * gib})[0]
+
+
+def test_everything_has_a_form_for_machines(program):
+    hot_set(program)
+    program.write("inject", f"{LOWER_FIRST + 200}\n")
+    status = json.loads(program.command("status", "--json").stdout)
+    assert status["counters"]["pgpromote_success"] == 100
+    assert [node["tier"] for node in status["nodes"]] == ["top", "lower"]
+    screens = program.command("top", "--json", "--count", "2", "--interval", "0.01").stdout.splitlines()
+    assert [json.loads(line)["version"] for line in screens] == [status["version"]] * 2
+    assert json.loads(program.command("get", "--json").stdout)["freq_threshold"] == 2
+    (hot,) = json.loads(program.command("hot", "--json").stdout)
+    assert (hot["pfn"], hot["frequency"]) == (str(LOWER_FIRST + 200), "1")
+    assert program.command("hot").stdout.splitlines()[1].split()[0] == str(LOWER_FIRST + 200)
+
+
+def test_pause_and_resume(program):
+    assert program.command("pause").returncode == 0
+    assert program.read("paused") == "1\n"
+    assert program.command("resume").returncode == 0
+    assert program.read("paused") == "0\n"
+
+
+def test_explain_tells_a_page_from_both_ends_of_its_move(program):
+    assert "no decision about it is remembered" in program.command("explain", str(LOWER_FIRST)).stdout
+    hot_set(program, 1)
+    new = int(program.read("addr/4194305:0"))
+    for page in (hex(LOWER_FIRST), str(new), "4194305:0", "4194305:0x0"):
+        result = program.command("explain", page)
+        assert result.returncode == 0, result.stderr
+        assert f"promoted to node 0, from page {LOWER_FIRST} to page {new}, in batch 1" in result.stdout
+        assert "record as taken 0x" in result.stdout
+    found = json.loads(program.command("explain", str(new), "--json").stdout)
+    assert found["now"]["tier"] == "top"
+    (decision,) = found["decisions"]
+    assert (decision["decision"], decision["frequency"], decision["new_pfn"]) == ("promoted", "2", str(new))
+    pinned = LOWER_FIRST + 16384 + 8192
+    program.write("inject", f"{pinned} -1 pgtscans 2\n")
+    while not program.counters()["pghotd_refused_isolate"]:
+        pass
+    assert "refused isolate to node 0: pinned, or on no list" in program.command("explain", str(pinned)).stdout
+    for wrong in ("page", "4194305:99999999999", "-1", "1:2:3", hex(1 << 60)):
+        refused = program.command("explain", "--", wrong)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+
+
+def test_watch_prints_a_line_for_each_change(program):
+    watching = program.command_running(
+        "watch", "--count", "3", "--json", "pgpromote_success", "pghot_recorded_pgtscans"
+    )
+    said, page = b"", LOWER_FIRST
+    while said.count(b"\n") < 3:
+        program.write("inject", f"{page} -1 pgtscans 2\n")
+        page += 1
+        if select.select([watching.stdout], [], [], 0.02)[0]:
+            part = os.read(watching.stdout.fileno(), 4096)
+            assert part, said
+            said += part
+    assert watching.wait(DEADLINE_S) == 0
+    watching.stdout.close()
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert len(lines) == 3
+    assert {line["name"] for line in lines} <= {"pgpromote_success", "pghot_recorded_pgtscans"}
+    assert all(line["change"] > 0 for line in lines)
+    assert program.command("watch", "speed").returncode == 2
+
+
+def test_a_heat_map_shows_where_it_is_hot(program, tmp_path):
+    program.write("paused", "1")
+    program.write("inject", f"{LOWER_FIRST + 32768}+4096 -1 pgtscans 3\n")
+    common = ("heatmap", "--rows", "32", "--seconds", "0.2", "--interval", "0.1")
+    heat = json.loads(program.command(*common, "--json").stdout)
+    hot = [number for number, row in enumerate(heat["hotness"]) if row[-1] > 0]
+    assert hot == [8]
+    assert heat["hotness"][8][-1] == 3
+    assert heat["starts"][8] == LOWER_FIRST + 32768
+    shown = program.command(*common).stdout
+    assert "node 1: accesses a page within the window, 2 looks" in shown
+    assert next(line.split()[0] for line in shown.splitlines() if "█" in line) == hex(LOWER_FIRST + 32768)
+    by_address = json.loads(program.command(*common, "--json", "--pid", "4194306").stdout)
+    assert by_address["unit"] == "address"
+    for name in ("heat.png", "heat.svg"):
+        picture = tmp_path / name
+        result = program.command(*common, "--output", str(picture))
+        assert result.returncode == 0, result.stderr
+        assert picture.stat().st_size > 5000
+    assert "node 1" in (tmp_path / "heat.svg").read_text() or "<svg" in (tmp_path / "heat.svg").read_text()
+    for wrong in (("--node", "0"), ("--node", "9"), ("--pid", "3"), ("--output", "heat.gif"), ("--interval", "0")):
+        refused = program.command("heatmap", *wrong)
+        assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
+
+
+def test_what_was_recorded_is_reported_and_drawn(program, tmp_path):
+    file = tmp_path / "records"
+    running = program.command_running("record", str(file), "--interval", "0.05", "--seconds", "1")
+    hot_set(program, 500)
+    assert running.wait(DEADLINE_S) == 0
+    running.stdout.close()
+    report = program.command("report", str(file), "--json")
+    found = json.loads(report.stdout)
+    assert found["records"] >= 10
+    assert found["promoted_pages"] <= 500
+    drawn = tmp_path / "report.svg"
+    assert program.command("report", str(file), "--output", str(drawn)).returncode == 0
+    assert "<svg" in drawn.read_text()
+    file.write_bytes(file.read_bytes()[:-40])
+    assert program.command("report", str(file)).returncode == 0, "a line that was cut is left out"
+    file.write_bytes(b"{}\n" + file.read_bytes())
+    assert "line 1 is no record" in program.command("report", str(file)).stderr
+    assert program.command("report", str(tmp_path / "none")).returncode == 1
+    full = program.command("record", "/dev/full", "--seconds", "1")
+    assert (full.returncode, full.stderr) == (1, "pghotctl: /dev/full: No space left on device\n")
+
+
+def test_top_draws_itself(program, tmp_path):
+    picture = tmp_path / "top.svg"
+    result = program.command("top", "--count", "2", "--interval", "0.1", "--output", str(picture))
+    assert result.returncode == 0, result.stderr
+    assert "kmigrated" in picture.read_text()
+    assert program.command("top", "--output", "top.txt").returncode == 2

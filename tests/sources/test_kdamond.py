@@ -19,7 +19,7 @@ def damon(tmp_path):
 
 
 def test_what_is_asked_of_it_is_in_its_files(damon):
-    damon.take(RANGES, Intervals(1000, 20_000, 500_000, 20, 400))
+    damon.take(RANGES, Intervals(1000, 20_000, 500_000, 20, 400), least=5)
     context = damon.root / "0/contexts/0"
     read = {str(path.relative_to(context)): path.read_text() for path in context.glob("**/*") if path.is_file()}
     assert read["operations"] == "paddr"
@@ -33,6 +33,7 @@ def test_what_is_asked_of_it_is_in_its_files(damon):
     assert regions == [(first << 12, end << 12) for first, end in RANGES]
     assert read["schemes/0/action"] == "stat"
     assert read["schemes/0/access_pattern/sz/max"] == str(2**63 - 1)
+    assert read["schemes/0/access_pattern/nr_accesses/min"] == "5"
     assert damon.state == "on"
     # On in the end, when all the rest is there.
     assert damon.written[-1] == ("0/state", "on")

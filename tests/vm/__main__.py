@@ -4,10 +4,14 @@ Exit code 0: all passed. 1: a test failed, or a guest did not end. 2: the test c
 """
 
 import argparse
+import os
+import re
 import shutil
 import signal
 import sys
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,23 +21,34 @@ from tests.vm.machine import THREE_NODES, TWO_NODES, Machine
 from tests.vm.rooms import Rooms
 from tests.vm.trouble import TroubleError
 
+_CASES = ROOT / "tests" / "vm" / "guest" / "cases"
+
 
 @dataclass(frozen=True)
 class Run:
     """One boot: a machine and the modules of `guest/cases` that run on it, in order."""
 
+    name: str
     machine: Machine
     cases: tuple[str, ...]
-    limit_s: float
+    limit_s: float = 900
+
+    def tests(self, wanted: Sequence[str]) -> list[str]:
+        """Return the names of its tests that hold one of `wanted`, or of all."""
+        found = [
+            f"{case}.{name}"
+            for case in self.cases
+            for name in re.findall(r"^def (test_\w+)", (_CASES / f"{case}.py").read_text(), re.MULTILINE)
+        ]
+        return [name for name in found if not wanted or any(one in name for one in wanted)]
 
 
+#: As many at a time as there are CPUs, for an emulator takes one; so the longest come first.
 RUNS = (
-    Run(
-        TWO_NODES,
-        ("topology", "model", "target", "fullness", "linux", "real_sources", "brakes", "room", "balancing", "hotplug"),
-        limit_s=1800,
-    ),
-    Run(THREE_NODES, ("topology", "target", "accessors"), limit_s=240),
+    Run("two-nodes-1", TWO_NODES, ("topology", "room", "real_sources")),
+    Run("two-nodes-2", TWO_NODES, ("balancing", "linux", "hotplug")),
+    Run("two-nodes-3", TWO_NODES, ("model", "target", "fullness", "brakes", "held_pages")),
+    Run("three-nodes", THREE_NODES, ("topology", "target", "accessors")),
 )
 
 
@@ -41,19 +56,23 @@ def main() -> int:
     """Run what is asked for and return the exit code."""
     options = argparse.ArgumentParser(prog="python -m tests.vm", description="Test pghotd in virtual machines.")
     options.add_argument("tests", nargs="*", metavar="TEST", help="run tests whose `module.name` holds one of these")
-    options.add_argument("--machine", choices=[run.machine.name for run in RUNS], help="boot this machine alone")
+    options.add_argument("--machine", choices=[TWO_NODES.name, THREE_NODES.name], help="boot this machine alone")
     options.add_argument("--cache", type=Path, default=ROOT / ".cache" / "vm", help="default: .cache/vm")
     options.add_argument("--limit-s", type=float, help="end each machine after this time (default: each its own)")
+    options.add_argument(
+        "--at-a-time", type=int, metavar="N", default=os.cpu_count() or 1, help="machines (default: one a CPU)"
+    )
     arguments = options.parse_args()
-    runs = [run for run in RUNS if arguments.machine in (None, run.machine.name)]
     rooms = Rooms(arguments.cache.absolute())
     # As after Ctrl-C, nothing of QEMU may stay when this is ended from outside.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
+        runs = [run for run in RUNS if arguments.machine in (None, run.machine.name) and run.tests(arguments.tests)]
+        if not runs:
+            raise TroubleError(f"no test is called like {' or '.join(arguments.tests)}")
         with rooms.locked():
             started = time.monotonic()
-            images = Images(rooms)
-            failed = [run.machine.name for run in runs if not boot(run, images, rooms, arguments)]
+            failed = boot_all(runs, Images(rooms), rooms, arguments)
     except TroubleError as trouble:
         print(f"vm: {trouble}", file=sys.stderr)
         return 2
@@ -64,25 +83,42 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def boot(run: Run, images: Images, rooms: Rooms, arguments: argparse.Namespace) -> bool:
+def boot_all(runs: Sequence[Run], images: Images, rooms: Rooms, arguments: argparse.Namespace) -> list[str]:
+    """Run machines, some at a time; return the names of those where not all passed."""
+    qemu, kernel = images.qemu_and_kernel()
+    emulators: list[Emulator] = []
+
+    def boot(run: Run) -> bool:
+        place = rooms.folder / "runs" / run.name
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+        images.initrd({"machine": described(run.machine), "cases": run.cases, "tests": arguments.tests}, place)
+        print(f"{run.name}: {(kernel / 'release').read_text()}, files in {place}", flush=True)
+        emulator = Emulator(qemu, kernel, run.machine, place)
+        emulators.append(emulator)
+        return attend(run, emulator, place, arguments.limit_s or run.limit_s)
+
+    pool = ThreadPoolExecutor(max_workers=max(arguments.at_a_time, 1))
+    try:
+        passed = list(pool.map(boot, runs))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for emulator in emulators:
+            emulator.end()
+    return [run.name for run, well in zip(runs, passed, strict=True) if not well]
+
+
+def attend(run: Run, emulator: Emulator, place: Path, limit_s: float) -> bool:
     """Run one machine; say whether all its tests passed."""
-    name = run.machine.name
-    place = rooms.folder / "runs" / name
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    qemu, kernel = images.qemu(), images.kernel()
-    images.initrd({"machine": described(run.machine), "cases": run.cases, "tests": arguments.tests}, place)
-    print(f"vm: {name}: {(kernel / 'release').read_text()}, files in {place}", flush=True)
     started = time.monotonic()
-    ended = Emulator(qemu, kernel, run.machine, place).run(
-        arguments.limit_s or run.limit_s, lambda line: print(f"  {line}", flush=True)
-    )
+    # One write for a line: machines speak at the same time.
+    ended = emulator.run(limit_s, lambda line: print(f"{run.name}: {line}\n", end="", flush=True))
     for large in ("initrd", "disk"):
         (place / large).unlink()
     (place / "figures").write_text("".join(f"{figure} {value}\n" for figure, value in ended.figures.items()))
     if ended.code is None or ended.why:
-        print(f"vm: {name}: the guest did not end well: {ended.why}")
-    print(f"vm: {name}: {time.monotonic() - started:.0f} s")
+        print(f"{run.name}: the guest did not end well: {ended.why}")
+    print(f"{run.name}: {time.monotonic() - started:.0f} s", flush=True)
     return ended.code == 0 and not ended.why
 
 

@@ -16,9 +16,12 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.metadata import Distribution
 from pathlib import Path
 from py_compile import PycInvalidationMode
+from threading import Lock
 from typing import Any
 
 from tests.vm.newc import Writer
@@ -76,6 +79,14 @@ class Images:
         check_python()
         self._rooms = rooms
         self._apt: Apt | None = None
+        self._apt_lock = Lock()
+
+    def qemu_and_kernel(self) -> tuple[Path, Path]:
+        """Return qemu() and kernel(), when all rooms are there: those that are not are built at the same time."""
+        with ThreadPoolExecutor() as pool:
+            rooms = [pool.submit(build) for build in (self.qemu, self._debian, self.kernel, self._site)]
+        qemu, _, kernel, _ = [room.result() for room in rooms]
+        return qemu, kernel
 
     def qemu(self) -> Path:
         """Return a root directory in which QEMU is unpacked with all libraries that it needs."""
@@ -87,11 +98,7 @@ class Images:
 
     def initrd(self, run: dict[str, Any], place: Path) -> Path:
         """Write the first root file system of a run into `place` and return its path."""
-        debian = self._rooms.room("debian", (SUITE, _GUEST, _UNUSED, _APPLETS), self._build_debian)
-        found = list(closure(_DEPENDENCIES))
-        site = self._rooms.room(
-            "site", [(one.name, one.version) for one in found], lambda room: _build_site(room, found)
-        )
+        debian, site = self._debian(), self._site()
         path = place / "initrd"
         with path.open("wb") as file:
             for part in (debian / "debian.cpio", site / "site.cpio"):
@@ -100,17 +107,33 @@ class Images:
             file.write(_checkout(run, place))
         return path
 
-    def _archive(self) -> Apt:
-        if self._apt is None:
-            self._apt = Apt(self._rooms.folder / "apt")
-            self._apt.update()
-        return self._apt
+    def _debian(self) -> Path:
+        return self._rooms.room("debian", (SUITE, _GUEST, _UNUSED, _APPLETS), self._build_debian)
+
+    def _site(self) -> Path:
+        found = list(closure(_DEPENDENCIES))
+        return self._rooms.room(
+            "site", [(one.name, one.version) for one in found], lambda room: _build_site(room, found)
+        )
+
+    @contextmanager
+    def _archive(self) -> Iterator[Apt]:
+        """Let one at a time use apt's state."""
+        with self._apt_lock:
+            if self._apt is None:
+                apt = Apt(self._rooms.folder / "apt")
+                apt.update()
+                self._apt = apt
+            yield self._apt
 
     def _build_qemu(self, room: Path) -> None:
-        unpack(self._archive().fetch("qemu", _QEMU, BACKPORTS), room)
+        with self._archive() as apt:
+            archives = apt.fetch("qemu", _QEMU, BACKPORTS)
+        unpack(archives, room)
 
     def _build_kernel(self, room: Path) -> None:
-        release, archive = self._archive().fetch_kernel(_KERNEL, BACKPORTS)
+        with self._archive() as apt:
+            release, archive = apt.fetch_kernel(_KERNEL, BACKPORTS)
         unpack([archive], room / "unpacked")
         (room / "unpacked" / "boot" / f"vmlinuz-{release}").rename(room / "vmlinuz")
         (room / "release").write_text(release)
@@ -118,7 +141,9 @@ class Images:
 
     def _build_debian(self, room: Path) -> None:
         root = room / "root"
-        unpack(self._archive().fetch("guest", _GUEST), root)
+        with self._archive() as apt:
+            archives = apt.fetch("guest", _GUEST)
+        unpack(archives, root)
         for unused in _UNUSED:
             shutil.rmtree(root / unused, ignore_errors=True)
         for directory in _DIRECTORIES:

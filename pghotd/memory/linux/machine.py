@@ -77,6 +77,10 @@ class LinuxMachine:
         self._calls = Calls(call, clock, settings.max_calls_per_s)
         self.promotion = Promotion(settings, self._calls, self.zones, clock, proc)
 
+    def stop_while(self, paused: Callable[[], bool]) -> None:
+        """Begin no moving call while `paused` says so, also for what was handed over before."""
+        self._calls.paused = paused
+
     async def run(self) -> None:
         """Make moving calls, and follow memory that comes and goes, until cancelled."""
         async with trio.open_nursery() as nursery:

@@ -189,7 +189,7 @@ class Promotion:
         for flights, number in ((self._pages_in_flight, pages), (self._huge_in_flight, huge)):
             flights[nid] = flights.get(nid, 0) + number
         splits = await trio.to_thread.run_sync(self._thp_splits) if huge else 0
-        moved = await self._calls.submit(process.pid, nid, addresses)
+        moved = await self._calls.submit(process.pid, nid, addresses, shared=process.watch.shared)
         if huge:
             grown = await trio.to_thread.run_sync(self._thp_splits) - splits
             self.splits += max(grown, 0)

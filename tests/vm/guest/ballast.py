@@ -19,6 +19,7 @@ from typing import BinaryIO
 import numpy as np
 
 from tests.vm.guest import syscalls
+from tests.vm.guest.forked import Forked
 
 MIB = 1 << 20
 _PAGE = 4096
@@ -103,10 +104,10 @@ def read_files(node: int, leave: int) -> BinaryIO:
 def filled(node: int, leave_mb: int, kind: str) -> Iterator[int]:
     """Keep a node filled by a process of its own, whose pid is yielded."""
     words = ["--node", str(node), "--leave-mb", str(leave_mb), "--kind", kind]
-    process = subprocess.Popen([sys.executable, "-m", "tests.vm.guest.ballast", *words], stdout=subprocess.PIPE)
+    process = Forked([sys.executable, "-m", "tests.vm.guest.ballast", *words], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        assert process.stdout.readline() == b"filled\n", f"node {node} could not be filled"
+        assert process.stdout.readline() == "filled\n", f"node {node} could not be filled"
         yield process.pid
     finally:
         process.kill()

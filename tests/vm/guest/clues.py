@@ -1,10 +1,11 @@
 """Read what the kernel says about itself: /proc/vmstat, settings, its log; and change settings for a while."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+_TRACING = Path("/sys/kernel/tracing")
 _COMPLAINTS = ("BUG:", "WARNING:", "Oops", "Call Trace", "soft lockup", "Bad page", "hung task", "blocked for more")
 _seen = 0
 
@@ -26,6 +27,21 @@ def vmstat() -> dict[str, int]:
 def growth(before: dict[str, int]) -> dict[str, int]:
     """Return what grew in /proc/vmstat, or shrank, since `before`."""
     return {name: value - before.get(name, 0) for name, value in vmstat().items() if value != before.get(name, 0)}
+
+
+@contextmanager
+def reclaims_for_moves() -> Iterator[Callable[[], list[str]]]:
+    """Trace direct reclaim; what is yielded returns the lines of those for a page of one certain node.
+
+    Such a page is what a move allocates. Others reclaim on a full node as well: whoever touches a new page of its own.
+    """
+    event = _TRACING / "events/vmscan/mm_vmscan_direct_reclaim_begin/enable"
+    (_TRACING / "trace").write_text("")
+    event.write_text("1")
+    try:
+        yield lambda: [line for line in (_TRACING / "trace").read_text().splitlines() if "__GFP_THISNODE" in line]
+    finally:
+        event.write_text("0")
 
 
 @contextmanager
@@ -58,9 +74,19 @@ SETTINGS = {
     "hot_threshold_ms": _BALANCING / "hot_threshold_ms",
     "demotion": Path("/sys/kernel/mm/numa/demotion_enabled"),
     "thp": Path("/sys/kernel/mm/transparent_hugepage/enabled"),
-    "khugepaged": Path("/sys/kernel/mm/transparent_hugepage/khugepaged/defrag"),
+    "khugepaged": Path("/sys/kernel/mm/transparent_hugepage/khugepaged/pages_to_scan"),
+    "khugepaged_defrag": Path("/sys/kernel/mm/transparent_hugepage/khugepaged/defrag"),
+    "khugepaged_sleep_ms": Path("/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs"),
     "proactive_compaction": Path("/proc/sys/vm/compaction_proactiveness"),
     "online_policy": Path("/sys/devices/system/memory/auto_online_blocks"),
 }
 #: What else moves pages, turned off: then /proc/vmstat counts the moves of one mover alone.
-QUIET = {"numa_balancing": 0, "demotion": 0, "khugepaged": 0, "proactive_compaction": 0}
+QUIET = {
+    "numa_balancing": 0,
+    "demotion": 0,
+    # It takes no 0: a page an hour.
+    "khugepaged": 1,
+    "khugepaged_defrag": 0,
+    "khugepaged_sleep_ms": 3_600_000,
+    "proactive_compaction": 0,
+}

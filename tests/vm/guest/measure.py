@@ -4,6 +4,7 @@ A mover is a context manager: it is at work between enter and exit. `numa_balanc
 running daemon with a configuration. All movers get the same target and are judged by the same queries.
 """
 
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from tests.program.daemons import Program
 from tests.vm.guest.clues import QUIET, growth, settings, vmstat
+from tests.vm.guest.forked import Forked
 from tests.vm.guest.placement import Placement, placement
 from tests.vm.guest.targets import Target, target
 
@@ -97,9 +99,14 @@ def numa_balancing(
 
 
 @contextmanager
-def pghotd(config: str, mountpoint: Path = Path("/run/pghot"), arguments: tuple[str, ...] = ()) -> Iterator[Program]:
+def pghotd(
+    config: str,
+    mountpoint: Path = Path("/run/pghot"),
+    arguments: tuple[str, ...] = (),
+    popen: type[subprocess.Popen[str]] = Forked,
+) -> Iterator[Program]:
     """Let a pghotd with this configuration run; at the end it must stop cleanly."""
-    program = Program(mountpoint, config, arguments)
+    program = Program(mountpoint, config, arguments, popen=popen)
     try:
         assert program.ready, f"pghotd did not start: {program.ended()}"
         yield program

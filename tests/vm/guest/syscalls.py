@@ -1,4 +1,4 @@
-"""Call what Python has no name for: move_pages(2), set_mempolicy(2), madvise(2) by address."""
+"""Call what Python has no name for: move_pages(2), set_mempolicy(2), vmsplice(2), madvise(2) by address."""
 
 import ctypes
 import errno
@@ -15,7 +15,14 @@ _MASK_BITS = 64
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
+_libc.vmsplice.restype = ctypes.c_ssize_t
 _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+
+
+class _Piece(ctypes.Structure):
+    """Be a struct iovec."""
+
+    _fields_ = (("address", ctypes.c_void_p), ("size", ctypes.c_size_t))
 
 
 def _checked(result: int, what: str) -> int:
@@ -37,6 +44,14 @@ def set_mempolicy(mode: int, nodes: int = 0) -> None:
 def madvise(address: int, size: int, advice: int) -> None:
     """Advise the kernel on a range."""
     _checked(_libc.madvise(address, size, advice), "madvise")
+
+
+def vmsplice(pipe: int, address: int, size: int) -> None:
+    """Put a range of whole pages into a pipe, not copied: the frames themselves."""
+    piece = _Piece(address, size)
+    put = _libc.vmsplice(ctypes.c_int(pipe), ctypes.byref(piece), ctypes.c_ulong(1), ctypes.c_uint(0))
+    if _checked(put, "vmsplice") != size:
+        raise OSError(errno.EAGAIN, f"vmsplice: {put} of {size} bytes fit into the pipe")
 
 
 def move_pages(

@@ -1,6 +1,7 @@
 """Read from sysfs what Linux made of the machine."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 _SYSTEM = Path("/sys/devices/system")
@@ -59,6 +60,16 @@ def blocks(node: int, online: bool = True) -> list[int]:
 def set_block(block: int, state: str) -> None:
     """Bring a memory block `online`, `online_movable` or `offline`."""
     (_SYSTEM / "memory" / f"memory{block}" / "state").write_text(state)
+
+
+def take_block_offline(node: int) -> int:
+    """Take a memory block of a node offline, the last one that can go, and return it."""
+    for block in reversed(blocks(node)):
+        # Some hold pages of the kernel, which cannot move.
+        with suppress(OSError):
+            set_block(block, "offline")
+            return block
+    raise AssertionError(f"no block of node {node} went offline")
 
 
 def pfn_ranges(node: int) -> list[tuple[int, int]]:

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tests.vm.guest import syscalls
+from tests.vm.guest.held import Pinned, share_with_a_child
 
 PAGE_SIZE = 4096
 HUGE_SIZE = 2 << 20
@@ -79,6 +80,7 @@ class Memory:
         self._first = np.arange(self.pages, dtype=np.uint64) * _ODD + np.uint64(seed)
         self._rest = np.arange(_WORDS, dtype=np.uint64)
         self._rounds = np.zeros(self.pages, dtype=np.uint64)
+        self._pinned: tuple[int, int, Pinned] | None = None
         # Nothing else is allocated while the policy holds: not the arrays that the content is made with.
         syscalls.set_mempolicy(syscalls.MPOL_BIND, 1 << node)
         self.words[:, _LOOKED_AT] = 0
@@ -98,8 +100,19 @@ class Memory:
 
     def check(self) -> None:
         """Check every word."""
+        if self._pinned:
+            self._check_pinned(*self._pinned)
         for chunk in self._chunks():
             self._compare(self.words[chunk], self._expected(chunk), chunk)
+
+    def pin(self, first: int, pages: int) -> None:
+        """Pin pages; check() gives them free and looks whether they stayed in their frames."""
+        self._pinned = first, pages, Pinned(self.start + first * PAGE_SIZE, pages)
+
+    def _check_pinned(self, first: int, pages: int, pinned: Pinned) -> None:
+        which = slice(first, first + pages)
+        # A frame that was left for another one does not have what was written since.
+        self._compare(pinned.release().reshape(-1, _WORDS), self._expected(which), which)
 
     def _chunks(self) -> list[slice]:
         return [slice(first, first + _CHUNK) for first in range(0, self.pages, _CHUNK)]
@@ -155,9 +168,11 @@ def touch(
         now = time.monotonic()
         if sweep_s:
             due = int((now - begun) * memory.pages / sweep_s)
-            for page in range(swept, due):
-                memory.read(slice(page % memory.pages, page % memory.pages + 1))
-            swept = due
+            while swept < due:
+                first = swept % memory.pages
+                pages = min(due - swept, memory.pages - first)
+                memory.read(slice(first, first + pages))
+                swept += pages
         time.sleep(max(0.0, last + round_s - now))
         last = time.monotonic()
 
@@ -166,13 +181,15 @@ def main() -> int:
     """Be a target until SIGTERM and return the exit code."""
     options = argparse.ArgumentParser(prog="target", description="Keep a hot set on a slow node and check it.")
     options.add_argument("--layout", choices=LAYOUTS, required=True)
-    options.add_argument("--size-mb", type=int, default=128)
-    options.add_argument("--hot-mb", type=int, default=16)
+    options.add_argument("--size-mb", type=int, default=64)
+    options.add_argument("--hot-mb", type=int, default=8)
     options.add_argument("--node", type=int, default=1)
     options.add_argument("--write", action="store_true", help="write to the hot pages instead of reading")
     options.add_argument("--round-ms", type=float, default=20)
     options.add_argument("--sweep-s", type=float, default=0, help="read every page once in this time (default: never)")
     options.add_argument("--keep-policy", action="store_true", help="stay bound to the node")
+    options.add_argument("--share", action="store_true", help="have a second process map all pages")
+    options.add_argument("--pin-pages", type=int, default=0, help="pin so many hot pages, the first")
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--cpu", type=int, help="run on this CPU alone")
     arguments = options.parse_args()
@@ -183,6 +200,10 @@ def main() -> int:
     )
     hot_pages = (arguments.hot_mb << 20) // PAGE_SIZE
     hot = hot_set(arguments.layout, memory.pages, hot_pages, arguments.seed)
+    if arguments.share:
+        share_with_a_child()
+    if arguments.pin_pages:
+        memory.pin(int(hot[0]), arguments.pin_pages)
     facts = Facts(os.getpid(), memory.start, memory.pages, arguments.layout, hot_pages, arguments.seed)
     asked = Asked()
     try:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tests.vm.guest.forked import Forked
 from tests.vm.guest.target import Facts
 
 _END_S = 60
@@ -15,7 +16,7 @@ class Target:
     """A running target: `facts` say where its pages are."""
 
     def __init__(self, layout: str, *options: str) -> None:
-        self.process = subprocess.Popen(
+        self.process = Forked(
             [sys.executable, "-m", "tests.vm.guest.target", "--layout", layout, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -22,6 +22,16 @@ def config(pid: int, *, dry_run: bool = False, memory: str = "", rest: str = "")
     )
 
 
+#: Suited to an emulated CPU: a hot page is touched once or more between two samples, so each of them finds it accessed,
+#: and an aggregation has ended before the next one does.
+DAMON = "[sources.damon]\nsample_us = 25000\naggregation_us = 250000\nmin_nr_accesses = 7\n"
+
+
+def everybody(*, memory: str = "", rest: str = "") -> str:
+    """Return a configuration that watches all processes: also those that are not there yet."""
+    return config(0, memory=memory, rest=rest).replace("pid = 0", "all = true")
+
+
 def hot_pfns(facts: Facts) -> np.ndarray:
     """Return the page frames of a target's hot pages, from its pagemap."""
     pages = hot_set(facts.layout, facts.pages, facts.hot_pages, facts.seed)

@@ -1,7 +1,8 @@
 """In precision mode, pages go to the node that accesses them, where several are fast."""
 
+from tests.vm.guest.cases.real_sources import SCANNED, SCANNING, STARTED, works
 from tests.vm.guest.clues import QUIET, settings
-from tests.vm.guest.measure import pghotd
+from tests.vm.guest.measure import figure, pghotd, watch
 from tests.vm.guest.placement import placement
 from tests.vm.guest.targets import target
 from tests.vm.guest.watched import config, counted, hot_pfns, inject
@@ -26,3 +27,32 @@ def test_precision_mode_promotes_to_the_accessing_node():
 
 def test_default_mode_promotes_to_target_nid_whoever_accesses():
     assert _promoted("default", 1) == [400, 0]
+
+
+def test_precision_mode_promotes_to_the_node_that_numab2_sees_accessing():
+    # The kernel promotes as well, a MB in each second: its promotions are counted apart from pghotd's.
+    kernel = {"numa_balancing": 2, "promote_rate_limit": 1} | SCANNING
+    rest = "[sources.numab2]\nhot_ms = 500\n"
+    with (
+        settings(**(QUIET | kernel)),
+        target("contiguous", "--node", "2", "--cpu", "1", *SCANNED) as running,
+        settings(**STARTED),
+        # One fault soon after its arming is enough: the kernel arms a page once in some seconds here.
+        pghotd(
+            config(running.facts.pid, memory='other_movers = "ignore"', rest=rest),
+            arguments=("--mode", "precise", "--set", "freq_threshold=1"),
+        ) as program,
+    ):
+        assert works(program, "numab2").startswith("works yes")
+        outcome = watch(running, 0.95, limit_s=90, settle_s=1, node=1)
+        by_kernel, moved = outcome.growth.get("pgpromote_success", 0), outcome.growth.get("pgmigrate_success", 0)
+        by_pghotd = program.counters()["pgpromote_success"]
+        figure("accessors_numab2_s", outcome.seconds)
+        figure("accessors_numab2_promoted_by_kernel", by_kernel)
+        figure("accessors_numab2_promoted_by_pghotd", by_pghotd)
+        said = (outcome, program.read("sources/numab2/stat"), program.read("vmstat"))
+        assert outcome.placement.recall > 0.9, said
+        assert outcome.placement.precision > 0.95, said
+        assert placement(running.facts, 0).hot_there == 0, said
+        assert by_kernel > 0, said
+        assert 0 < by_pghotd <= moved - by_kernel, said

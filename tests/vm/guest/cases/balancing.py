@@ -6,18 +6,12 @@ would be without fault. Node 0 has less than 1 GiB free, so the kernel's rule "p
 """
 
 from tests.vm.guest.measure import figures, numa_balancing, pghotd, race
+from tests.vm.guest.watched import DAMON, everybody
 
-SWEEP = ("--sweep-s", "10")
+SWEEP = ("--size-mb", "128", "--hot-mb", "16", "--sweep-s", "10")
 
 #: Every process, since the target is started after the mover was chosen; by the source that sees contiguous hot sets.
-PGHOTD = """
-[memory]
-backend = "linux"
-dry_run = false
-[[memory.watch]]
-all = true
-[sources.damon]
-"""
+PGHOTD = everybody(rest=DAMON)
 
 
 def test_alone_with_contiguous_pages():

@@ -1,7 +1,9 @@
 """A fast node can be filled, in each of the ways that a mover has to cope with."""
 
+from contextlib import suppress
+
 from tests.vm.guest.ballast import HUGE_ORDER, MIB, filled, free, free_blocks
-from tests.vm.guest.clues import QUIET, growth, settings, vmstat
+from tests.vm.guest.clues import QUIET, growth, reclaims_for_moves, settings, vmstat
 from tests.vm.guest.placement import addresses, placement
 from tests.vm.guest.syscalls import move_pages
 from tests.vm.guest.targets import target
@@ -13,6 +15,19 @@ def test_with_anonymous_pages():
     with settings(**QUIET), filled(0, LEAVE_MB, "anonymous"):
         assert 0.5 * LEAVE_MB * MIB < free(0) < 1.2 * LEAVE_MB * MIB, free(0) // MIB
     assert free(0) > 2 * LEAVE_MB * MIB, "what filled it has gone"
+
+
+def test_with_anonymous_pages_a_bare_move_reclaims():
+    # That reclaims_for_moves() sees it, is what room.py's tests rely on.
+    with settings(**QUIET), target("contiguous", "--size-mb", "128") as running, filled(0, LEAVE_MB, "anonymous"):
+        with reclaims_for_moves() as reclaims:
+            pages = addresses(running.facts)
+            for first in range(0, len(pages), 512):
+                with suppress(OSError):  # ENOMEM, in the end
+                    move_pages(running.facts.pid, pages[first : first + 512], 0)
+                if reclaims():
+                    return
+        raise AssertionError("a full node, and nobody reclaimed for a move")
 
 
 def test_with_holes_that_hold_no_huge_page():

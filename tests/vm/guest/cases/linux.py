@@ -8,7 +8,7 @@ from tests.vm.guest.clues import QUIET, growth, settings, vmstat
 from tests.vm.guest.measure import figure, pghotd, watch
 from tests.vm.guest.placement import placement
 from tests.vm.guest.targets import target
-from tests.vm.guest.watched import config, counted, hot_pfns, inject, until
+from tests.vm.guest.watched import DAMON, config, counted, hot_pfns, inject, until
 
 
 def test_injected_pages_of_a_watched_process_move_and_no_others():
@@ -65,8 +65,8 @@ for _test in (test_damon_finds_a_contiguous_hot_set, test_damon_finds_a_hot_set_
 def _damon(layout: str) -> None:
     with (
         settings(**QUIET),
-        target(layout) as running,
-        pghotd(config(running.facts.pid, rest="[sources.damon]")) as program,
+        target(layout, "--size-mb", "128", "--hot-mb", "16") as running,
+        pghotd(config(running.facts.pid, rest=DAMON)) as program,
     ):
         outcome = watch(running, 0.95, _DAMON_S, settle_s=2)
         figure(f"linux_damon_{layout}_s", outcome.seconds)

@@ -1,5 +1,9 @@
-"""The daemon as it is shipped runs on this kernel: here on its model, which needs nothing of the machine."""
+"""The daemon as it is shipped runs on this kernel: here on its model, which needs nothing of the machine.
 
+Here it is executed as a user does it, not forked.
+"""
+
+import subprocess
 import time
 from pathlib import Path
 
@@ -13,7 +17,7 @@ _PAGES = 600
 
 def test_it_starts_answers_promotes_and_stops():
     started = time.monotonic()
-    with pghotd(CONFIG) as program:
+    with pghotd(CONFIG, popen=subprocess.Popen) as program:
         figure("model_start_s", time.monotonic() - started)
         assert program.read("mode") == "default\n"
         assert "fuse.pghotd" in Path("/proc/self/mountinfo").read_text()
@@ -28,12 +32,12 @@ def test_it_starts_answers_promotes_and_stops():
 
 
 def test_it_moves_nothing_of_a_real_process():
-    outcome = race(lambda: pghotd(CONFIG), "contiguous", limit_s=2, settle_s=0)
+    outcome = race(lambda: pghotd(CONFIG, popen=subprocess.Popen), "contiguous", limit_s=2, settle_s=0)
     assert outcome.seconds is None
     assert outcome.placement.hot_there == outcome.placement.cold_there == outcome.moved_in_vain == 0, outcome
 
 
 def test_the_shipped_configuration_is_valid():
     config = Path("docs/pghotd.toml").read_text()
-    with pghotd(config) as program:
+    with pghotd(config, popen=subprocess.Popen) as program:
         assert program.values("status")["backend"] == "model", program.read("status")

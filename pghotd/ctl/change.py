@@ -1,0 +1,69 @@
+"""Change what the daemon does: the commands get, set, pause, resume and inject."""
+
+import argparse
+import errno
+
+from pghotd.ctl.client import Client
+from pghotd.ctl.command import UsageError, print_json
+from pghotd.engine.tunables import TUNABLES, Mode
+
+SETTABLE = (*TUNABLES, "paused")
+
+
+def get_values(client: Client, arguments: argparse.Namespace) -> None:
+    """Show one value, or all with their names."""
+    names = SETTABLE if arguments.name is None else (arguments.name,)
+    if arguments.json:
+        print_json({name: int(client.value(name)) for name in names})
+    elif arguments.name is not None:
+        print(client.value(arguments.name))
+    else:
+        for name in names:
+            print(name, client.value(name))
+
+
+def set_values(client: Client, arguments: argparse.Namespace) -> None:
+    """Set values, each by one write; the first that is refused ends it."""
+    for assignment in arguments.assignments:
+        name, equals, value = assignment.partition("=")
+        if name not in SETTABLE or not equals:
+            raise UsageError(f"{assignment}: is not NAME=VALUE; names are: {', '.join(SETTABLE)}")
+        try:
+            client.write(name, value + "\n")
+        except OSError as refused:
+            if refused.errno != errno.EINVAL:
+                raise
+            raise UsageError(f"{name}: {value!r} is refused; {right_for(client, name)}") from None
+
+
+def pause(client: Client, arguments: argparse.Namespace) -> None:
+    """Take no record and start no batch from now on."""
+    client.write("paused", "1\n")
+
+
+def resume(client: Client, arguments: argparse.Namespace) -> None:
+    """Go on promoting."""
+    client.write("paused", "0\n")
+
+
+def right_for(client: Client, name: str) -> str:
+    """Say which values a settable name takes."""
+    if name == "paused":
+        return "0 or 1"
+    mode: Mode = "precise" if client.value("mode") == "precise" else "default"
+    tunable = TUNABLES[name]
+    if name == "target_nid":
+        nodes = (node for node in client.names("nodes") if client.value(f"nodes/{node}/tier") == "top")
+        return f"top-tier nodes: {', '.join(node.removeprefix('node') for node in nodes)}"
+    return f"{tunable.low}..{tunable.high.of(mode)} {tunable.unit} in {mode} mode"
+
+
+def inject_accesses(client: Client, arguments: argparse.Namespace) -> None:
+    """Report one access, or --count of them, to each page or range."""
+    lines = [f"{pfn} {arguments.nid} {arguments.kind} {arguments.count}\n" for pfn in arguments.pfns]
+    try:
+        client.write("inject", "".join(lines))
+    except OSError as refused:
+        if refused.errno != errno.EINVAL:
+            raise
+        raise UsageError(f"{' '.join(arguments.pfns)}: refused; see PFN[+NR], --nid, --kind and --count") from None
