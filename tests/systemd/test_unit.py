@@ -1,11 +1,12 @@
 """What systemd says of the unit itself: no complaint, and how exposed it is; and that it runs with each drop-in."""
 
+import json
 import re
 
 import pytest
 
 from tests.systemd.boot import until
-from tests.systemd.service import CONFIG, NAME, SHIPPED, TREE, UNITS
+from tests.systemd.service import CONFIG, NAME, PREFIX, SHIPPED, TREE, UNITS
 
 DROP_INS = sorted(path.name for path in (SHIPPED / f"{NAME}.d").iterdir())
 
@@ -94,6 +95,34 @@ def test_on_a_machine_without_slow_memory_the_linux_backend_says_so_and_stays_do
     service.systemctl("start", check=False)
     assert service.properties("ActiveState", "ExecMainStatus", "NRestarts") == ["failed", "2", "0"]
     assert "no lower tier" in service.property("StatusText")
+
+
+def test_the_linux_backend_gets_with_its_drop_in_all_that_it_gets_unconfined(service):
+    """By what the program itself finds when it looks at the machine, in the service and out of it."""
+    report = "/run/report.json"
+    service.drop_in(
+        "check.conf",
+        f"[Service]\nType=oneshot\nRestart=no\nWatchdogSec=0\nStandardOutput=append:{report}\n"
+        f"ExecStart=\nExecStart={PREFIX}/bin/pghotd --check-host --json\n",
+    )
+
+    def confined():
+        service.system.run("rm", "-f", report)
+        service.systemctl("start", check=False)
+        return json.loads(service.system.path(report).read_text())
+
+    unconfined = json.loads(service.system.run(f"{PREFIX}/bin/pghotd", "--check-host", "--json", check=False).stdout)
+    assert confined() != unconfined
+    service.shipped_drop_in("linux.conf")
+    assert confined() == unconfined
+
+
+def test_it_is_enabled_by_its_name_alone(service):
+    service.systemctl("enable", "--now")
+    assert service.properties("ActiveState", "UnitFileState") == ["active", "enabled"]
+    assert service.read("version").startswith("pghotd ")
+    service.systemctl("disable", "--now")
+    assert service.properties("ActiveState", "UnitFileState") == ["inactive", "disabled"]
 
 
 def test_a_port_for_metrics_answers_with_its_drop_in(service):
