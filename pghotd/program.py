@@ -27,6 +27,8 @@ EXIT_USAGE = 2
 
 SYSLOG = "/dev/log"
 
+log = logging.getLogger(__name__)
+
 
 #: The level of syslog(3) for each of ours from which on it holds, the highest first.
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
@@ -50,6 +52,19 @@ class LogFormatter(logging.Formatter):
             return "\n".join(f"<{priority}>{line}" for line in message.split("\n"))
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         return f"pghotd: {level}{message}"
+
+
+class ToSyslog(logging.handlers.SysLogHandler):
+    """Write to syslog(3), as a daemon; where nobody listens there is nobody to tell it either."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address, self.LOG_DAEMON)
+        self.ident = f"pghotd[{os.getpid()}]: "
+        # The level is in the protocol.
+        self.setFormatter(logging.Formatter())
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name in logging
+        """Say nothing."""
 
 
 def is_journal(fd: int) -> bool:
@@ -92,10 +107,8 @@ def main() -> NoReturn:
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormatter(is_journal(2)))
     handlers: list[logging.Handler] = [handler]
-    if arguments.until_unmounted and os.path.exists(SYSLOG):
-        syslog = logging.handlers.SysLogHandler(SYSLOG, logging.handlers.SysLogHandler.LOG_DAEMON)
-        syslog.ident = f"pghotd[{os.getpid()}]: "
-        handlers.append(syslog)
+    if arguments.until_unmounted:
+        handlers.append(ToSyslog(SYSLOG))
     logging.basicConfig(level=logging.INFO, handlers=handlers)
     reread = partial(configured, arguments)
     try:
@@ -141,6 +154,11 @@ def run(settings: config.Settings, reread: Callable[[], config.Settings], until_
         code = die_with(group, EXIT_FAILED if until_unmounted else EXIT_USAGE)
     except* UnmountedError as group:
         code = die_with(group, EXIT_FAILED)
+    except* Exception:
+        if until_unmounted:
+            # In the background nobody sees the traceback.
+            log.critical("ended by a mistake in it", exc_info=True)
+        raise
     return code
 
 

@@ -98,21 +98,21 @@ class Service:
         text = Path(f"/proc/{self.system.pid}/mountinfo").read_text()
         return [line.split()[4] for line in text.splitlines() if " - fuse.pghotd " in line]
 
-    def journal(self) -> list[JournalLine]:
-        """Return the journal's lines since this object was made, of the service's processes or of systemd about it."""
+    def journal(self, unit: str = NAME) -> list[JournalLine]:
+        """Return the journal's lines since this object was made, of a unit's processes or of systemd about it."""
         self.system.run("journalctl", "--sync")
         # Asked for those of the service alone, journalctl --after-cursor leaves out the first of them (systemd 252).
         said = self.system.run("journalctl", "-q", "-o", "json", f"--after-cursor={self._cursor}").stdout
         return [
             JournalLine(int(one["PRIORITY"]), one["MESSAGE"], one.get("SYSLOG_IDENTIFIER", ""))
             for one in map(json.loads, said.splitlines())
-            if NAME in (one.get("_SYSTEMD_UNIT"), one.get("UNIT"))
+            if unit in (one.get("_SYSTEMD_UNIT"), one.get("UNIT"))
         ]
 
-    def says(self, part: str) -> JournalLine:
+    def says(self, part: str, unit: str = NAME) -> JournalLine:
         """Wait for a line of the journal that has this in it."""
         return until(
-            lambda: [line for line in self.journal() if part in line.message], f"{part!r} in the journal of {NAME}"
+            lambda: [line for line in self.journal(unit) if part in line.message], f"{part!r} in the journal of {unit}"
         )[0]
 
     def _last_cursor(self) -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.systemd.boot import until
-from tests.systemd.service import CONFIG
+from tests.systemd.service import CONFIG, JournalLine
 
 PLACE = "/mnt/pghot"
 UNIT = "mnt-pghot.mount"
@@ -88,6 +88,26 @@ def test_a_mount_that_cannot_be_is_a_failed_mount(place):
         place.run("rm", f"{PLACE}/something")
 
 
+def test_a_dead_mount_is_mounted_anew(place):
+    place.run("mount", "-t", "pghotd", "none", PLACE)
+    place.run("kill", "-KILL", *daemons(place))
+    until(lambda: not daemons(place), "killed")
+    place.run("mount", "-t", "pghotd", "none", PLACE)
+    assert read(place, "version").startswith("pghotd ")
+    again = place.run("mount", "-t", "pghotd", "none", PLACE, check=False)
+    assert again.returncode == 32
+    assert "already mounted by a running pghotd" in again.stderr
+    place.run("umount", PLACE)
+
+
+def test_unmounted_and_mounted_at_once(place):
+    """The old daemon may still be about to end when the new one starts."""
+    place.run("mount", "-t", "pghotd", "none", PLACE)
+    for _ in range(3):
+        place.run("sh", "-c", f"umount {PLACE} && mount -t pghotd none {PLACE}")
+    assert read(place, "version").startswith("pghotd ")
+
+
 def test_a_line_in_fstab(place):
     place.path("/etc/fstab").write_text(f"none {PLACE} pghotd mode=precise,config={CONFIG},noauto 0 0\n")
     place.run("mount", PLACE)
@@ -99,12 +119,14 @@ def test_a_line_in_fstab(place):
     started_and_stopped(place)
 
 
-def test_a_mount_unit(place):
+def test_a_mount_unit(place, service):
     place.path(f"/etc/systemd/system/{UNIT}").write_text(
         f"[Mount]\nWhat=none\nWhere={PLACE}\nType=pghotd\nOptions=mode=precise,config={CONFIG}\n"
     )
     place.run("systemctl", "daemon-reload")
     started_and_stopped(place)
+    # Its daemon logs to syslog, with levels.
+    assert service.says("unmounted", UNIT) == JournalLine(6, "unmounted: stopping", "pghotd")
 
 
 def test_a_mount_unit_that_fails_says_why(place):
