@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 
 import pytest
 
@@ -123,6 +124,18 @@ def test_it_is_enabled_by_its_name_alone(service):
     assert service.read("version").startswith("pghotd ")
     service.systemctl("disable", "--now")
     assert service.properties("ActiveState", "UnitFileState") == ["inactive", "disabled"]
+
+
+def test_a_unix_socket_for_metrics_answers_as_shipped(service):
+    path = "/run/pghotd-metrics.sock"
+    service.configure(f'[metrics]\nsocket = "{path}"\n')
+    service.start()
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(30)
+        client.connect(str(service.system.path(path)))
+        client.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        with client.makefile("rb") as answer:
+            assert b"pghotd_info{" in answer.read()
 
 
 def test_a_port_for_metrics_answers_with_its_drop_in(service):
