@@ -43,6 +43,8 @@ vm-test: $(VENV)/run
 # Everything is below PREFIX, but /sbin/mount.pghotd, which mount(8) looks for there alone, and the configuration, which is
 # not touched once it is there. DESTDIR is put before all of it, for packagers.
 PREFIX ?= /usr/local
+# EXTRAS=manual does without what pghotctl draws pictures with.
+EXTRAS ?= manual,pictures
 UNITDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),$(PREFIX)/lib,/etc)/systemd/system
 HOME_DIR := $(PREFIX)/lib/pghotd
 MAN := $(PREFIX)/share/man
@@ -59,7 +61,7 @@ MANUAL = $(DESTDIR)$(HOME_DIR)/bin/python -P -m pghotd.manual
 install: | packages
 	$(PYTHON) -m venv $(DESTDIR)$(HOME_DIR)
 	rm -rf build
-	$(DESTDIR)$(HOME_DIR)/bin/python -m pip install -q --disable-pip-version-check '.[pictures,manual]'
+	$(DESTDIR)$(HOME_DIR)/bin/python -m pip install -q --disable-pip-version-check '.[$(EXTRAS)]'
 	rm -rf build
 	$(if $(DESTDIR),grep -rlIF '$(DESTDIR)$(HOME_DIR)' $(DESTDIR)$(HOME_DIR)/bin $(DESTDIR)$(HOME_DIR)/pyvenv.cfg \
 	    | xargs -r sed -i 's|$(DESTDIR)$(HOME_DIR)|$(HOME_DIR)|g')

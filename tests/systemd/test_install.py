@@ -33,7 +33,7 @@ FILES = {
 
 def make(*arguments):
     return subprocess.run(
-        ["make", *arguments, f"PYTHON={sys.executable}"],
+        ["make", *arguments, f"PYTHON={sys.executable}", "EXTRAS=manual"],
         cwd=CHECKOUT,
         capture_output=True,
         text=True,
