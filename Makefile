@@ -44,31 +44,37 @@ vm-test: $(VENV)/run
 # Everything is below PREFIX, but /sbin/mount.pghotd, which mount(8) looks for there alone, and the configuration, which is
 # not touched once it is there. DESTDIR is put before all of it, for packagers.
 PREFIX ?= /usr/local
+# EXTRAS=manual does without what pghotctl draws pictures with.
+EXTRAS ?= manual,pictures
 UNITDIR ?= $(if $(filter /usr /usr/local,$(PREFIX)),$(PREFIX)/lib,/etc)/systemd/system
 HOME_DIR := $(PREFIX)/lib/pghotd
 MAN := $(PREFIX)/share/man
 DOC := $(PREFIX)/share/doc/pghotd
-COMPLETIONS := $(PREFIX)/share/bash-completion/completions/pghotctl \
-    $(PREFIX)/share/zsh/site-functions/_pghotctl $(PREFIX)/share/fish/vendor_completions.d/pghotctl.fish
+COMPLETION_bash := $(PREFIX)/share/bash-completion/completions/pghotctl
+COMPLETION_zsh := $(PREFIX)/share/zsh/site-functions/_pghotctl
+COMPLETION_fish := $(PREFIX)/share/fish/vendor_completions.d/pghotctl.fish
+COMPLETIONS := $(COMPLETION_bash) $(COMPLETION_zsh) $(COMPLETION_fish)
 PAGES := man8/pghotd.8 man8/mount.pghotd.8 man1/pghotctl.1 man5/pghotd.toml.5
 
+MANUAL = $(DESTDIR)$(HOME_DIR)/bin/python -P -m pghotd.manual
+
+# build/ would add what a former version had. Scripts begin with the path of their interpreter, which is without DESTDIR.
 install: | packages
 	$(PYTHON) -m venv $(DESTDIR)$(HOME_DIR)
-	$(DESTDIR)$(HOME_DIR)/bin/pip install -q --disable-pip-version-check '.[pictures,manual]'
+	rm -rf build
+	$(DESTDIR)$(HOME_DIR)/bin/python -m pip install -q --disable-pip-version-check '.[$(EXTRAS)]'
+	rm -rf build
+	$(if $(DESTDIR),grep -rlIF '$(DESTDIR)$(HOME_DIR)' $(DESTDIR)$(HOME_DIR)/bin $(DESTDIR)$(HOME_DIR)/pyvenv.cfg \
+	    | xargs -r sed -i 's|$(DESTDIR)$(HOME_DIR)|$(HOME_DIR)|g')
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/sbin $(DESTDIR)$(UNITDIR) $(DESTDIR)/etc $(DESTDIR)$(DOC)/pghotd.service.d
 	install -d $(addprefix $(DESTDIR),$(sort $(dir $(COMPLETIONS)))) $(addprefix $(DESTDIR)$(MAN)/,$(sort $(dir $(PAGES))))
 	ln -sf $(HOME_DIR)/bin/pghotd $(HOME_DIR)/bin/pghotctl $(DESTDIR)$(PREFIX)/bin/
 	ln -sf $(HOME_DIR)/bin/mount.pghotd $(DESTDIR)/sbin/mount.pghotd
 	sed 's|@PREFIX@|$(PREFIX)|g' systemd/pghotd.service > $(DESTDIR)$(UNITDIR)/pghotd.service
-	install -m 644 README.md docs/*.md docs/*.toml docs/*.json $(DESTDIR)$(DOC)/
+	install -m 644 README.md $(wildcard docs/*.md docs/*.toml docs/*.json) $(DESTDIR)$(DOC)/
 	install -m 644 systemd/pghotd.service.d/*.conf $(DESTDIR)$(DOC)/pghotd.service.d/
-	for page in $(notdir $(PAGES)); do \
-	    $(DESTDIR)$(HOME_DIR)/bin/python -m pghotd.manual $$page docs/pghotd.toml docs/pghotd-linux.toml > $(DESTDIR)$(MAN)/man$${page##*.}/$$page || exit; \
-	done
-	for shell in bash zsh fish; do \
-	    $(DESTDIR)$(HOME_DIR)/bin/python -m pghotd.manual completion.$$shell \
-	        > $(DESTDIR)$$(echo '$(COMPLETIONS)' | tr ' ' '\n' | grep $$shell) || exit; \
-	done
+	$(foreach page,$(PAGES),$(MANUAL) $(notdir $(page)) docs/pghotd.toml docs/pghotd-linux.toml > $(DESTDIR)$(MAN)/$(page) &&) true
+	$(foreach one,bash zsh fish,$(MANUAL) completion.$(one) > $(DESTDIR)$(COMPLETION_$(one)) &&) true
 	test -e $(DESTDIR)/etc/pghotd.toml || install -m 644 systemd/pghotd.toml $(DESTDIR)/etc/pghotd.toml
 
 uninstall:

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import trio
 
-from pghotd import __version__, config, daemon, host_check
+from pghotd import __version__, config, daemon, host_check, service
 from pghotd.engine.tunables import MODES
 from pghotd.fs.mount import MountError, UnmountedError
 from pghotd.settings_table import ConfigError
@@ -26,6 +26,8 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 
 SYSLOG = "/dev/log"
+
+log = logging.getLogger(__name__)
 
 
 #: The level of syslog(3) for each of ours from which on it holds, the highest first.
@@ -50,6 +52,19 @@ class LogFormatter(logging.Formatter):
             return "\n".join(f"<{priority}>{line}" for line in message.split("\n"))
         level = "" if record.levelno <= logging.INFO else f"{record.levelname.lower()}: "
         return f"pghotd: {level}{message}"
+
+
+class ToSyslog(logging.handlers.SysLogHandler):
+    """Write to syslog(3), as a daemon; where nobody listens there is nobody to tell it either."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(address, self.LOG_DAEMON)
+        self.ident = f"pghotd[{os.getpid()}]: "
+        # The level is in the protocol.
+        self.setFormatter(logging.Formatter())
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name in logging
+        """Say nothing."""
 
 
 def is_journal(fd: int) -> bool:
@@ -92,10 +107,8 @@ def main() -> NoReturn:
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormatter(is_journal(2)))
     handlers: list[logging.Handler] = [handler]
-    if arguments.until_unmounted and os.path.exists(SYSLOG):
-        syslog = logging.handlers.SysLogHandler(SYSLOG, logging.handlers.SysLogHandler.LOG_DAEMON)
-        syslog.ident = f"pghotd[{os.getpid()}]: "
-        handlers.append(syslog)
+    if arguments.until_unmounted:
+        handlers.append(ToSyslog(SYSLOG))
     logging.basicConfig(level=logging.INFO, handlers=handlers)
     reread = partial(configured, arguments)
     try:
@@ -134,10 +147,18 @@ def run(settings: config.Settings, reread: Callable[[], config.Settings], until_
     code = 0
     try:
         trio.run(daemon.run, settings, reread, until_unmounted)
-    except* (ConfigError, MountError) as group:
+    except* ConfigError as group:
         code = die_with(group, EXIT_USAGE)
+    except* MountError as group:
+        # mount(8) tells a wrong option from a place where it cannot be; for a service both are its configuration.
+        code = die_with(group, EXIT_FAILED if until_unmounted else EXIT_USAGE)
     except* UnmountedError as group:
         code = die_with(group, EXIT_FAILED)
+    except* Exception:
+        if until_unmounted:
+            # In the background nobody sees the traceback.
+            log.critical("ended by a mistake in it", exc_info=True)
+        raise
     return code
 
 
@@ -157,5 +178,6 @@ def die(code: int, error: Exception) -> NoReturn:
 
 
 def say(error: BaseException) -> None:
-    """Print one line, as an error where it goes to the journal."""
+    """Print one line, as an error where it goes to the journal, and leave it as the service's status."""
+    service.notify(f"STATUS={error}")
     print(f"<3>{error}" if is_journal(2) else f"pghotd: {error}", file=sys.stderr)

@@ -1,13 +1,17 @@
 """Mount by the helper that mount(8) runs, and unmount."""
 
 import contextlib
+import logging
 import os
+import socket
 import subprocess
 import sys
 import time
 
 import pytest
 
+from pghotd import daemon, program
+from pghotd.config import Settings
 from pghotd.mount_helper import OptionError, daemon_arguments
 from tests.program.daemons import DEADLINE_S, ROOT, SMALL
 
@@ -97,8 +101,33 @@ def test_what_is_mounted_is_not_mounted_again(mountpoint, place):
     config.write_text(SMALL)
     assert helper("none", mountpoint, "-o", f"config={config}").returncode == 0
     again = helper("none", mountpoint, "-o", f"config={config}")
-    assert again.returncode == 1
+    assert again.returncode == 32
     assert "already mounted by a running pghotd" in again.stderr
+
+
+def test_syslog_gets_the_level_and_nobody_there_is_no_trouble(tmp_path, capfd):
+    address = tmp_path / "log"
+    record = logging.LogRecord("pghotd.x", logging.WARNING, "", 1, "said", None, None)
+    with contextlib.closing(program.ToSyslog(str(address))) as handler:
+        handler.handle(record)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+            listener.bind(str(address))
+            handler.handle(record)
+            # LOG_DAEMON is 3 << 3, a warning 4.
+            assert listener.recv(4096).rstrip(b"\0") == b"<28>pghotd[%d]: said" % os.getpid()
+        handler.handle(record)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("until_unmounted", [True, False])
+def test_a_bug_in_the_background_is_logged(monkeypatch, caplog, until_unmounted):
+    async def bug(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(daemon, "run", bug)
+    with pytest.raises(ExceptionGroup):
+        program.run(Settings(), Settings, until_unmounted)
+    assert ("RuntimeError: a bug" in caplog.text) == until_unmounted
 
 
 def test_usage_and_a_dry_run(mountpoint):

@@ -1,0 +1,109 @@
+"""Boot a real systemd as PID 1 of namespaces, and be at its console."""
+
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from tests.systemd.init import ENVIRONMENT
+
+DEADLINE_S = 30.0
+CHECKOUT = Path(__file__).resolve().parents[2]
+GUARD = Path(__file__).with_name("guard.py")
+_BETWEEN_LOOKS_S = 0.005
+
+T = TypeVar("T")
+
+
+class BootError(Exception):
+    """Say in one line why no systemd boots in namespaces here."""
+
+
+def until(look: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
+    """Look again and again until there is something, and return it; fail with what there was instead."""
+    deadline = time.monotonic() + deadline_s
+    while not (seen := look()):
+        assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
+        time.sleep(_BETWEEN_LOOKS_S)
+    return seen
+
+
+def cgroup2() -> Path | None:
+    """Return where the one hierarchy of cgroup2 is mounted, also where those of version 1 are as well."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        place, _, filesystem = line.partition(" - ")
+        if filesystem.startswith("cgroup2 "):
+            return Path(place.split()[4])
+    return None
+
+
+class System:
+    """A booted system, seen from outside; what is run in it and what is written into it goes with it."""
+
+    def __init__(self, pid: int, boot_s: float) -> None:
+        self.pid = pid
+        self.boot_s = boot_s
+        self._root = Path(f"/proc/{pid}/root")
+
+    def path(self, inside: str) -> Path:
+        """Return the outside's name of a file inside. Not for what may hang: that is for `run`, which can be killed."""
+        return self._root / inside.lstrip("/")
+
+    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command inside and return what it said; it has to succeed, unless `check` is false."""
+        done = subprocess.run(
+            [*self.enter(), *command], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+        )
+        assert not check or done.returncode == 0, f"{' '.join(command)}: {done.returncode}: {done.stdout}{done.stderr}"
+        return done
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        """Start a command inside, with pipes."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen([*self.enter(), *command], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+    def enter(self) -> list[str]:
+        """Return the beginning of a command that is to run inside."""
+        environment = ENVIRONMENT | {"LANG": "C.UTF-8", "HOME": "/root", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"}
+        words = [f"{name}={value}" for name, value in environment.items()]
+        return ["nsenter", "-t", str(self.pid), "-m", "-p", "-C", "-u", "-i", "-n", "-r", "-w", "env", "-i", *words]
+
+    def state(self) -> str:
+        """Return what systemd says of the system: running, degraded, starting, ..."""
+        return self.run("systemctl", "is-system-running", check=False).stdout.strip()
+
+
+@contextmanager
+def booted() -> Iterator[System]:
+    """Boot a system that is up; afterwards nothing is left of it. BootError where this machine cannot."""
+    hierarchy = cgroup2()
+    assert hierarchy is not None
+    began = time.monotonic()
+    guard = subprocess.Popen(
+        [sys.executable, str(GUARD), str(hierarchy / f"pghotd-test-{os.getpid()}"), str(CHECKOUT), sys.base_prefix],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Ctrl-C is for whoever started this, who then closes the pipe.
+        start_new_session=True,
+    )
+    assert guard.stdin is not None
+    assert guard.stdout is not None
+    try:
+        said = guard.stdout.readline() if select.select([guard.stdout], [], [], DEADLINE_S)[0] else "nothing was said"
+        if not said.strip().isdigit():
+            raise BootError(said.strip())
+        system = System(int(said), 0.0)
+        until(lambda: system.state() in ("running", "degraded"), f"up, but {system.state()}")
+        system.boot_s = time.monotonic() - began
+        yield system
+    finally:
+        guard.stdin.close()
+        guard.wait(DEADLINE_S)
+        guard.stdout.close()

@@ -1,0 +1,144 @@
+"""Start, stop, and be killed, hung and unmounted under a real systemd."""
+
+import time
+
+import pytest
+
+from tests.systemd.boot import until
+from tests.systemd.service import LOCK, PREFIX, TREE
+
+#: From the kill to the answer of the next daemon.
+BACK_S = 1.0
+ATTEMPTS = 5
+
+
+def nothing_left(service):
+    """Assert that no mount, dead or alive, and no lock is left."""
+    assert service.mounts() == []
+    assert not service.system.path(LOCK).exists()
+
+
+def answers(service, not_pid):
+    """Return whether the tree answers, by another daemon than that with this pid. Not for one that hangs."""
+    try:
+        text = service.system.path(f"{TREE}/version").read_text()
+    except OSError:
+        return False
+    return text.startswith("pghotd ") and service.pid() != not_pid
+
+
+def test_it_starts_and_stops(service):
+    service.start()
+    assert service.properties("ActiveState", "SubState") == ["active", "running"]
+    assert service.property("StatusText").startswith("running; default mode, model backend;")
+    assert service.mounts() == [TREE]
+    assert service.property("WatchdogUSec") == "15s"
+    service.systemctl("stop")
+    assert service.properties("ActiveState", "Result", "ExecMainStatus") == ["inactive", "success", "0"]
+    nothing_left(service)
+    assert not service.system.path(TREE).exists()
+
+
+def test_it_restarts(service):
+    service.start()
+    before = service.pid()
+    service.systemctl("restart")
+    assert service.pid() not in (before, "0")
+    assert service.read("version").startswith("pghotd ")
+    assert service.mounts() == [TREE]
+
+
+def test_killed_with_a_client_inside_it_is_back_within_a_second(service, capsys):
+    """The best of a few: what else this machine does at the time is not the service's."""
+    service.start()
+    figures = []
+    while len(figures) < ATTEMPTS and min(figures, default=BACK_S) >= BACK_S:
+        before = service.pid()
+        client = service.system.start("sh", "-c", f"cd {TREE} && exec 3<vmstat && echo inside && exec cat")
+        assert client.stdout.readline() == "inside\n"
+        service.system.run("kill", "-KILL", before)
+        began = time.monotonic()
+        until(lambda pid=before: answers(service, pid), "back after SIGKILL")
+        figures.append(time.monotonic() - began)
+        client.communicate()
+        assert service.mounts() == [TREE]
+    with capsys.disabled():
+        print(f" back after {', '.join(f'{figure:.2f}' for figure in figures)} s", end="")
+    assert min(figures) < BACK_S, figures
+    assert service.property("NRestarts") == str(len(figures))
+    service.systemctl("stop")
+    nothing_left(service)
+
+
+def test_killed_and_not_restarted_it_leaves_nothing(service):
+    service.drop_in("once.conf", "[Service]\nRestart=no\n")
+    service.start()
+    service.signal("KILL")
+    until(lambda: service.property("ActiveState") == "failed", "failed")
+    assert service.property("Result") == "signal"
+    nothing_left(service)
+
+
+def test_it_leaves_alone_a_daemon_that_somebody_runs_by_hand(service):
+    command = ["systemd-run", "--unit=by-hand", "--service-type=notify", f"{PREFIX}/bin/pghotd"]
+    service.system.run(*command)
+    try:
+        service.systemctl("start", check=False)
+        assert service.properties("ActiveState", "ExecMainStatus") == ["failed", "2"]
+        assert "already mounted by a running pghotd" in service.property("StatusText")
+        assert service.read("version").startswith("pghotd ")
+        assert service.system.path(LOCK).exists()
+    finally:
+        service.system.run("systemctl", "stop", "by-hand")
+    nothing_left(service)
+
+
+def test_hung_it_is_killed_by_the_watchdog_and_comes_back(service):
+    service.drop_in("short.conf", "[Service]\nWatchdogSec=2\n")
+    service.start()
+    before = service.pid()
+    service.signal("STOP")
+    # A client that waits for an answer meanwhile is let go.
+    client = service.system.start("cat", f"{TREE}/vmstat")
+    until(lambda: int(service.property("NRestarts")), "killed by the watchdog")
+    client.communicate(timeout=30)
+    assert client.returncode != 0
+    until(lambda: answers(service, before), "back after the watchdog")
+    assert service.says("Failed with result 'watchdog'")
+
+
+@pytest.mark.parametrize("how", [("umount",), ("umount", "-l")])
+def test_unmounted_from_outside_it_mounts_again(service, how):
+    service.start()
+    before = service.pid()
+    # Its own watchdog is a client for a moment.
+    until(lambda: not service.system.run(*how, TREE, check=False).returncode, "unmounted")
+    until(lambda: answers(service, before), "back after an unmount")
+    assert service.property("NRestarts") == "1"
+    line = service.says("was unmounted from outside")
+    assert (line.priority, line.message) == (3, f"{TREE} was unmounted from outside")
+
+
+def test_a_wrong_configuration_keeps_it_down_and_the_reason_is_in_its_status(service):
+    service.configure("[pghot]\nmode = 'fast'\n")
+    service.systemctl("start", check=False)
+    states = service.properties("ActiveState", "Result", "ExecMainStatus", "NRestarts")
+    assert states == ["failed", "exit-code", "2", "0"]
+    reason = "/etc/pghotd.toml: pghot.mode: 'fast' is not one of default, precise"
+    assert service.property("StatusText") == reason
+    assert f'Status: "{reason}"' in service.systemctl("status", check=False)
+    assert service.says("pghot.mode").priority == 3
+    nothing_left(service)
+
+
+def test_lines_of_the_journal_have_their_levels(service):
+    # Elsewhere it is not cleared when the service ends, but when it starts, with a word.
+    service.configure('[mount]\nmountpoint = "/run/elsewhere"\n')
+    service.systemctl("start")
+    service.signal("KILL")
+    warning = service.says("cleared the mount of a pghotd that was killed")
+    assert (warning.priority, warning.identifier) == (4, "pghotd")
+    info = service.says("mounted at")
+    assert (info.priority, info.identifier) == (6, "pghotd")
+    service.systemctl("stop")
+    assert service.says("SIGTERM: stopping").priority == 6
