@@ -117,12 +117,15 @@ def lock_directory() -> Path:
     return Path(runtime) if runtime else Path(tempfile.gettempdir())
 
 
+def escaped(path: Path) -> str:
+    """Give a mount point as one part of a file's name, readable where it fits: run-pghot."""
+    name = str(path).strip("/").replace("\\", r"\x5c").replace("-", r"\x2d").replace("/", "-")
+    return name if len(os.fsencode(name)) <= 200 else hashlib.sha256(os.fsencode(path)).hexdigest()
+
+
 def lock_name(path: Path) -> str:
-    """Give the lock file's name for a mount point, readable where it fits: pghotd-run-pghot.lock."""
-    escaped = str(path).strip("/").replace("\\", r"\x5c").replace("-", r"\x2d").replace("/", "-")
-    if len(os.fsencode(escaped)) > 200:
-        escaped = hashlib.sha256(os.fsencode(path)).hexdigest()
-    return f"pghotd-{escaped}.lock"
+    """Give the lock file's name for a mount point: pghotd-run-pghot.lock."""
+    return f"pghotd-{escaped(path)}.lock"
 
 
 @contextlib.contextmanager

@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -22,6 +21,7 @@ from pghotd.engine.counters import Counters
 from pghotd.engine.pghot import Pghot
 from pghotd.fs.controls import Parts, control_tree
 from pghotd.fs.mount import MountOptions, UnmountedError, serve
+from pghotd.fs.mountpoint import escaped, final_path
 from pghotd.fs.operations import TreeOperations
 from pghotd.guards import Guards
 from pghotd.kmigrated import KmigratedSet
@@ -33,7 +33,7 @@ from pghotd.memory.model.spec import MachineSpec
 from pghotd.memory_settings import MemorySettings
 from pghotd.metrics.exporter import Exporter
 from pghotd.metrics.families import Families
-from pghotd.reload import apply
+from pghotd.reload import Configured
 from pghotd.settings_table import ConfigError
 from pghotd.sources.running import RunningSources
 from pghotd.sources.settings import make_source
@@ -80,8 +80,6 @@ def build(settings: Settings) -> Parts:
             pghot.tunables.set(name, value)
         except OSError as wrong:
             raise ConfigError(f"{name}: {wrong.strerror}") from None
-    if settings.state:
-        saved_state.restore(pghot.tunables, saved_state.read(saved_state.state_file()), settings.set_options)
     background: list[Callable[[], Awaitable[None]]] = [memory.run]
     if isinstance(memory, LinuxMachine):
         memory.stop_while(lambda: pghot.paused)
@@ -134,7 +132,9 @@ async def run(settings: Settings, reread: Callable[[], Settings], until_unmounte
                 await nursery.start(parts.kmigrated.run)
                 nursery.start_soon(parts.census.run)
                 if settings.state:
-                    nursery.start_soon(saved_state.keep, parts.pghot.tunables, saved_state.state_file())
+                    file = saved_state.state_file(escaped(final_path(Path(settings.mountpoint))))
+                    saved_state.restore(parts.pghot.tunables, saved_state.read(file), settings.set_options)
+                    nursery.start_soon(saved_state.keep, parts.pghot.tunables, file)
                 await nursery.start(_exporter(settings, parts).run)
                 try:
                     async with trio.open_nursery() as mounted:
@@ -148,12 +148,13 @@ async def run(settings: Settings, reread: Callable[[], Settings], until_unmounte
                         gc.collect()
                         gc.freeze()
                         log.info("version %s, %s mode, mounted at %s", __version__, settings.mode, path)
-                        service.notify("READY=1", f"STATUS={summary(parts)}")
+                        configured = Configured(settings, reread, parts.pghot, parts.sources)
+                        service.notify("READY=1", f"STATUS={configured.summary()}")
                         if until_unmounted:
                             _leave_terminal()
                         else:
-                            nursery.start_soon(service.keep_informed, path, partial(summary, parts))
-                        await _until_stopped(signals, settings, reread, parts)
+                            nursery.start_soon(service.keep_informed, path, configured.summary)
+                        await _until_stopped(signals, configured)
                         service.notify("STOPPING=1")
                         mounted.cancel_scope.cancel()
                 except* UnmountedError:
@@ -171,26 +172,13 @@ def _leave_terminal() -> None:
     os.close(nowhere)
 
 
-def summary(parts: Parts) -> str:
-    """Say in one line what the daemon is doing, for the service manager's status."""
-    pghot = parts.pghot
-    doing = f"paused: {pghot.pause_reason or 'asked for'}" if pghot.paused else "running"
-    total = pghot.counters.total
-    return (
-        f"{doing}; {pghot.mode} mode, {pghot.memory.backend} backend; {total['pghot_recorded_accesses']} accesses, "
-        f"{total['pgpromote_success']} pages promoted, {total['pghotd_in_flight']} in flight"
-    )
-
-
 def _exporter(settings: Settings, parts: Parts) -> Exporter:
     pghot = parts.pghot
     families = Families(pghot, lambda: clock() - pghot.started_at, parts.standing, parts.kmigrated.standing)
     return Exporter(settings.metrics, families)
 
 
-async def _until_stopped(
-    signals: AsyncIterator[int], settings: Settings, reread: Callable[[], Settings], parts: Parts
-) -> None:
+async def _until_stopped(signals: AsyncIterator[int], configured: Configured) -> None:
     """Reload at each SIGHUP, and return at any other signal; also when SIGHUP means that the terminal has gone."""
     terminal = os.isatty(0)
     async for number in signals:
@@ -198,12 +186,5 @@ async def _until_stopped(
             log.info("%s: stopping", signal.Signals(number).name)
             return
         service.reloading()
-        try:
-            new = reread()
-            apply(settings, new, parts.pghot, parts.sources)
-        except ConfigError as wrong:
-            log.error("the configuration is refused, nothing has changed: %s", wrong)
-        else:
-            settings = new
-            log.info("reloaded")
-        service.notify("READY=1", f"STATUS={summary(parts)}")
+        configured.reload()
+        service.notify("READY=1", f"STATUS={configured.summary()}")

@@ -79,7 +79,7 @@ def pghotd_8(configurations: list[str]) -> str:
             [
                 (str(CONFIG_FILE), "the configuration: pghotd.toml(5)"),
                 (MOUNTPOINT, "the control tree"),
-                ("/var/lib/pghotd/tunables.json", "tunables written at run time, where [state] save = true"),
+                ("/var/lib/pghotd/tunables-run-pghot.json", "tunables written at run time, where [state] save = true"),
             ],
         )
         + _section("SEE ALSO", "pghotctl(1), pghotd.toml(5), mount.pghotd(8)")

@@ -5,7 +5,7 @@ file counts for more than the configuration. What only a start can change is ref
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from pghotd.config import Settings
@@ -19,6 +19,42 @@ log = logging.getLogger(__name__)
 #: Tables that are read at the start alone, and the keys of [pghot] that are.
 _AT_START = ("memory", "mount", "state", "metrics")
 _AT_START_KEYS = ("mode", "revision", "decisions")
+
+
+class Configured:
+    """Hold what is configured now; `reread` reads it again."""
+
+    def __init__(
+        self, settings: Settings, reread: Callable[[], Settings], pghot: Pghot, sources: RunningSources
+    ) -> None:
+        self._settings = settings
+        self._reread = reread
+        self._pghot = pghot
+        self._sources = sources
+        #: Why the last reading was refused, nothing when it was not.
+        self._refused = ""
+
+    def reload(self) -> None:
+        """Go over to the configuration as it is now, or refuse it and say why."""
+        try:
+            new = self._reread()
+            apply(self._settings, new, self._pghot, self._sources)
+        except ConfigError as wrong:
+            self._refused = str(wrong)
+            log.error("the configuration is refused, nothing has changed: %s", wrong)
+        else:
+            self._settings, self._refused = new, ""
+            log.info("reloaded")
+
+    def summary(self) -> str:
+        """Say in one line what the daemon is doing, for the service manager's status."""
+        pghot, total = self._pghot, self._pghot.counters.total
+        doing = f"paused: {pghot.pause_reason or 'asked for'}" if pghot.paused else "running"
+        refused = f"; the last reload was refused: {self._refused}" if self._refused else ""
+        return (
+            f"{doing}; {pghot.mode} mode, {pghot.memory.backend} backend; {total['pghot_recorded_accesses']} accesses, "
+            f"{total['pgpromote_success']} pages promoted, {total['pghotd_in_flight']} in flight{refused}"
+        )
 
 
 def apply(old: Settings, new: Settings, pghot: Pghot, sources: RunningSources) -> None:

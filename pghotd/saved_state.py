@@ -17,13 +17,13 @@ from pghotd.engine.tunables import TUNABLES, Tunables
 
 log = logging.getLogger(__name__)
 
-_NAME = "tunables.json"
 _DIRECTORY = "/var/lib/pghotd"
 
 
-def state_file() -> Path:
-    """Return where the state is: in the service manager's StateDirectory, or where that would be."""
-    return Path(os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or _DIRECTORY) / _NAME
+def state_file(name: str) -> Path:
+    """Return where a daemon's state is, by its mount point's name: in the StateDirectory or where that would be."""
+    directory = os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or _DIRECTORY
+    return Path(directory) / f"tunables-{name}.json"
 
 
 def read(file: Path) -> dict[str, int]:

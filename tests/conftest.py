@@ -4,6 +4,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 from tests.made_up_world import World
 
@@ -13,3 +14,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """Give a made-up /proc and /sys, and a small machine that follows it."""
     monkeypatch.setattr(psutil, "PROCFS_PATH", psutil.PROCFS_PATH)
     return World(tmp_path)
+
+
+# These machines are shared and noisy: an example that takes long says nothing about the code.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")

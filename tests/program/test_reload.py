@@ -3,11 +3,14 @@
 import os
 import signal
 import stat
+import subprocess
+import sys
 from contextlib import contextmanager
 
 import pytest
 
-from tests.program.daemons import SMALL
+from pghotd.fs.mountpoint import escaped
+from tests.program.daemons import ROOT, SMALL
 
 TUNED = """
 [pghot]
@@ -114,13 +117,13 @@ def test_sources_come_change_and_go(start):
 
 
 @contextmanager
-def state_directory(monkeypatch, path):
+def state_directory(monkeypatch, path, place):
     monkeypatch.setenv("STATE_DIRECTORY", str(path))
-    yield path / "tunables.json"
+    yield path / f"tunables-{escaped(place / 'pghot')}.json"
 
 
-def test_what_was_written_comes_back_after_a_restart(start, monkeypatch, tmp_path):
-    with state_directory(monkeypatch, tmp_path / "state") as file:
+def test_what_was_written_comes_back_after_a_restart(start, place, monkeypatch, tmp_path):
+    with state_directory(monkeypatch, tmp_path / "state", place) as file:
         program = start(config=TUNED + SMALL + "[state]\nsave = true\n")
         assert program.read("freq_threshold") == "3\n"
         program.write("freq_threshold", "1")
@@ -137,8 +140,8 @@ def test_what_was_written_comes_back_after_a_restart(start, monkeypatch, tmp_pat
         assert again.stop()[0] == 0
 
 
-def test_a_kill_loses_no_saved_tunable(start, monkeypatch, tmp_path):
-    with state_directory(monkeypatch, tmp_path) as file:
+def test_a_kill_loses_no_saved_tunable(start, place, monkeypatch, tmp_path):
+    with state_directory(monkeypatch, tmp_path, place) as file:
         program = start(config=SMALL + "[state]\nsave = true\n")
         program.write("freq_threshold", "3")
         while not file.exists():
@@ -149,21 +152,21 @@ def test_a_kill_loses_no_saved_tunable(start, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"{", b"[1, 2]", b'{"freq_threshold": "3"}', b"\xff\xfe", b"[" * 100_000, b""])
-def test_a_damaged_state_is_set_aside(start, monkeypatch, tmp_path, damage):
-    with state_directory(monkeypatch, tmp_path) as file:
+def test_a_damaged_state_is_set_aside(start, place, monkeypatch, tmp_path, damage):
+    with state_directory(monkeypatch, tmp_path, place) as file:
         file.write_bytes(damage)
         program = start(config=SMALL + "[state]\nsave = true\n")
         assert program.ready
         assert any("warning" in line and "damaged" in line for line in program.said)
         assert program.read("freq_threshold") == "2\n"
-        assert file.with_name("tunables.json.damaged").read_bytes() == damage
+        assert file.with_name(f"{file.name}.damaged").read_bytes() == damage
         program.write("freq_threshold", "1")
         assert program.stop()[0] == 0
         assert file.read_text() == '{\n "freq_threshold": 1\n}\n'
 
 
-def test_a_saved_value_that_fits_no_more_is_left_out(start, monkeypatch, tmp_path):
-    with state_directory(monkeypatch, tmp_path) as file:
+def test_a_saved_value_that_fits_no_more_is_left_out(start, place, monkeypatch, tmp_path):
+    with state_directory(monkeypatch, tmp_path, place) as file:
         file.write_text('{"freq_threshold": 7, "gone": 1, "kmigrated_batch_nr": 100}')
         program = start(config=SMALL + "[state]\nsave = true\n")
         assert sum("warning" in line for line in program.said) == 2
@@ -178,3 +181,14 @@ def test_a_full_disk_costs_the_state_and_nothing_else(start, monkeypatch):
         assert line
     assert program.read("freq_threshold") == "1\n"
     assert program.stop()[0] == 0
+
+
+def test_a_check_changes_nothing(start, place, monkeypatch, tmp_path):
+    with state_directory(monkeypatch, tmp_path, place) as file:
+        file.write_bytes(b"{")
+        config = place / "checked.toml"
+        config.write_text(SMALL + "[state]\nsave = true\n")
+        call = [sys.executable, "-m", "pghotd", "--check-config", "--config", str(config)]
+        done = subprocess.run(call, capture_output=True, text=True, cwd=ROOT, timeout=30, check=False)
+        assert (done.returncode, done.stdout) == (0, "configuration is valid\n")
+        assert os.listdir(tmp_path) == [file.name]

@@ -51,6 +51,12 @@ def test_ready_comes_when_the_tree_answers_and_the_watchdog_is_fed_through_it(ma
     program.process.send_signal(signal.SIGHUP)
     assert any(line.startswith("MONOTONIC_USEC=") for line in manager.hears("RELOADING=1"))
     manager.hears("READY=1")
+    program.mountpoint.with_suffix(".toml").write_text("[pghot]\nwhat = 1\n")
+    program.process.send_signal(signal.SIGHUP)
+    while "STATUS=" not in (text := "\n".join(manager.hears("READY=1"))):
+        pass
+    assert "the last reload was refused: " in text
+    assert "pghot.what: is not known here" in text
     program.process.send_signal(signal.SIGTERM)
     manager.hears("STOPPING=1")
     assert program.ended()[0] == 0
