@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test lint bench fuzz vm-test install uninstall clean packages
+.PHONY: help run test lint bench fuzz vm-test install put-in-place uninstall clean packages
 
 help:
 	@echo 'make run     mount a demonstration at /run/pghot until Ctrl-C'
@@ -59,7 +59,11 @@ PAGES := man8/pghotd.8 man8/mount.pghotd.8 man1/pghotctl.1 man5/pghotd.toml.5
 MANUAL = $(DESTDIR)$(HOME_DIR)/bin/python -P -m pghotd.manual
 
 # build/ would add what a former version had. Scripts begin with the path of their interpreter, which is without DESTDIR.
+# What is installed is for all users, whatever the umask of who does it.
 install: | packages
+	umask 022 && $(MAKE) --no-print-directory put-in-place
+
+put-in-place:
 	$(PYTHON) -m venv $(DESTDIR)$(HOME_DIR)
 	rm -rf build
 	$(DESTDIR)$(HOME_DIR)/bin/python -m pip install -q --disable-pip-version-check '.[$(EXTRAS)]'

@@ -41,7 +41,7 @@ def top(now: Standing, before: Standing | None, elapsed_s: float) -> RenderableT
         for reason, value in reasons(now.counters, prefix).items():
             flows.add_row(f"{what}{reason}", rate(f"{prefix}{reason}"), f"{value:,}")
     parts: list[RenderableType] = [Text("\n".join(_head(now))), _node_table(now, before, elapsed_s), flows]
-    if now.owners:
+    if now.owners or now.hot_owners:
         parts.append(_owner_table(now, before, elapsed_s))
     told = [*_model(now), *advice(now)]
     if told:
@@ -81,11 +81,15 @@ def _node_table(now: Standing, before: Standing | None, elapsed_s: float) -> Tab
 def _owner_table(now: Standing, before: Standing | None, elapsed_s: float) -> Table:
     table = Table(title="owners", title_justify="left", expand=True)
     table.add_column("memory cgroup")
+    table.add_column("of the hottest pages", justify="right")
     table.add_column("promoted now", justify="right")
     table.add_column("in all", justify="right")
-    for owner, pages in sorted(now.owners.items(), key=lambda item: -item[1])[:_OWNERS]:
+    hot = now.hot_owners
+    everyone = sorted({**now.owners, **hot}, key=lambda one: (-hot.get(one, 0), -now.owners.get(one, 0)))
+    for owner in everyone[:_OWNERS]:
+        pages = now.owners.get(owner, 0)
         grown = "-" if before is None else f"{size((pages - before.owners.get(owner, 0)) * PAGE / elapsed_s)}/s"
-        table.add_row(owner, grown, size(pages * PAGE))
+        table.add_row(owner, f"{hot.get(owner, 0):,}", grown, size(pages * PAGE))
     return table
 
 

@@ -1,5 +1,6 @@
 """Gather what a mounted daemon is doing, as one value that screens show and --json prints."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -37,6 +38,8 @@ class Standing:
     sources: Mapping[str, Mapping[str, str]]
     nodes: tuple[NodeStanding, ...]
     owners: Mapping[str, int]
+    #: How many of the hottest thousand records each owner has; empty for who may not read page frames.
+    hot_owners: Mapping[str, int]
     model: Mapping[str, int]
 
     def as_json(self) -> dict[str, Any]:
@@ -55,8 +58,17 @@ def standing(client: Client, tunables: tuple[str, ...]) -> Standing:
         sources=_sources(client),
         nodes=tuple(_node(client, name) for name in client.names("nodes")),
         owners={name: int(pages) for name, pages in client.values("owners").items()},
+        hot_owners=_hot_owners(client),
         model={name: int(value) for name, value in model.items()},
     )
+
+
+def _hot_owners(client: Client) -> dict[str, int]:
+    try:
+        rows = client.text("hot").splitlines()[1:]
+    except PermissionError:
+        return {}
+    return dict(Counter(row.split()[-1] for row in rows).most_common())
 
 
 def _sources(client: Client) -> dict[str, dict[str, str]]:

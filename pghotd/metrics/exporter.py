@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import h11
+import prometheus_client
 import trio
 from prometheus_client.openmetrics import exposition
 
@@ -77,6 +78,10 @@ class Exporter:
         rendered: bytes = exposition.generate_latest(self._families)  # type: ignore[no-untyped-call]
         return rendered
 
+    def prometheus_text(self) -> bytes:
+        """Return all metrics in the older format: node_exporter reads no other, and refuses a file with an info."""
+        return prometheus_client.generate_latest(self._families)
+
     async def _answer(self, stream: trio.SocketStream) -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError, h11.ProtocolError, trio.WouldBlock):
             self._clients.acquire_on_behalf_of_nowait(stream)
@@ -91,7 +96,7 @@ class Exporter:
         while True:
             try:
                 # Rendered here, so that it is consistent; written where a slow disk holds nobody up.
-                await trio.to_thread.run_sync(replace, file, self.text())
+                await trio.to_thread.run_sync(replace, file, self.prometheus_text())
             except OSError as wrong:
                 if not self._complained:
                     log.warning("%s: %s; metrics are not written", file, wrong.strerror)

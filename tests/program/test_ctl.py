@@ -121,7 +121,7 @@ def test_advice_names_the_threshold_that_fits():
         lower = NodeStanding(2, "lower", 8 << 30, 1 << 30, {}, {}, hot)
         top = NodeStanding(0, "top", 8 << 30, free, {})
         tunables = {"freq_threshold": 2, "target_nid": 0}
-        return advice(Standing("1", {}, tunables, {}, {}, (top, lower), {}, {}))
+        return advice(Standing("1", {}, tunables, {}, {}, (top, lower), {}, {}, {}))
 
     gib = 1 << 18
     assert at(6 << 30, {1: 20 * gib, 2: 18 * gib, 3: 5 * gib}) == [
@@ -137,6 +137,7 @@ def test_everything_has_a_form_for_machines(program):
     status = json.loads(program.command("status", "--json").stdout)
     assert status["counters"]["pgpromote_success"] == 100
     assert [node["tier"] for node in status["nodes"]] == ["top", "lower"]
+    assert status["hot_owners"] == {"/plain": 1}
     screens = program.command("top", "--json", "--count", "2", "--interval", "0.01").stdout.splitlines()
     assert [json.loads(line)["version"] for line in screens] == [status["version"]] * 2
     assert json.loads(program.command("get", "--json").stdout)["freq_threshold"] == 2

@@ -13,6 +13,7 @@ import sys
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.parser import text_string_to_metric_families as prometheus_families
 
 from pghotd.engine.tunables import TUNABLES
 from tests.program.daemons import DEADLINE_S, LOWER_FIRST, ROOT, SMALL
@@ -96,7 +97,10 @@ def test_the_textfile_is_always_whole(start, configured, place):
     assert stat.S_IMODE(file.stat().st_mode) == 0o644
     seen = {file.stat().st_mtime_ns}
     while len(seen) < 3:
-        assert file.read_text().endswith("# EOF\n")
+        families = {family.name: family for family in prometheus_families(file.read_text())}
+        assert {family.type for family in families.values()} == {"counter", "gauge"}
+        assert families["pghotd_node_memory_bytes"].samples[-1].value == 512 << 20
+        assert len(families) > 30
         seen.add(file.stat().st_mtime_ns)
     assert program.stop()[0] == 0
     assert not file.exists(), "a stopped daemon's metrics would stay for ever"
