@@ -2,7 +2,6 @@
 
 import os
 import resource
-import select
 import signal
 import subprocess
 import sys
@@ -90,24 +89,3 @@ while True:
         client.kill()
         client.wait()
         client.stdout.close()
-
-
-def test_killed_fifty_times_at_random_it_comes_back_each_time(start, place):
-    """Kill it while accesses come in, each time at another moment; the next one starts from zero."""
-    for number in range(50):
-        program = start()
-        assert program.ready, program.ended()
-        assert not any(
-            value for name, value in program.counters().items() if name.startswith(("pgpromote", "pghotd_taken"))
-        )
-        fd = os.open(program.mountpoint / "inject", os.O_WRONLY)
-        # As many batches as the number: moments that differ in what is under way.
-        for batch in range(number % 10 + 1):
-            os.write(fd, f"{LOWER_FIRST + 512 * batch}+512 -1 pgtscans 2\n".encode())
-        select.select([], [], [], (number * 37 % 100) / 1000)
-        program.stop(signal.SIGKILL)
-        os.close(fd)
-    last = start()
-    assert last.ready
-    assert last.stop()[0] == 0
-    assert not os.path.lexists(place / "pghot") or not os.listdir(place / "pghot")

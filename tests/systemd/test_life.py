@@ -1,9 +1,11 @@
 """Start, stop, and be killed, hung and unmounted under a real systemd."""
 
+import select
 import time
 
 import pytest
 
+from tests.program.daemons import LOWER_FIRST, SMALL
 from tests.systemd.boot import until
 from tests.systemd.service import LOCK, PREFIX, TREE
 
@@ -11,6 +13,7 @@ from tests.systemd.service import LOCK, PREFIX, TREE
 BACK_S = 1.0
 STARTS = 2.0
 ATTEMPTS = 5
+KILLS = 50
 
 
 def nothing_left(service):
@@ -69,6 +72,27 @@ def test_killed_with_a_client_inside_it_is_back_within_a_second(service, capsys)
         print(f" back after {', '.join(f'{figure:.2f}' for figure in figures)} s of {limit:.2f}", end="")
     assert min(figures) < limit, figures
     assert service.property("NRestarts") == str(len(figures))
+    service.systemctl("stop")
+    nothing_left(service)
+
+
+def test_killed_fifty_times_at_any_moment_it_comes_back_by_itself_and_from_zero(service):
+    """Kill it while accesses come in and pages move, a little later each time."""
+    service.configure(SMALL)
+    service.start()
+    tree = service.system.path(TREE)
+    for number in range(KILLS):
+        before = service.pid()
+        counters = (tree / "vmstat").read_text().split()[1::2]
+        assert set(counters) == {"0"}, "a counter did not begin from zero"
+        with open(tree / "inject", "wb", buffering=0) as inject:
+            for batch in range(number % 10 + 1):
+                inject.write(f"{LOWER_FIRST + 512 * batch}+512 -1 pgtscans 2\n".encode())
+            select.select([], [], [], number * 37 % 100 / 1000)  # the moment
+            service.system.run("kill", "-KILL", before)
+            until(lambda pid=before: answers(service, pid), "back after SIGKILL")
+        assert service.mounts() == [TREE]
+    assert service.property("NRestarts") == str(KILLS)
     service.systemctl("stop")
     nothing_left(service)
 
