@@ -17,6 +17,9 @@ from pghotd.engine.walk import Batch, SectionWalk, settle
 
 #: How long kmigrated may work before it lets the other tasks run; a client of the control tree feels more.
 _STEP_S = 0.0005
+#: What is ready is read again for so many batches at once, and is good for so long (ms).
+_REREAD_BATCHES = 4
+_REREAD_MS = 20
 
 
 @dataclass
@@ -100,6 +103,7 @@ class Kmigrated:
     async def _walk(self, section: int, moves: trio.Nursery, places: trio.Semaphore) -> None:
         pghot = self._pghot
         walk = SectionWalk(pghot, self._nid, section)
+        reread_to, reread_at = -1, 0
         try:
             while not pghot.paused:
                 ready = walk.ready()
@@ -107,7 +111,11 @@ class Kmigrated:
                     return
                 await places.acquire()
                 try:
-                    await pghot.memory.reread(ready)
+                    batch_nr = pghot.tunables.kmigrated_batch_nr + 1
+                    if ready[:batch_nr][-1] > reread_to or self._clock() - reread_at > _REREAD_MS:
+                        ready, reread_at = ready[: batch_nr * _REREAD_BATCHES], self._clock()
+                        await pghot.memory.reread(ready)
+                        reread_to = int(ready[-1])
                     batch = None if pghot.paused else walk.next_batch(self._clock())
                 except BaseException:
                     places.release()
