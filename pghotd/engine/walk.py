@@ -97,6 +97,8 @@ class SectionWalk:
         self._nid = nid
         self._section = section
         self._position = 0
+        #: Whether what was found last is all that is ready up to the end of the section.
+        self._found_all = False
         #: Columns of the batch that is being made: heads, pages, records and numbers.
         self._pending: list[tuple[Pages, Pages, Records, Pages]] = []
         self._pending_nr = 0
@@ -124,6 +126,8 @@ class SectionWalk:
                 if batch is not None:
                     return batch
                 visited += taken
+            if self._found_all:
+                self._position = PAGES_PER_SECTION
         return self.flush()
 
     def ready(self, most: int = RUN) -> Pages:
@@ -153,6 +157,7 @@ class SectionWalk:
             if not len(heads):
                 self._position = PAGES_PER_SECTION
                 return None
+            self._found_all = len(heads) < most
             states = pghot.memory.states(heads)
             pages = np.int64(1) << (states & PageState.ORDER).astype(np.int64)
             # What has left the LRU keeps its record, and so does a PFN that is no folio's head any more.
@@ -269,7 +274,7 @@ def settle(pghot: Pghot, nid: int, batch: Batch, moved: Moved, now: int) -> None
     if batch.owner >= 0:
         counters.migrated_for(pghot.memory.owners[batch.owner], promoted)
     verdicts = np.where(succeeded, PROMOTED, FAILED).astype(np.uint8)
-    for code in np.unique(results[~succeeded]).tolist():
+    for code in [] if succeeded.all() else np.unique(results[~succeeded]).tolist():
         here = results == code
         if code > 0:
             name = failure_name(code)

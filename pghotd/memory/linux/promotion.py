@@ -17,6 +17,7 @@ from pghotd.memory.linux.backoff import Backoff
 from pghotd.memory.linux.batch_part import UNDECIDED, BatchPart, Request, Results, parts_of
 from pghotd.memory.linux.brakes import MoveLimit, SplitPause
 from pghotd.memory.linux.calls import NO_ROOM, Calls
+from pghotd.memory.linux.gathered import Gathered
 from pghotd.memory.linux.history import PromotionHistory
 from pghotd.memory.linux.mapped import Mapped
 from pghotd.memory.linux.move import NOT_TRIED
@@ -54,9 +55,13 @@ class Promotion:
         self._pages_in_flight: dict[int, int] = {}
         self._huge_in_flight: dict[int, int] = {}
         self.splits = 0
+        self._gathered = Gathered(self._promote)
 
     async def promote(self, request: Request) -> Moved:
         """Move what may be moved of a batch; see Memory.promote."""
+        return await self._gathered.promote(request)
+
+    async def _promote(self, request: Request) -> Moved:
         number, parts = len(request.heads), parts_of(request)
         results = np.full(number, refusal("unmapped"), dtype=np.int64)
         moved = Moved(results, np.full(number, -1, dtype=np.int64))
