@@ -4,7 +4,7 @@ This machine may have one node. So its sections are told to the daemon as those 
 and move_pages(2) is asked to move pages to the node where they are: every reading and decision is made, every call too,
 and only the copy is left out. With the copy: tests/vm/guest/cases/promotion_cost.py.
 
-Asking goes on beside the copy, so what a mover loses to a bare loop is the time in which nothing moves: that is measured
+Asking goes on beside the copy, so what a mover loses to a bare loop is the time in which nothing moves. It is measured
 with calls that last as long as a copy, without using the CPU that it would use.
 """
 
