@@ -11,7 +11,7 @@ from tests.vm.guest.targets import target
 from tests.vm.guest.watched import config, counted, hot_pfns, inject
 
 #: What is left free: little, and where no huge block is among it, enough to promote if it were only for that.
-_LEAVE_MB = {"anonymous": 48, "cache": 48, "fragmented": 256}
+_LEAVE_MB = {"anonymous": 64, "cache": 64, "fragmented": 256}
 _FULL_S = 60
 
 
@@ -21,7 +21,7 @@ def _promote_into(kind: str, layout: str, *, demotion: int = 0) -> dict[str, int
     quiet = QUIET | {"demotion": demotion} | ({} if layout == "huge" else {"thp": "never"})
     with (
         settings(**quiet),
-        target(layout, "--size-mb", "80", "--hot-mb", "56") as running,
+        target(layout, "--size-mb", "128", "--hot-mb", "64") as running,
         pghotd(config(running.facts.pid)) as program,
         filled(0, _LEAVE_MB[kind], kind),
         reclaims_for_moves() as reclaims,
