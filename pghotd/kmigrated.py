@@ -5,11 +5,13 @@ its section is walked; recording sets them the other way round. Whatever becomes
 or starts the next.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
 import trio
+from numpy.typing import NDArray
 
 from pghotd.engine.changes import Changes
 from pghotd.engine.pghot import Clock, Pghot
@@ -17,6 +19,9 @@ from pghotd.engine.walk import Batch, SectionWalk, settle
 
 #: How long kmigrated may work before it lets the other tasks run; a client of the control tree feels more.
 _STEP_S = 0.0005
+#: What is ready is read again for so many batches at once, and is good for so long (ms).
+_REREAD_BATCHES = 4
+_REREAD_MS = 20
 
 
 @dataclass
@@ -40,6 +45,9 @@ class Kmigrated:
         self._clock = clock
         self.standing = standing
         self._woken = trio.Event()
+        #: Up to which PFN what was ready has been read again in this pass, and when.
+        self._reread_to = -1
+        self._reread_at = 0
 
     async def run(self) -> None:
         """Run until cancelled; a batch that is being moved is finished and counted first."""
@@ -77,6 +85,7 @@ class Kmigrated:
         pghot, started = self._pghot, trio.current_time()
         stepped = started
         hot = pghot.store.hot_sections(self._nid).tolist()
+        self._reread_to = -1
         # A place for each batch that may be on its way: with one, as in the kernel, the walk waits for each.
         places = trio.Semaphore(pghot.memory.moves_at_once)
         async with trio.open_nursery() as moves:
@@ -88,7 +97,7 @@ class Kmigrated:
                 if self._nid not in pghot.store or not pghot.store.hot[section]:
                     continue
                 pghot.store.hot[section] = 0
-                await self._walk(section, moves, places)
+                await self._walk(section, hot[position + 1 :][:_REREAD_BATCHES], moves, places)
                 if position + 1 < len(hot) and trio.current_time() - stepped > _STEP_S:
                     await trio.lowlevel.checkpoint()
                     stepped = trio.current_time()
@@ -97,7 +106,7 @@ class Kmigrated:
         self.standing.changes.notify()
         await trio.lowlevel.checkpoint()
 
-    async def _walk(self, section: int, moves: trio.Nursery, places: trio.Semaphore) -> None:
+    async def _walk(self, section: int, following: Sequence[int], moves: trio.Nursery, places: trio.Semaphore) -> None:
         pghot = self._pghot
         walk = SectionWalk(pghot, self._nid, section)
         try:
@@ -107,7 +116,7 @@ class Kmigrated:
                     return
                 await places.acquire()
                 try:
-                    await pghot.memory.reread(ready)
+                    await self._reread(ready, following)
                     batch = None if pghot.paused else walk.next_batch(self._clock())
                 except BaseException:
                     places.release()
@@ -124,6 +133,23 @@ class Kmigrated:
             rest = walk.flush()
             if rest is not None:
                 moves.start_soon(self._move, rest, None)
+
+    async def _reread(self, ready: NDArray[np.int64], following: Sequence[int]) -> None:
+        """Have what is ready read again, with what comes after it in this section and the next hot ones.
+
+        It goes in PFN order, a few batches at a time: a reading costs as much as several hundred folios in it.
+        """
+        batch_nr, now = self._pghot.tunables.kmigrated_batch_nr + 1, self._clock()
+        if ready[:batch_nr][-1] <= self._reread_to and now - self._reread_at <= _REREAD_MS:
+            return
+        parts, most = [ready], batch_nr * _REREAD_BATCHES
+        for section in following:
+            if sum(map(len, parts)) >= most or self._nid not in self._pghot.store:
+                break
+            parts.append(SectionWalk(self._pghot, self._nid, section).ready())
+        heads = np.concatenate(parts)[:most]
+        self._reread_to, self._reread_at = int(heads[-1]), now
+        await self._pghot.memory.reread(heads)
 
     async def _move(self, batch: Batch, place: trio.Semaphore | None) -> None:
         # Shielded from the start: a batch that was handed out is in flight, and has to be settled.

@@ -325,3 +325,45 @@ async def test_what_is_kept_is_looked_at_once_more_an_interval_later(nursery, au
     await trio.sleep(0.4)
     assert (rig.total("pghotd_taken"), rig.total("pghotd_kept")) == (40, 20)
     assert balance(rig.counters.total) == 0
+
+
+async def test_what_is_ready_is_read_again_for_several_sections_and_batches_at_once(nursery, autojump_clock):
+    rig = make_rig((ProcessSpec("a", 3 * PAGES_PER_SECTION, 1),), two_nodes(4, 4))
+    reread, real, moved = [], rig.machine.reread, rig.machine.promote
+    seen_first = []
+
+    async def note(pfns):
+        reread.append(pfns)
+        await real(pfns)
+
+    async def promote(heads, nid):
+        seen_first.append(set(heads.tolist()) <= set(np.concatenate(reread).tolist()))
+        return await moved(heads, nid)
+
+    rig.machine.reread, rig.machine.promote = note, promote
+    make_hot(rig, *range(600), *range(PAGES_PER_SECTION, PAGES_PER_SECTION + 300), 2 * PAGES_PER_SECTION)
+    await start(nursery, rig)
+    await trio.sleep(1)
+    assert rig.total("pghotd_taken") == 901
+    # Four batches of 513 would hold them all.
+    assert [len(pfns) for pfns in reread] == [901]
+    assert seen_first
+    assert all(seen_first)
+
+
+async def test_a_reading_is_not_used_for_long(nursery, autojump_clock):
+    rig = make_rig((ProcessSpec("a", 1200, 1),))
+    reread, real = [], rig.machine.reread
+
+    async def slowly(pfns):
+        reread.append(len(pfns))
+        await real(pfns)
+        await trio.sleep(0.021)
+
+    rig.machine.reread = slowly
+    make_hot(rig, *range(600))
+    await start(nursery, rig)
+    await trio.sleep(1)
+    assert rig.total("pghotd_taken") == 600
+    # What the first batch of 513 left was read again.
+    assert reread == [600, 600 - 513]

@@ -38,6 +38,8 @@ from pghotd.memory.protocol import BACKEND_REFUSALS, Moved, PageState
 RUN = 2048
 #: How many runs are judged without a batch before the caller gets to let others run.
 RUNS_PER_CALL = 4
+#: How many more than fill a batch are judged at first: a few are refused.
+_MORE = 64
 
 Pages = NDArray[np.int64]
 Verdicts = NDArray[np.uint8]
@@ -95,6 +97,8 @@ class SectionWalk:
         self._nid = nid
         self._section = section
         self._position = 0
+        #: Whether what was found last is all that is ready up to the end of the section.
+        self._found_all = False
         #: Columns of the batch that is being made: heads, pages, records and numbers.
         self._pending: list[tuple[Pages, Pages, Records, Pages]] = []
         self._pending_nr = 0
@@ -108,7 +112,10 @@ class SectionWalk:
         without a batch: the caller lets others run and calls again.
         """
         runs = 0
-        while (ready := self._find(now)) is not None:
+        # Mostly all are admitted, and then no more than fill the batch have to be looked at.
+        most = max(self._pghot.tunables.kmigrated_batch_nr + 1 - self._pending_nr, 0) + _MORE
+        while (ready := self._find(now, min(most, RUN))) is not None:
+            most = RUN
             visited = 0
             while visited < len(ready.heads):
                 if runs == RUNS_PER_CALL:
@@ -119,17 +126,19 @@ class SectionWalk:
                 if batch is not None:
                     return batch
                 visited += taken
+            if self._found_all:
+                self._position = PAGES_PER_SECTION
         return self.flush()
 
-    def ready(self) -> Pages:
-        """Return the PFNs of ready records that are to be visited next, as many as one step looks at."""
+    def ready(self, most: int = RUN) -> Pages:
+        """Return the PFNs of ready records that are to be visited next, `most` at most."""
         if self._position >= PAGES_PER_SECTION or not self._pghot.store.has(self._nid, self._section):
             return _NONE
         kept = self._pghot.store.node(self._nid).section(self._section)[self._position :]
         ready_bit = self._pghot.store.format.ready_bit
         if int(kept.max()) < ready_bit:
             return _NONE  # what most walks end with, at the price of reading the records once
-        found = np.flatnonzero(kept >= ready_bit)[:RUN]
+        found = np.flatnonzero(kept >= ready_bit)[:most]
         return found + ((self._section << SECTION_SHIFT) + self._position)
 
     def flush(self) -> Batch | None:
@@ -140,14 +149,15 @@ class SectionWalk:
         self._pending, self._pending_nr = [], 0
         return Batch(heads, pages, records, numbers, *self._kind)
 
-    def _find(self, now: int) -> _Ready | None:
+    def _find(self, now: int, most: int) -> _Ready | None:
         """Find the next ready folios from the walk's position on, with the records as they are now."""
         pghot = self._pghot
         while True:
-            heads = self.ready()
+            heads = self.ready(most)
             if not len(heads):
                 self._position = PAGES_PER_SECTION
                 return None
+            self._found_all = len(heads) < most
             states = pghot.memory.states(heads)
             pages = np.int64(1) << (states & PageState.ORDER).astype(np.int64)
             # What has left the LRU keeps its record, and so does a PFN that is no folio's head any more.
@@ -264,7 +274,7 @@ def settle(pghot: Pghot, nid: int, batch: Batch, moved: Moved, now: int) -> None
     if batch.owner >= 0:
         counters.migrated_for(pghot.memory.owners[batch.owner], promoted)
     verdicts = np.where(succeeded, PROMOTED, FAILED).astype(np.uint8)
-    for code in np.unique(results[~succeeded]).tolist():
+    for code in [] if succeeded.all() else np.unique(results[~succeeded]).tolist():
         here = results == code
         if code > 0:
             name = failure_name(code)

@@ -18,6 +18,8 @@ WORD = 8
 PIECE = 1 << 17
 #: Two words that are no farther apart are in one piece.
 _GAP = 64
+#: So many words looked up at a time are at most PIECE to read, however they lie.
+_AT_ONCE = PIECE // _GAP
 
 
 def pieces(indices: Indices, gap: int = _GAP) -> Iterator[tuple[slice, int, int]]:
@@ -37,12 +39,26 @@ def pieces(indices: Indices, gap: int = _GAP) -> Iterator[tuple[slice, int, int]
 def read_words(fd: int, indices: Indices) -> Words:
     """Return the words at sorted `indices`, 0 behind the end of the file."""
     found = np.zeros(len(indices), dtype=np.uint64)
-    for part, first, length in pieces(indices):
-        data = os.pread(fd, length * WORD, first * WORD)
-        words = np.frombuffer(data, dtype=np.uint64, count=len(data) // WORD)
-        here = indices[part] - first
-        inside = int(np.searchsorted(here, len(words)))
-        found[part][:inside] = words[here[:inside]]
+    for start in range(0, len(indices), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        found[some] = _read_some(fd, indices[some])
+    return found
+
+
+def _read_some(fd: int, indices: Indices) -> Words:
+    """Read all pieces into one array, with nothing done for each but its system call: far-apart words are the rule."""
+    breaks = np.flatnonzero(indices[1:] - indices[:-1] > _GAP) + 1
+    starts, ends = np.append(0, breaks), np.append(breaks, len(indices))
+    firsts = indices.take(starts)
+    lengths = indices.take(ends - 1) - firsts + 1
+    begins = np.cumsum(lengths) - lengths
+    words = np.zeros(int(lengths.sum()), dtype=np.uint64)
+    view = words.view(np.uint8).data
+    for first, begin, length in (np.stack((firsts, begins, lengths), axis=1) * WORD).tolist():
+        got = os.preadv(fd, (view[begin : begin + length],), first)
+        if torn := got % WORD:
+            view[begin + got - torn : begin + got] = bytes(torn)  # no file of words ends like that
+    found: Words = words.take(indices - np.repeat(firsts - begins, ends - starts))
     return found
 
 

@@ -45,8 +45,8 @@ class Run:
 
 #: As many at a time as there are CPUs, for an emulator takes one; so the longest come first.
 RUNS = (
-    Run("two-nodes-1", TWO_NODES, ("topology", "room", "real_sources")),
-    Run("two-nodes-2", TWO_NODES, ("balancing", "linux", "hotplug")),
+    Run("two-nodes-1", TWO_NODES, ("balancing", "linux")),
+    Run("two-nodes-2", TWO_NODES, ("topology", "room", "real_sources", "hotplug", "promotion_cost")),
     Run("two-nodes-3", TWO_NODES, ("model", "target", "fullness", "brakes", "held_pages")),
     Run("three-nodes", THREE_NODES, ("topology", "target", "accessors")),
 )

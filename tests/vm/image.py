@@ -15,6 +15,7 @@ import re
 import shutil
 import stat
 import sys
+import tomllib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -38,7 +39,6 @@ _PYTHON = (3, 11)
 _QEMU = ("qemu-system-x86",)
 _GUEST = ("busybox-static", "libfuse3-3", "libstdc++6", "python3.11")
 _KERNEL = "linux-image-cloud-amd64"
-_DEPENDENCIES = ("numpy", "psutil", "pyfuse3", "trio")
 
 #: What the guest has no use for, from the root of its file system.
 _UNUSED = (
@@ -111,7 +111,8 @@ class Images:
         return self._rooms.room("debian", (SUITE, _GUEST, _UNUSED, _APPLETS), self._build_debian)
 
     def _site(self) -> Path:
-        found = list(closure(_DEPENDENCIES))
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        found = list(closure(tuple(re.split(r"[^\w.-]", one, maxsplit=1)[0] for one in project["dependencies"])))
         return self._rooms.room(
             "site", [(one.name, one.version) for one in found], lambda room: _build_site(room, found)
         )

@@ -1,8 +1,8 @@
-"""Leave folios alone that were busy twice running: for a minute, then twice as long each time, up to an hour.
+"""Leave folios alone that could not be moved twice running: for a minute, then twice as long each time, up to an hour.
 
-A pinned page stays pinned, and a hot one comes back as ready every second. A folio is known by who maps it and where,
-(pid, start time, address): its page frame is another one's after it has moved. Of a fixed number of folios, the one
-heard of longest ago is forgotten for a new one.
+A pinned page stays pinned, one that a process shares which is not watched stays shared (EACCES), and a hot one comes
+back as ready every second. A folio is known by who maps it and where, (pid, start time, address): its page frame is
+another one's after it has moved. Of a fixed number of folios, the one heard of longest ago is forgotten for a new one.
 """
 
 import errno
@@ -10,7 +10,6 @@ import errno
 import numpy as np
 from numpy.typing import NDArray
 
-from pghotd.memory.linux.move import NOT_TRIED
 from pghotd.memory.linux.syscalls import Addresses
 
 _FIRST_MS = 60_000
@@ -44,13 +43,16 @@ class Backoff:
         return rests
 
     def note(self, pid: int, start_ticks: int, addresses: Addresses, results: NDArray[np.int64], now: int) -> None:
-        """Remember what a move said of different folios of a process: 0 or an errno each, or NOT_TRIED.
+        """Remember what a move said of different folios of a process: 0 or an errno each, less than 0 if not tried.
 
-        EBUSY counts, anything else ends the running count, and what was not tried changes nothing.
+        EBUSY and EACCES count, anything else ends the running count, and what was not tried changes nothing.
         """
+        busy = (results == errno.EBUSY) | (results == errno.EACCES)
+        if not busy.any() and not self._heard.any():
+            return  # what nearly every call ends with
         rows = self._find(pid, start_ticks, addresses)
-        known, busy = rows >= 0, results == errno.EBUSY
-        self._heard[rows[known & ~busy & (results != NOT_TRIED)]] = 0
+        known, tried = rows >= 0, results >= 0
+        self._heard[rows[known & ~busy & tried]] = 0
         again, fresh = rows[known & busy], addresses[~known & busy]
         self._strikes[again] += 1
         doublings = np.minimum(self._strikes[again] - 2, _DOUBLINGS)
@@ -77,6 +79,8 @@ class Backoff:
 
     def _find(self, pid: int, start_ticks: int, addresses: Addresses) -> _Rows:
         """Return the row of each folio, -1 for one that is not remembered."""
+        if not self._heard.any():
+            return np.full(len(addresses), -1, dtype=np.int64)
         own = np.flatnonzero((self._pid == pid) & (self._start == start_ticks) & (self._heard > 0))
         if not len(own):
             return np.full(len(addresses), -1, dtype=np.int64)

@@ -1,9 +1,12 @@
 """Make moving calls: few, large, and not too many a second, since each drains the LRU caches of all CPUs.
 
 What kmigrated hands over is gathered by process and target until a call is full or 250 ms have passed. A call runs in a
-thread; whoever handed the folios over waits for it. What waits for its call when promotion is paused is not tried.
+thread, one at a time; the next one waits in a thread of its own, so that moving never waits for the event loop. Whoever
+handed the folios over waits for both. What waits for its call when promotion is paused is not tried.
 """
 
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,13 +17,23 @@ from numpy.typing import NDArray
 
 from pghotd.engine.pghot import Clock
 from pghotd.memory.linux.brakes import CallRate
-from pghotd.memory.linux.move import MAX_ADDRESSES, NOT_TRIED, Moved, MovePages, move
+from pghotd.memory.linux.mapped import some_frames_of
+from pghotd.memory.linux.move import MAX_ADDRESSES, NOT_TRIED, MovePages, locate, move
 from pghotd.memory.linux.syscalls import MPOL_MF_MOVE, MPOL_MF_MOVE_ALL
+from pghotd.memory.protocol import Pfns
 
 FILL_MS = 250
+#: The result of a folio for which there was no room when its call came.
+NO_ROOM = -2
+#: A call that moves, and one that waits for it.
+_AT_ONCE = 2
+#: What failed is submitted once more, so a call may become two.
+_CALLS_EACH = 2
 
 #: Run a function that takes time elsewhere, as trio.to_thread.run_sync does.
 InThread = Callable[..., Awaitable[Any]]
+#: How many of the leading folios, of so many pages each, a node has room for at a time (ms); asked in a thread.
+Fitting = Callable[[int, NDArray[np.int64], int], int]
 
 Addresses = NDArray[np.uint64]
 
@@ -28,22 +41,44 @@ Addresses = NDArray[np.uint64]
 _Key = tuple[int, int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Called:
+    """Hold what became of folios: a result each, as move.move() or NO_ROOM, and the page frame they are in now.
+
+    That is -1 for what has not moved, and where looking would take too long. `calls` is how many were made.
+    """
+
+    results: NDArray[np.int64]
+    landed: Pfns
+    calls: int = 0
+
+    @classmethod
+    def nothing(cls, number: int) -> "Called":
+        """Return what was not tried."""
+        return cls(np.full(number, NOT_TRIED, dtype=np.int64), np.full(number, -1, dtype=np.int64))
+
+
 @dataclass
 class _Waiting:
-    """Hold what one caller handed over, and what became of it."""
+    """Hold what one caller handed over at `since` (ms), what became of it, and of how much that is not known yet."""
 
     addresses: Addresses
-    results: NDArray[np.int64]
+    pages: NDArray[np.int64]
+    since: int
+    became: Called
     left: int
     done: trio.Event = field(default_factory=trio.Event)
 
 
+#: Who waits, and which of its addresses.
+_Part = tuple[_Waiting, slice]
+
+
 @dataclass
 class _Gathering:
-    """Hold what is to go from one process to one target: (who waits, which of its addresses)."""
+    """Hold what is to go from one process to one target; what has waited longest comes first."""
 
-    began: int
-    parts: list[tuple[_Waiting, slice]] = field(default_factory=list)
+    parts: list[_Part] = field(default_factory=list)
     addresses: int = 0
 
 
@@ -51,94 +86,135 @@ class Calls:
     """Gather, and call; `run` is the task that does it."""
 
     def __init__(
-        self, call: MovePages, clock: Clock, max_calls_per_s: int, in_thread: InThread = trio.to_thread.run_sync
+        self,
+        call: MovePages,
+        clock: Clock,
+        max_calls_per_s: int,
+        fitting: Fitting,
+        proc: str = "/proc",
+        in_thread: InThread = trio.to_thread.run_sync,
     ) -> None:
         self._in_thread = in_thread
         self._call = call
         self._clock = clock
         self._max_calls_per_s = max_calls_per_s
+        self._fitting = fitting
+        self._proc = proc
         self._rate = CallRate()
-        #: Whether calls are not to be made now.
+        #: Whether calls are not to be made now; asked in a thread.
         self.paused: Callable[[], bool] = lambda: False
         self._gathering: dict[_Key, _Gathering] = {}
         self._handed_over = trio.Event()
+        self._moving = threading.Lock()
+        self._under_way = 0
+        self._one_ended = trio.Event()
         self._ended = False
 
-    async def submit(self, pid: int, nid: int, addresses: Addresses, *, shared: bool = False) -> NDArray[np.int64]:
-        """Move the folios at `addresses` of a process to node `nid`; return a result for each, as move.move().
+    async def submit(
+        self, pid: int, nid: int, addresses: Addresses, pages: NDArray[np.int64], *, shared: bool = False
+    ) -> Called:
+        """Move the folios at `addresses` of a process, of `pages` pages each, to node `nid`.
 
         Those that other processes map as well only with `shared`: else the kernel refuses them.
         """
-        waiting = _Waiting(addresses, np.full(len(addresses), NOT_TRIED, dtype=np.int64), len(addresses))
-        if self._ended:
-            return waiting.results
-        group = self._gathering.setdefault(
-            (pid, nid, MPOL_MF_MOVE_ALL if shared else MPOL_MF_MOVE), _Gathering(self._clock())
-        )
-        group.parts.append((waiting, slice(0, len(addresses))))
-        group.addresses += len(addresses)
-        self._handed_over.set()
-        await waiting.done.wait()
-        return waiting.results
+        number = len(addresses)
+        waiting = _Waiting(addresses, pages, self._clock(), Called.nothing(number), number)
+        if number and not self._ended:
+            key = pid, nid, MPOL_MF_MOVE_ALL if shared else MPOL_MF_MOVE
+            group = self._gathering.setdefault(key, _Gathering())
+            group.parts.append((waiting, slice(0, number)))
+            group.addresses += number
+            self._handed_over.set()
+            await waiting.done.wait()
+        return waiting.became
+
+    def locate(self, pid: int, addresses: Addresses) -> NDArray[np.int64]:
+        """Return the node of what is at each address, as move.locate(); may be asked in any thread."""
+        return locate(pid, addresses, self._call)
 
     async def run(self) -> None:
         """Make the calls that are due, until cancelled; what then still waits for one was not tried."""
         try:
-            await self._make_calls()
+            async with trio.open_nursery() as calls:
+                await self._make_calls(calls)
         finally:
             self._ended = True
             for group in self._gathering.values():
                 for waiting, _ in group.parts:
                     waiting.done.set()
 
-    async def _make_calls(self) -> None:
+    async def _make_calls(self, calls: trio.Nursery) -> None:
         while True:
             now = self._clock()
             due = [key for key, group in self._gathering.items() if _due_in(group, now) <= 0]
             for key in due:
-                await self._make_call(key)
+                may_call = await self._turn()
+                parts = self._take(key)
+                self._under_way += 1
+                calls.start_soon(self._make_call, key, parts, may_call >= _CALLS_EACH)
             if not due:
                 self._handed_over = trio.Event()
                 soonest = min((_due_in(group, now) for group in self._gathering.values()), default=None)
                 with trio.move_on_after(float("inf") if soonest is None else soonest / 1000):
                     await self._handed_over.wait()
 
-    async def _make_call(self, key: _Key) -> None:
-        pid, nid, flags = key
-        # Nobody else calls, so what is free after the wait stays free.
-        await trio.sleep(self._rate.wait_ms(self._max_calls_per_s, self._clock()) / 1000)
-        parts = self._take(key)
-        addresses = np.concatenate([waiting.addresses[where] for waiting, where in parts])
-        # One submission may take two calls: the second is left out when the rate has no room for it.
-        twice = self._rate.may_call(self._max_calls_per_s, self._clock()) > 1
-        if self.paused():
-            moved = Moved(np.full(len(addresses), NOT_TRIED, dtype=np.int64), 0, 0)
-        else:
-            with trio.CancelScope(shield=True):
-                moved = await self._in_thread(
-                    lambda: move(pid, addresses, nid, self._call, flags=flags, resubmit=twice)
-                )
-        self._rate.called(moved.calls, self._clock())
+    async def _turn(self) -> int:
+        """Wait until there is a place for a call and the rate has room for it; return for how many calls it has."""
+        while True:
+            # Nobody else calls, so what is free now stays free; what is under way is counted when it has ended.
+            free = self._rate.may_call(self._max_calls_per_s, self._clock()) - _CALLS_EACH * self._under_way
+            if free > 0 and self._under_way < _AT_ONCE:
+                return free
+            if self._under_way:
+                self._one_ended = trio.Event()
+                await self._one_ended.wait()
+            else:
+                await trio.sleep(self._rate.wait_ms(self._max_calls_per_s, self._clock()) / 1000)
+
+    async def _make_call(self, key: _Key, parts: list[_Part], resubmit: bool) -> None:
+        # Shielded from the start: whoever handed the folios over waits.
+        with trio.CancelScope(shield=True):
+            addresses = np.concatenate([waiting.addresses[where] for waiting, where in parts])
+            pages = np.concatenate([waiting.pages[where] for waiting, where in parts])
+            called = await self._in_thread(self._move, key, addresses, pages, self._clock(), resubmit)
+        self._under_way -= 1
+        self._one_ended.set()
+        self._rate.called(called.calls, self._clock())
         start = 0
         for waiting, where in parts:
-            length = where.stop - where.start
-            waiting.results[where] = moved.results[start : start + length]
-            start += length
-            waiting.left -= length
+            end = start + where.stop - where.start
+            waiting.became.results[where] = called.results[start:end]
+            waiting.became.landed[where] = called.landed[start:end]
+            waiting.left -= end - start
             if not waiting.left:
                 waiting.done.set()
+            start = end
 
-    def _take(self, key: _Key) -> list[tuple[_Waiting, slice]]:
-        """Take out of a group what one call holds; the rest stays, due at once."""
+    def _move(self, key: _Key, addresses: Addresses, pages: NDArray[np.int64], now: int, resubmit: bool) -> Called:
+        """Wait until no other call moves anything, and move what there is room for then; in a thread."""
+        pid, nid, flags = key
+        began = time.monotonic()
+        became = Called.nothing(len(addresses))
+        with self._moving:
+            if self.paused():
+                return became
+            number = self._fitting(nid, pages, now + int((time.monotonic() - began) * 1000))
+            moved = move(pid, addresses[:number], nid, self._call, flags=flags, resubmit=resubmit)
+        # Here the next call moves already.
+        became.results[:number], became.results[number:] = moved.results, NO_ROOM
+        there = np.flatnonzero(became.results == 0)
+        became.landed[there] = some_frames_of(pid, addresses[there], self._proc)
+        return Called(became.results, became.landed, moved.calls)
+
+    def _take(self, key: _Key) -> list[_Part]:
+        """Take out of a group what one call holds; the rest waits for more to come, as long as it would have."""
         group = self._gathering.pop(key)
-        taken: list[tuple[_Waiting, slice]] = []
+        taken: list[_Part] = []
         room = MAX_ADDRESSES
         for position, (waiting, where) in enumerate(group.parts):
             if not room:
                 rest = group.parts[position:]
-                self._gathering[key] = _Gathering(
-                    self._clock() - FILL_MS, rest, sum(part.stop - part.start for _, part in rest)
-                )
+                self._gathering[key] = _Gathering(rest, sum(part.stop - part.start for _, part in rest))
                 break
             end = min(where.start + room, where.stop)
             taken.append((waiting, slice(where.start, end)))
@@ -150,4 +226,4 @@ class Calls:
 
 def _due_in(group: _Gathering, now: int) -> int:
     """Return in how many ms a group is to be called for: at once when it fills a call."""
-    return 0 if group.addresses >= MAX_ADDRESSES else FILL_MS - (now - group.began)
+    return 0 if group.addresses >= MAX_ADDRESSES else group.parts[0][0].since + FILL_MS - now

@@ -14,20 +14,20 @@ from numpy.typing import NDArray
 from pghotd.engine.counters import Counters
 from pghotd.engine.pghot import Clock
 from pghotd.geometry import PAGE_SHIFT, SECTION_SHIFT
+from pghotd.memory.linux.batch_part import Request
 from pghotd.memory.linux.calls import Calls
 from pghotd.memory.linux.capabilities import require as require_capabilities
 from pghotd.memory.linux.frame_states import FrameStates
 from pghotd.memory.linux.mapped import Mapped, read_mapped
 from pghotd.memory.linux.move import MovePages
-from pghotd.memory.linux.promotion import Promotion, Request
+from pghotd.memory.linux.promotion import Promotion
 from pghotd.memory.linux.settings import LinuxSettings
 from pghotd.memory.linux.syscalls import move_pages
 from pghotd.memory.linux.tiers import LowerNodesError, require_lower_tier, with_lower_nodes
 from pghotd.memory.linux.topology import Topology, read_topology
 from pghotd.memory.linux.uevents import Uevents, open_socket
-from pghotd.memory.linux.zones import present_pages, zones_of
+from pghotd.memory.linux.zone_readings import ZoneReadings
 from pghotd.memory.protocol import NO_SECTION, Moved, Node, PageState, Pfns, Zone
-from pghotd.procfs.zoneinfo import ZoneInfo, read_zoneinfo
 
 log = logging.getLogger(__name__)
 
@@ -69,13 +69,13 @@ class LinuxMachine:
         require_lower_tier(self._topology)
         self._section_nid = self._topology.section_nid()
         self._states = FrameStates(len(self._section_nid) - 1, proc)
-        self._zoneinfo: Sequence[ZoneInfo] = read_zoneinfo(proc)
+        self._zones = ZoneReadings(proc)
         self._mapped = Mapped()
         self._owners: list[str] = []
         self._owner_of_process: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._notifiers: list[Notify] = []
-        self._calls = Calls(call, clock, settings.max_calls_per_s)
-        self.promotion = Promotion(settings, self._calls, self.zones, clock, proc)
+        self._calls = Calls(call, clock, settings.max_calls_per_s, self._zones.fitting, proc)
+        self.promotion = Promotion(settings, self._calls, self._zones, clock, proc)
 
     def stop_while(self, paused: Callable[[], bool]) -> None:
         """Begin no moving call while `paused` says so, also for what was handed over before."""
@@ -107,10 +107,10 @@ class LinuxMachine:
         return node.sections if node is not None else np.zeros(0, dtype=np.int64)
 
     def present_pages(self, nid: int) -> int:
-        return present_pages(self._zoneinfo, nid)
+        return self._zones.present_pages(nid)
 
     def zones(self, nid: int) -> Sequence[Zone]:
-        return zones_of(self._zoneinfo, nid)
+        return self._zones.of(nid)
 
     def states(self, pfns: Pfns) -> NDArray[np.uint8]:
         return self._states.of(pfns)
@@ -150,9 +150,8 @@ class LinuxMachine:
     async def reread(self, pfns: Pfns) -> None:
         """See the protocol; the folios' states, and where they are mapped, if that reading is a second old."""
         now = self._clock()
-        self._zoneinfo = await trio.to_thread.run_sync(read_zoneinfo, self._proc)
         heads = np.sort(pfns)
-        same = await trio.to_thread.run_sync(self._states.read_heads, heads)
+        same = await trio.to_thread.run_sync(self._read_again, heads, now)
         self._states.drop(heads[~same])
         if now - self._mapped.at > _MAPPED_AGE_MS:
             tracked = np.isin(self._section_nid, self._topology.lower)
@@ -161,6 +160,12 @@ class LinuxMachine:
             )
             self._owner_of_process = np.array([self._owner(one.cgroup) for one in mapped.processes], dtype=np.int64)
             self._mapped = mapped
+
+    def _read_again(self, heads: Pfns, now: int) -> NDArray[np.bool_]:
+        """Read zones, if that is due, and flags of folios in one visit to a thread."""
+        if self._zones.old(now):
+            self._zones.read(now)
+        return self._states.read_heads(heads)
 
     def since_demotion(self, heads: Pfns) -> NDArray[np.int64]:
         return self.promotion.since_demotion(heads, self._mapped)
@@ -222,7 +227,7 @@ class LinuxMachine:
             # Indices into the longer one are in use; what it has beyond is gone.
             after = np.concatenate([after, np.full(len(before) - len(after), NO_SECTION, dtype=np.int16)])
         self._topology, self._section_nid = topology, after
-        self._zoneinfo = read_zoneinfo(self._proc)
+        self._zones.read(self._clock())
         self._states.grow(len(after) - 1)
         old = np.full(len(after), NO_SECTION, dtype=np.int16)
         old[: len(before)] = before

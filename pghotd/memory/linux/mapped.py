@@ -7,12 +7,14 @@ it and kept for a second. Only pages of the lower tier are kept, in arrays sorte
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pghotd.geometry import SECTION_SHIFT
+from pghotd.geometry import PAGE_SHIFT, SECTION_SHIFT
+from pghotd.memory.linux.allowed_places import AllowedPlaces, read_allowed_places
 from pghotd.memory.linux.settings import Watch
 from pghotd.memory.protocol import Pfns
 from pghotd.procfs.cgroup import read_cgroup
@@ -24,6 +26,9 @@ from pghotd.procfs.words import read_words
 
 _NONE: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 _PFN_BITS = np.uint64((1 << 55) - 1)
+#: So many pieces are few; pages that are no farther apart are in one.
+_FEW_PIECES = 8
+_NEAR_PAGES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,8 @@ class Mapped:
     process: NDArray[np.int64] = field(default_factory=lambda: _NONE)
     vpns: NDArray[np.int64] = field(default_factory=lambda: _NONE)
     errnos: Counter[int] = field(default_factory=Counter)
+    #: By index of the process; what nobody asked for is not there.
+    _allowed: dict[int, AllowedPlaces] = field(default_factory=dict)
 
     def find(self, pfns: Pfns) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Return for each PFN the row of its first mapping, -1 for none, and whether there are several."""
@@ -56,6 +63,13 @@ class Mapped:
         right = np.searchsorted(self.pfns, pfns, side="right")
         rows = np.where(left < right, left, -1)
         return rows, right - left > 1
+
+    def allowed_places(self, index: int, proc: str = "/proc") -> AllowedPlaces:
+        """Return where a process may have its pages; reads once, from any thread, and OSError as procfs says."""
+        places = self._allowed.get(index)
+        if places is None:
+            places = self._allowed[index] = read_allowed_places(self.processes[index].pid, proc)
+        return places
 
     def pfn_at(self, pid: int, vpn: int) -> int | None:
         """Return the PFN behind a virtual page of a watched process, None when it has none on the lower tier."""
@@ -109,4 +123,20 @@ def frames_of(pid: int, vpns: NDArray[np.int64], proc: str = "/proc") -> Pfns:
         os.close(fd)
     present = entries >> np.uint64(63) != 0
     found[order] = np.where(present, (entries & _PFN_BITS).astype(np.int64), -1)
+    return found
+
+
+def some_frames_of(pid: int, addresses: NDArray[np.uint64], proc: str = "/proc") -> Pfns:
+    """Return the frame of what is at addresses of a process now, -1 for none and for all that lies too far apart.
+
+    What can be read in a few system calls is read; what has vanished meanwhile is nowhere.
+    """
+    vpns = (addresses >> np.uint64(PAGE_SHIFT)).astype(np.int64)
+    found = np.full(len(vpns), -1, dtype=np.int64)
+    order = np.argsort(vpns)
+    breaks = np.flatnonzero(np.diff(vpns[order]) > _NEAR_PAGES) + 1
+    some = order[: breaks[_FEW_PIECES - 1]] if len(breaks) >= _FEW_PIECES else order
+    if len(some):
+        with suppress(OSError):
+            found[some] = frames_of(pid, vpns[some], proc)
     return found

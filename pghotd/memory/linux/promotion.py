@@ -5,51 +5,37 @@ it still where its record was, has the target room, do the brakes allow it. The 
 in a thread; the decisions are on arrays.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.pghot import Clock
-from pghotd.geometry import MAX_FOLIO_ORDER, PAGE_SHIFT
+from pghotd.geometry import MAX_FOLIO_ORDER
 from pghotd.memory.linux.backoff import Backoff
+from pghotd.memory.linux.batch_part import UNDECIDED, BatchPart, Request, Results, parts_of
 from pghotd.memory.linux.brakes import MoveLimit, SplitPause
-from pghotd.memory.linux.calls import Calls
+from pghotd.memory.linux.calls import NO_ROOM, Calls
+from pghotd.memory.linux.gathered import Gathered
 from pghotd.memory.linux.history import PromotionHistory
-from pghotd.memory.linux.mapped import Mapped, WatchedProcess, frames_of
+from pghotd.memory.linux.mapped import Mapped
 from pghotd.memory.linux.move import NOT_TRIED
 from pghotd.memory.linux.settings import LinuxSettings
-from pghotd.memory.protocol import NEVER, Moved, Pfns, Zone, refusal
+from pghotd.memory.linux.zone_readings import ZoneReadings
+from pghotd.memory.protocol import NEVER, Moved, Pfns, refusal
 from pghotd.procfs.buddyinfo import free_blocks, read_buddyinfo
-from pghotd.procfs.numa_maps import allows, read_numa_maps
-from pghotd.procfs.status import read_allowed_nodes
 from pghotd.procfs.vmstat import read_vmstat
-
-Results = NDArray[np.int64]
-_UNDECIDED = 1 << 40
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """Hold a batch: folios of `pages` pages on nodes `sources`, who maps them, and the node that they are to go to."""
-
-    heads: Pfns
-    pages: NDArray[np.int64]
-    sources: NDArray[np.int16]
-    nid: int
-    mapped: Mapped
 
 
 class Promotion:
-    """Move batches to their targets; `zones` gives a node's zones as they are now."""
+    """Move batches to their targets, where `zones` says there is room."""
 
     def __init__(
         self,
         settings: LinuxSettings,
         calls: Calls,
-        zones: Callable[[int], Sequence[Zone]],
+        zones: ZoneReadings,
         clock: Clock,
         proc: str = "/proc",
     ) -> None:
@@ -69,90 +55,63 @@ class Promotion:
         self._pages_in_flight: dict[int, int] = {}
         self._huge_in_flight: dict[int, int] = {}
         self.splits = 0
+        self._gathered = Gathered(self._promote)
 
     async def promote(self, request: Request) -> Moved:
         """Move what may be moved of a batch; see Memory.promote."""
-        rows, several = request.mapped.find(request.heads)
-        results = np.full(len(request.heads), _UNDECIDED, dtype=np.int64)
-        landed = np.full(len(request.heads), -1, dtype=np.int64)
-        results[rows < 0] = refusal("unmapped")
-        owner = rows.copy()
-        owner[rows >= 0] = request.mapped.process[rows[rows >= 0]]
-        for index in np.unique(owner[owner >= 0]).tolist():
-            process, own = request.mapped.processes[index], np.flatnonzero(owner == index)
-            if not process.watch.shared:
-                results[own[several[own]]] = refusal("shared")
-            vpns = request.mapped.vpns[rows[own]]
-            results[own] = np.where(
-                results[own] == _UNDECIDED,
-                await trio.to_thread.run_sync(self._may_move, process, request, own, vpns, self._clock()),
-                results[own],
-            )
+        return await self._gathered.promote(request)
+
+    async def _promote(self, request: Request) -> Moved:
+        number, parts = len(request.heads), parts_of(request)
+        results = np.full(number, refusal("unmapped"), dtype=np.int64)
+        moved = Moved(results, np.full(number, -1, dtype=np.int64))
+        if not parts:
+            return moved
+        rest = [self._resting(part) for part in parts]
+        refused = await trio.to_thread.run_sync(self._refused, request, parts, rest)
+        for part, said in zip(parts, refused, strict=True):
+            results[part.own] = said
         self._brake(request, results)
-        for index in np.unique(owner[results == _UNDECIDED]).tolist():
-            own = np.flatnonzero((owner == index) & (results == _UNDECIDED))
-            vpns = request.mapped.vpns[rows[own]]
-            await self._move(request.mapped.processes[index], request, own, vpns, results)
-            there = own[results[own] == 0]
-            landed[there] = await trio.to_thread.run_sync(
-                self._frames_now, request.mapped.processes[index], request.mapped.vpns[rows[there]]
-            )
-        return Moved(results, landed)
+        parts = [part.chosen(results[part.own] == UNDECIDED) for part in parts]
+        parts = [part for part in parts if len(part.own)]
+        async with trio.open_nursery() as nursery:
+            for part in parts[1:]:
+                nursery.start_soon(self._move, part, request, moved)
+            for part in parts[:1]:  # nearly always all of them, and it needs no task
+                await self._move(part, request, moved)
+        return moved
 
     def since_demotion(self, heads: Pfns, mapped: Mapped) -> NDArray[np.int64]:
         """See Memory.since_demotion."""
         rows, _ = mapped.find(heads)
         ages = np.full(len(heads), NEVER, dtype=np.int64)
         process = np.where(rows >= 0, mapped.process.take(rows, mode="clip") if len(mapped.process) else -1, -1)
-        for index in np.unique(process[process >= 0]).tolist():
+        for index in np.flatnonzero(np.bincount(process[process >= 0])).tolist():
             own, one = np.flatnonzero(process == index), mapped.processes[index]
             vpns = mapped.vpns[rows[own]]
             ages[own] = self.history.since_demotion(one.pid, one.start_ticks, vpns, self._clock())
         return ages
 
-    def _frames_now(self, process: WatchedProcess, vpns: NDArray[np.int64]) -> Pfns:
-        """Return where pages are after a move; what has vanished since is nowhere."""
-        try:
-            return frames_of(process.pid, vpns, self._proc)
-        except OSError:
-            return np.full(len(vpns), -1, dtype=np.int64)
+    def _resting(self, part: BatchPart) -> NDArray[np.bool_]:
+        one = part.process
+        return self._backoff.resting(one.pid, one.start_ticks, part.addresses, self._clock())
 
-    def _may_move(
-        self, process: WatchedProcess, request: Request, own: NDArray[np.int64], vpns: NDArray[np.int64], now: int
-    ) -> Results:
-        """Say which folios of one process may be moved: _UNDECIDED, or a refusal. Reads, so not on the event loop."""
-        results = np.full(len(own), _UNDECIDED, dtype=np.int64)
-        try:
-            maps = read_numa_maps(process.pid, self._proc)
-            allowed = read_allowed_nodes(process.pid, self._proc)
-            there = frames_of(process.pid, vpns, self._proc) == request.heads[own]
-        except OSError:
-            results[:] = refusal("gone")
-            return results
-        if not process.watch.override_policy:
-            policies = maps.policies_of(vpns)
-            for policy in np.unique(policies).tolist():
-                for source in np.unique(request.sources[own]).tolist():
-                    if policy < 0 or not allows(maps.policies[policy], source, request.nid):
-                        results[(policies == policy) & (request.sources[own] == source)] = refusal("policy")
-        if request.nid not in allowed:
-            results[results == _UNDECIDED] = refusal("cpuset")
-        addresses = vpns.astype(np.uint64) << np.uint64(PAGE_SHIFT)
-        resting = self._backoff.resting(process.pid, process.start_ticks, addresses, now)
-        results[(results == _UNDECIDED) & resting] = refusal("backoff")
-        results[(results == _UNDECIDED) & ~there] = refusal("gone")
-        return results
+    def _refused(
+        self, request: Request, parts: Sequence[BatchPart], resting: Sequence[NDArray[np.bool_]]
+    ) -> list[Results]:
+        """Ask about all parts of a batch in one visit to a thread."""
+        locate = self._calls.locate
+        return [part.refused(request, rest, locate, self._proc) for part, rest in zip(parts, resting, strict=True)]
 
     def _brake(self, request: Request, results: Results) -> None:
         """Refuse what the target has no room for now, and what the brakes hold back. One step without a checkpoint."""
         nid, now = request.nid, self._clock()
-        asked = np.flatnonzero(results == _UNDECIDED)
+        asked = np.flatnonzero(results == UNDECIDED)
         if not len(asked):
             return
         pages = request.pages[asked]
         # The no-space rule for the whole batch, moves in flight subtracted.
-        room = max((zone.free - zone.high - zone.protection for zone in self._zones(nid)), default=0)
-        room -= self._pages_in_flight.get(nid, 0)
+        room = self._zones.room(nid) - self._pages_in_flight.get(nid, 0)
         fits = np.cumsum(pages) < room
         results[asked[~fits]] = refusal("no_space")
         asked = asked[fits]
@@ -166,7 +125,7 @@ class Promotion:
             blocks = max(blocks - self._huge_in_flight.get(nid, 0), 0)
             # More free blocks than huge pages in flight: one is left over.
             results[huge[max(blocks - 1, 0) :]] = refusal("no_block")
-            asked = asked[results[asked] == _UNDECIDED]
+            asked = asked[results[asked] == UNDECIDED]
         limit = self._settings.move_limit_MBps // self.divisor.get(nid, 1)
         limit = max(limit, min(self._settings.move_limit_MBps, 1))
         number = self._limits.setdefault(nid, MoveLimit()).take(request.pages[asked], limit, now)
@@ -174,32 +133,27 @@ class Promotion:
         if self.dry_run:
             results[asked[:number]] = refusal("dry_run")
 
-    async def _move(
-        self,
-        process: WatchedProcess,
-        request: Request,
-        own: NDArray[np.int64],
-        vpns: NDArray[np.int64],
-        results: Results,
-    ) -> None:
+    async def _move(self, part: BatchPart, request: Request, became: Moved) -> None:
         """Hand folios of one process over to a call, and understand what became of them."""
-        nid, pages = request.nid, int(request.pages[own].sum())
-        huge = int((request.pages[own] == 1 << MAX_FOLIO_ORDER).sum())
-        addresses = vpns.astype(np.uint64) << np.uint64(PAGE_SHIFT)
-        for flights, number in ((self._pages_in_flight, pages), (self._huge_in_flight, huge)):
-            flights[nid] = flights.get(nid, 0) + number
+        nid, process, addresses, pages = request.nid, part.process, part.addresses, request.pages[part.own]
+        number, huge = int(pages.sum()), int((pages == 1 << MAX_FOLIO_ORDER).sum())
+        for flights, more in ((self._pages_in_flight, number), (self._huge_in_flight, huge)):
+            flights[nid] = flights.get(nid, 0) + more
         splits = await trio.to_thread.run_sync(self._thp_splits) if huge else 0
-        moved = await self._calls.submit(process.pid, nid, addresses, shared=process.watch.shared)
+        called = await self._calls.submit(process.pid, nid, addresses, pages, shared=process.watch.shared)
         if huge:
             grown = await trio.to_thread.run_sync(self._thp_splits) - splits
             self.splits += max(grown, 0)
             self._split.setdefault(nid, SplitPause()).split(grown, self._clock())
-        for flights, number in ((self._pages_in_flight, pages), (self._huge_in_flight, huge)):
-            flights[nid] -= number
-        self._backoff.note(process.pid, process.start_ticks, addresses, moved, self._clock())
-        self.history.promoted(process.pid, process.start_ticks, vpns[moved == 0], nid, self._clock())
+        for flights, less in ((self._pages_in_flight, number), (self._huge_in_flight, huge)):
+            flights[nid] -= less
+        results, now = called.results, self._clock()
+        self._backoff.note(process.pid, process.start_ticks, addresses, results, now)
+        self.history.promoted(process.pid, process.start_ticks, part.vpns[results == 0], nid, now)
         # What was never tried is refused, not failed: the call ended before it, mostly for want of room.
-        results[own] = np.where(moved == NOT_TRIED, refusal("not_tried"), moved)
+        said = np.where(results == NOT_TRIED, refusal("not_tried"), results)
+        became.results[part.own] = np.where(results == NO_ROOM, refusal("no_space"), said)
+        became.heads[part.own] = called.landed
 
     def _thp_splits(self) -> int:
         try:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pghotd.memory.linux.backoff import Backoff
 from pghotd.memory.linux.move import NOT_TRIED
 
-EBUSY = errno.EBUSY
+EBUSY, EACCES = errno.EBUSY, errno.EACCES
 
 
 def note(backoff, pages, now, pid=7, start=100):
@@ -38,6 +38,14 @@ def test_anything_else_ends_the_count_and_not_tried_does_not():
     note(backoff, {0x1000: 0, 0x2000: NOT_TRIED, 0x3000: errno.ENOMEM}, 0)
     note(backoff, {0x1000: EBUSY, 0x2000: EBUSY, 0x3000: EBUSY}, 0)
     assert resting(backoff, [0x1000, 0x2000, 0x3000], 1) == [False, True, False]
+
+
+def test_pages_that_somebody_else_maps_too_are_left_alone_like_busy_ones():
+    backoff = Backoff()
+    note(backoff, {0x1000: EACCES, 0x2000: EACCES, 0x3000: EBUSY}, 0)
+    assert resting(backoff, [0x1000, 0x2000, 0x3000], 1) == [False] * 3
+    note(backoff, {0x1000: EACCES, 0x2000: 0, 0x3000: EACCES}, 0)
+    assert resting(backoff, [0x1000, 0x2000, 0x3000], 1) == [True, False, True]
 
 
 def test_another_process_with_the_pid_is_another_one():
@@ -73,7 +81,7 @@ def test_nothing_is_nothing():
     st.lists(
         st.tuples(
             st.tuples(st.integers(1, 2), st.integers(1, 2)),
-            st.dictionaries(st.integers(0, 12), st.sampled_from([EBUSY, EBUSY, EBUSY, 0, NOT_TRIED, errno.EACCES])),
+            st.dictionaries(st.integers(0, 12), st.sampled_from([EBUSY, EBUSY, EACCES, 0, NOT_TRIED, errno.ENOMEM])),
             st.sampled_from([0, 1, 30_000, 60_000, 600_000]),
         ),
         max_size=40,
@@ -90,9 +98,9 @@ def test_against_a_dictionary(steps):
         for address, result in results.items():
             key = pid, start, address
             if key not in reference:
-                if result == EBUSY:
+                if result in (EBUSY, EACCES):
                     fresh.append(key)
-            elif result == EBUSY:
+            elif result in (EBUSY, EACCES):
                 strikes = reference[key][0] + 1
                 reference[key] = strikes, now + min(60_000 * 2 ** (strikes - 2), 3_600_000)
                 reference.move_to_end(key)

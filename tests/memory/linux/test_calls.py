@@ -1,12 +1,14 @@
 """Gather moving calls on a virtual clock, around a move_pages(2) that takes no time."""
 
+import threading
 from functools import partial
 
 import numpy as np
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from pghotd.daemon import clock
-from pghotd.memory.linux.calls import FILL_MS, Calls
+from pghotd.memory.linux.calls import FILL_MS, NO_ROOM, Calls
 from pghotd.memory.linux.move import NOT_TRIED
 from pghotd.memory.linux.syscalls import MPOL_MF_MOVE, MPOL_MF_MOVE_ALL
 
@@ -23,22 +25,41 @@ class Kernel:
         return 0, np.zeros(len(addresses), dtype=np.int32)
 
 
-async def at_once(function):
-    return function()
+#: Where no process is.
+NO_PROC = "/dev/null"
+
+
+def pages(first, end):
+    """Return addresses, and that there is one page at each."""
+    return np.arange(first, end, dtype=np.uint64), np.ones(end - first, dtype=np.int64)
+
+
+def everything(nid, pages, now):
+    return len(pages)
+
+
+async def at_once(function, *arguments):
+    return function(*arguments)
 
 
 async def test_a_call_waits_until_it_is_full_or_a_quarter_of_a_second_has_passed(autojump_clock, nursery):
     kernel = Kernel()
-    calls = Calls(kernel, clock, 1000, at_once)
+    calls = Calls(kernel, clock, 1000, everything, NO_PROC, at_once)
     nursery.start_soon(calls.run)
     began = clock()
     async with trio.open_nursery() as submitting:
-        submitting.start_soon(calls.submit, 7, 0, np.arange(300, dtype=np.uint64))
-        submitting.start_soon(calls.submit, 7, 0, np.arange(300, 600, dtype=np.uint64))
-        submitting.start_soon(calls.submit, 8, 0, np.arange(5, dtype=np.uint64))
-    assert [(pid, len(addresses)) for _, pid, addresses in kernel.calls] == [(7, 512), (7, 88), (8, 5)]
-    assert kernel.calls[2][0] - began >= FILL_MS
-    assert sorted(kernel.calls[0][2] + kernel.calls[1][2]) == list(range(600))
+        submitting.start_soon(calls.submit, 7, 0, *pages(0, 300))
+        submitting.start_soon(calls.submit, 7, 0, *pages(300, 600))
+        submitting.start_soon(calls.submit, 8, 0, *pages(0, 5))
+    first, *rest = kernel.calls
+    assert (first[0] - began, first[1], len(first[2])) == (0, 7, 512)
+    # What did not fit the full call waits for more to come, as long as what never was near one.
+    assert sorted((at - began, pid, len(addresses)) for at, pid, addresses in rest) == [
+        (FILL_MS, 7, 88),
+        (FILL_MS, 8, 5),
+    ]
+    of_7 = [address for _, pid, addresses in kernel.calls if pid == 7 for address in addresses]
+    assert sorted(of_7) == list(range(600))
 
 
 async def test_each_submission_gets_its_own_results(autojump_clock, nursery):
@@ -46,12 +67,12 @@ async def test_each_submission_gets_its_own_results(autojump_clock, nursery):
         status = np.where(addresses % 2 == 0, 0, -16).astype(np.int32)
         return 0, status
 
-    calls = Calls(half, clock, 1000, at_once)
+    calls = Calls(half, clock, 1000, everything, NO_PROC, at_once)
     nursery.start_soon(calls.run)
     results = {}
 
     async def submit(first):
-        results[first] = (await calls.submit(7, 0, np.arange(first, first + 3, dtype=np.uint64))).tolist()
+        results[first] = (await calls.submit(7, 0, *pages(first, first + 3))).results.tolist()
 
     async with trio.open_nursery() as submitting:
         submitting.start_soon(submit, 0)
@@ -67,21 +88,21 @@ async def test_only_what_may_be_shared_moves_whoever_maps_it(autojump_clock, nur
             flags_of.update(dict.fromkeys(addresses.tolist(), flags))
         return 0, np.zeros(len(addresses), dtype=np.int32)
 
-    calls = Calls(kernel, clock, 1000, at_once)
+    calls = Calls(kernel, clock, 1000, everything, NO_PROC, at_once)
     nursery.start_soon(calls.run)
     async with trio.open_nursery() as submitting:
-        submitting.start_soon(calls.submit, 7, 0, np.array([1], dtype=np.uint64))
-        submitting.start_soon(partial(calls.submit, shared=True), 7, 0, np.array([2], dtype=np.uint64))
+        submitting.start_soon(calls.submit, 7, 0, *pages(1, 2))
+        submitting.start_soon(partial(calls.submit, shared=True), 7, 0, *pages(2, 3))
     assert flags_of == {1: MPOL_MF_MOVE, 2: MPOL_MF_MOVE_ALL}
 
 
 async def test_what_waits_when_promotion_is_paused_is_not_tried(autojump_clock, nursery):
     kernel, results = Kernel(), []
-    calls = Calls(kernel, clock, 1000, at_once)
+    calls = Calls(kernel, clock, 1000, everything, NO_PROC, at_once)
     nursery.start_soon(calls.run)
 
     async def submit():
-        results.extend((await calls.submit(7, 0, np.arange(3, dtype=np.uint64))).tolist())
+        results.extend((await calls.submit(7, 0, *pages(0, 3))).results.tolist())
 
     async with trio.open_nursery() as submitting:
         submitting.start_soon(submit)
@@ -95,9 +116,9 @@ async def test_what_waits_when_promotion_is_paused_is_not_tried(autojump_clock, 
 
 async def test_no_more_calls_a_second_than_allowed(autojump_clock, nursery):
     kernel = Kernel()
-    calls = Calls(kernel, clock, 2, at_once)
+    calls = Calls(kernel, clock, 2, everything, NO_PROC, at_once)
     nursery.start_soon(calls.run)
-    await calls.submit(7, 0, np.arange(512 * 5, dtype=np.uint64))
+    await calls.submit(7, 0, *pages(0, 512 * 5))
     times = [at for at, _, _ in kernel.calls]
     assert len(times) == 5
     assert all(later - earlier >= 1000 for earlier, later in zip(times, times[2:], strict=False))
@@ -105,11 +126,11 @@ async def test_no_more_calls_a_second_than_allowed(autojump_clock, nursery):
 
 async def test_what_waits_when_it_ends_was_not_tried(autojump_clock):
     kernel = Kernel()
-    calls = Calls(kernel, clock, 1000, at_once)
+    calls = Calls(kernel, clock, 1000, everything, NO_PROC, at_once)
     results = []
 
     async def submit():
-        results.append((await calls.submit(7, 0, np.arange(3, dtype=np.uint64))).tolist())
+        results.append((await calls.submit(7, 0, *pages(0, 3))).results.tolist())
 
     async with trio.open_nursery() as submitting:
         submitting.start_soon(submit)
@@ -118,3 +139,79 @@ async def test_what_waits_when_it_ends_was_not_tried(autojump_clock):
     await submit()
     assert results == [[NOT_TRIED] * 3] * 2
     assert not kernel.calls
+
+
+async def test_what_has_no_room_when_its_call_comes_is_not_moved(autojump_clock, nursery):
+    kernel, asked = Kernel(), []
+
+    def room_for_two(nid, pages, now):
+        asked.append((nid, pages.tolist(), now))
+        return 2
+
+    calls = Calls(kernel, clock, 1000, room_for_two, NO_PROC, at_once)
+    nursery.start_soon(calls.run)
+    began = clock()
+    called = await calls.submit(7, 0, np.arange(4, dtype=np.uint64), np.array([1, 1, 512, 1]))
+    assert called.results.tolist() == [0, 0, NO_ROOM, NO_ROOM]
+    assert [addresses for _, _, addresses in kernel.calls] == [[0, 1]]
+    # Not when it was handed over, but when the call was made.
+    assert asked == [(0, [1, 1, 512, 1], began + FILL_MS)]
+
+
+class SlowKernel:
+    """Make each call last until it is let go, as a copy lasts."""
+
+    def __init__(self):
+        self.begun, self.go, self.moving, self.at_once = [], threading.Semaphore(0), 0, 0
+        self.first, self.second = threading.Event(), threading.Event()
+
+    def __call__(self, pid, addresses, nodes, flags):
+        self.begun.append(pid)
+        self.moving += 1
+        self.at_once = max(self.at_once, self.moving)
+        (self.first if len(self.begun) == 1 else self.second).set()
+        assert self.go.acquire(timeout=10)
+        self.moving -= 1
+        return 0, np.zeros(len(addresses), dtype=np.int32)
+
+
+async def _two_calls(kernel, nursery, submitting, paused=lambda: False):
+    """Hand over two full calls; return when both are in their threads, with the results that they will put there."""
+    results = {}
+    calls = Calls(kernel, clock, 1000, everything, NO_PROC)
+    calls.paused = paused
+
+    async def submit(pid):
+        results[pid] = (await calls.submit(pid, 0, *pages(0, 512))).results.tolist()
+
+    nursery.start_soon(calls.run)
+    submitting.start_soon(submit, 7)
+    submitting.start_soon(submit, 8)
+    await wait_all_tasks_blocked()
+    assert kernel.first.wait(10)
+    return results
+
+
+async def test_the_next_call_begins_without_the_event_loop(nursery):
+    kernel = SlowKernel()
+    with trio.fail_after(20):
+        async with trio.open_nursery() as submitting:
+            results = await _two_calls(kernel, nursery, submitting)
+            assert not kernel.second.is_set()
+            kernel.go.release()
+            begun = kernel.second.wait(10)  # the event loop is held up by this
+            kernel.go.release()
+    assert begun
+    assert kernel.at_once == 1
+    assert results == {7: [0] * 512, 8: [0] * 512}
+
+
+async def test_a_pause_stops_the_call_that_waits_for_its_turn(nursery):
+    kernel, paused = SlowKernel(), [False]
+    with trio.fail_after(20):
+        async with trio.open_nursery() as submitting:
+            results = await _two_calls(kernel, nursery, submitting, lambda: paused[0])
+            paused[0] = True
+            kernel.go.release()
+    assert sorted(results.values()) == [[NOT_TRIED] * 512, [0] * 512]
+    assert len(kernel.begun) == 1

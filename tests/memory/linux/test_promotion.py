@@ -8,11 +8,13 @@ import pytest
 import trio
 
 from pghotd.daemon import clock
-from pghotd.memory.linux.calls import Calls
+from pghotd.memory.linux.batch_part import Request
+from pghotd.memory.linux.calls import FILL_MS, Calls
 from pghotd.memory.linux.mapped import Mapped, WatchedProcess
-from pghotd.memory.linux.promotion import Promotion, Request
+from pghotd.memory.linux.promotion import Promotion
 from pghotd.memory.linux.settings import LinuxSettings, Watch
-from pghotd.memory.protocol import BACKEND_REFUSALS, Zone
+from pghotd.memory.linux.zone_readings import ZoneReadings
+from pghotd.memory.protocol import BACKEND_REFUSALS
 from pghotd.procfs.process_targets import Target
 from tests.memory.linux.trees import write
 
@@ -26,8 +28,10 @@ class World:
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root
-        self.free = 100_000
+        self.free(100_000)
         self.busy: set[int] = set()
+        self.nowhere: set[int] = set()
+        self.there: set[int] = set()
         self.moved: list[int] = []
         for pid in (PID, OTHER):
             self.process(pid)
@@ -44,9 +48,15 @@ class World:
     def process(self, pid: int, *, policy: str = "default", nodes: str = "0-1", frames: int = 2048) -> None:
         write(self.root, f"{pid}/numa_maps", f"00010000 {policy} anon={frames} N1={frames} kernelpagesize_kB=4\n")
         write(self.root, f"{pid}/status", f"Name:\tx\nMems_allowed_list:\t{nodes}\n")
+        write(self.root, f"{pid}/stat", f"{pid} (x) S {'0 ' * 18}1 0 0 0\n")
         entries = np.zeros(16 + frames, dtype=np.uint64)
         entries[16:] = np.arange(FIRST, FIRST + frames, dtype=np.uint64) | np.uint64(1 << 63)
         (self.root / f"{pid}/pagemap").write_bytes(entries.tobytes())
+
+    def free(self, pages: int) -> None:
+        figures = f"  pages free     {pages}\n        min      0\n        low      0\n        high     100\n"
+        figures += "        present  200000\n        managed  200000\n        protection: (0)\n"
+        write(self.root, "zoneinfo", f"Node 0, zone   Normal\n{figures}")
 
     def huge_blocks(self, number: int) -> None:
         rows = f"Node 0, zone DMA {'0 ' * 9}5 0\nNode 0, zone Normal {'0 ' * 9}{number} 0\n"
@@ -55,22 +65,26 @@ class World:
     def move_pages(self, pid, addresses, nodes, flags):
         pages = (addresses >> np.uint64(12)).astype(np.int64)
         if nodes is None:
-            return 0, np.where(np.isin(pages, self.moved), 0, 1).astype(np.int32)
+            nids = np.where(np.isin(pages, [*self.moved, *self.there]), 0, 1).astype(np.int32)
+            nids[np.isin(pages, list(self.nowhere))] = -errno.ENOENT
+            return 0, nids
         status = np.where(np.isin(pages, list(self.busy)), -errno.EBUSY, 0).astype(np.int32)
         self.moved += pages[status == 0].tolist()
         return 0, status
 
-    def calls(self) -> Calls:
-        return Calls(self.call, clock, 1000, self.in_thread)
+    def calls(self, zones: ZoneReadings) -> Calls:
+        return Calls(self.call, clock, 1000, zones.fitting, str(self.root), self.in_thread)
 
     def promotion(self, **settings: object) -> Promotion:
         chosen = LinuxSettings(**{"dry_run": False, "move_limit_MBps": 10_000, **settings})  # type: ignore[arg-type]
-        return Promotion(chosen, self.calls(), lambda nid: [Zone(self.free, 0, 0, 100, 200, 0)], clock, str(self.root))
+        zones = ZoneReadings(str(self.root))
+        return Promotion(chosen, self.calls(zones), zones, clock, str(self.root))
 
     async def promote(
         self, promotion: Promotion, number: int, *, pages: int = 1, watch: Watch, mapped: str = ""
     ) -> list[str]:
         """Promote `number` folios, and return the reason or errno of each, `moved` for those that did."""
+        self.moved = []  # all are on node 1 again
         heads = FIRST + np.arange(number, dtype=np.int64) * pages
         known = Mapped(
             processes=(WatchedProcess(PID, 1, "/a", watch), WatchedProcess(OTHER, 1, "/b", watch)),
@@ -80,7 +94,7 @@ class World:
         )
         request = Request(heads, np.full(number, pages, dtype=np.int64), np.ones(number, dtype=np.int16), 0, known)
         # The task that makes the calls ends with each batch here, so each has its own.
-        promotion._calls = self.calls()
+        promotion._calls = self.calls(promotion._zones)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(promotion._calls.run)
             results = (await promotion.promote(request)).results
@@ -142,8 +156,16 @@ async def test_a_target_outside_the_cpuset(autojump_clock, world):
 
 
 async def test_pages_that_are_no_longer_where_their_records_were(autojump_clock, world):
-    world.process(PID, frames=1)
+    world.nowhere = {17}
+    world.there = {18}
     assert await world.promote(world.promotion(), 3, watch=WATCH) == ["moved", "gone", "gone"]
+    assert world.moved == [16]
+
+
+async def test_another_process_that_has_got_the_pid(autojump_clock, world):
+    write(world.root, f"{PID}/stat", f"{PID} (x) S {'0 ' * 18}2 0 0 0\n")
+    assert await world.promote(world.promotion(), 2, watch=WATCH) == ["gone"] * 2
+    assert not world.moved
 
 
 async def test_a_process_that_has_gone(autojump_clock, world):
@@ -153,8 +175,40 @@ async def test_a_process_that_has_gone(autojump_clock, world):
 
 
 async def test_room_is_kept_for_the_whole_batch(autojump_clock, world):
-    world.free = 100 + 4
+    world.free(100 + 4)
     assert await world.promote(world.promotion(), 6, watch=WATCH) == ["moved"] * 3 + ["no_space"] * 3
+
+
+async def test_room_that_has_gone_until_the_call_is_not_used(autojump_clock, world):
+    promotion = world.promotion()
+    world.free(100 + 3)
+    assert await world.promote(promotion, 4, watch=WATCH) == ["moved"] * 2 + ["no_space"] * 2
+    assert promotion._pages_in_flight == {0: 0}
+
+
+async def test_pages_that_an_unwatched_process_maps_too_are_left_alone_after_two_tries(autojump_clock, world):
+    def theirs(pid, addresses, nodes, flags):
+        return 0, np.full(len(addresses), 1 if nodes is None else -errno.EACCES, dtype=np.int32)
+
+    promotion, world.call = world.promotion(), theirs
+    assert await world.promote(promotion, 1, watch=WATCH) == ["EACCES"]
+    assert await world.promote(promotion, 1, watch=WATCH) == ["EACCES"]
+    assert await world.promote(promotion, 1, watch=WATCH) == ["backoff"]
+
+
+async def test_several_processes_of_a_batch_wait_for_their_calls_together(autojump_clock, world):
+    began = trio.current_time()
+    heads = FIRST + np.arange(2, dtype=np.int64)
+    processes = (WatchedProcess(PID, 1, "/a", WATCH), WatchedProcess(OTHER, 1, "/a", WATCH))
+    known = Mapped(processes=processes, pfns=heads, process=np.array([0, 1]), vpns=heads - FIRST + 16)
+    request = Request(heads, np.ones(2, dtype=np.int64), np.ones(2, dtype=np.int16), 0, known)
+    promotion = world.promotion()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(promotion._calls.run)
+        moved = await promotion.promote(request)
+        nursery.cancel_scope.cancel()
+    assert moved.results.tolist() == [0, 0]
+    assert trio.current_time() - began < 2 * FILL_MS / 1000
 
 
 async def test_a_huge_page_needs_more_free_blocks_than_are_in_flight(autojump_clock, world):

@@ -1,0 +1,90 @@
+"""Hold what one process has of a batch, and say what of it may be moved: the first reason against it is the answer."""
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.geometry import PAGE_SHIFT
+from pghotd.memory.linux.mapped import Mapped, WatchedProcess
+from pghotd.memory.linux.syscalls import Addresses
+from pghotd.memory.protocol import Pfns, refusal
+from pghotd.procfs.stat import read_stat
+
+Results = NDArray[np.int64]
+#: The node of what is at each address of a process, as move.locate().
+Locate = Callable[[int, Addresses], NDArray[np.int64]]
+#: Nothing is known against moving this folio.
+UNDECIDED = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Hold a batch: folios of `pages` pages on nodes `sources`, who maps them, and the node that they are to go to."""
+
+    heads: Pfns
+    pages: NDArray[np.int64]
+    sources: NDArray[np.int16]
+    nid: int
+    mapped: Mapped
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPart:
+    """Hold which folios of a batch `process` maps, `own`, where, and which of them others map as well."""
+
+    index: int
+    process: WatchedProcess
+    own: NDArray[np.int64]
+    vpns: NDArray[np.int64]
+    several: NDArray[np.bool_]
+
+    @property
+    def addresses(self) -> Addresses:
+        return self.vpns.astype(np.uint64) << np.uint64(PAGE_SHIFT)
+
+    def chosen(self, which: NDArray[np.bool_]) -> "BatchPart":
+        """Return a part of some of the folios."""
+        return BatchPart(self.index, self.process, self.own[which], self.vpns[which], self.several[which])
+
+    def refused(self, request: Request, resting: NDArray[np.bool_], locate: Locate, proc: str) -> Results:
+        """Return for each folio UNDECIDED or a refusal; `resting` are to be left alone. Reads: for a thread.
+
+        Whether it is where it was is asked of move_pages(2): a hundredth of what it costs to find the page frames of
+        pages that are far apart, and a page that has got another frame of its node since is as hot as before.
+        """
+        results = np.full(len(self.own), UNDECIDED, dtype=np.int64)
+        watch, sources = self.process.watch, request.sources[self.own]
+        try:
+            places = request.mapped.allowed_places(self.index, proc)
+            gone = locate(self.process.pid, self.addresses) != sources
+            if read_stat(self.process.pid, proc).start_ticks != self.process.start_ticks:
+                raise OSError(errno.ESRCH, "another process has this pid now")
+        except OSError:
+            results[:] = refusal("gone")
+        else:
+            # The last ones first, so that the first reason stays.
+            results[gone] = refusal("gone")
+            results[resting] = refusal("backoff")
+            if request.nid not in places.nodes:
+                results[:] = refusal("cpuset")
+            if not watch.override_policy:
+                results[places.policy_refuses(self.vpns, sources, request.nid)] = refusal("policy")
+        if not watch.shared:
+            results[self.several] = refusal("shared")
+        return results
+
+
+def parts_of(request: Request) -> list[BatchPart]:
+    """Return what each process has of a batch; a folio of several processes is the first one's."""
+    mapped = request.mapped
+    rows, several = mapped.find(request.heads)
+    found = np.flatnonzero(rows >= 0)
+    owners = mapped.process[rows[found]]
+    parts = []
+    for index in np.flatnonzero(np.bincount(owners)).tolist():
+        own = found[owners == index]
+        parts.append(BatchPart(index, mapped.processes[index], own, mapped.vpns[rows[own]], several[own]))
+    return parts

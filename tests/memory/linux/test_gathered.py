@@ -1,0 +1,91 @@
+"""Gather batches on a virtual clock, around a promotion that notes what it is given."""
+
+import numpy as np
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from pghotd.memory.linux.batch_part import Request
+from pghotd.memory.linux.gathered import Gathered
+from pghotd.memory.linux.mapped import Mapped
+from pghotd.memory.protocol import Moved
+
+MAPPED = Mapped()
+
+
+class Promotion:
+    """Say of each folio that it failed with its own PFN, and is at twice that now."""
+
+    def __init__(self):
+        self.asked = []
+
+    async def __call__(self, request):
+        self.asked.append((request.nid, len(request.heads), trio.current_time()))
+        assert len(request.heads) == len(request.pages) == len(request.sources)
+        assert request.pages.tolist() == (request.heads % 7).tolist()
+        await trio.sleep(1)
+        return Moved(request.heads.copy(), 2 * request.heads)
+
+
+def batch(first, number, nid=0, mapped=MAPPED):
+    heads = np.arange(first, first + number)
+    return Request(heads, heads % 7, np.ones(number, dtype=np.int16), nid, mapped)
+
+
+async def promote_all(gathered, *batches):
+    results = {}
+
+    async def one(request):
+        moved = await gathered.promote(request)
+        results[int(request.heads[0])] = moved
+        assert moved.results.tolist() == request.heads.tolist()
+        assert moved.heads.tolist() == (2 * request.heads).tolist()
+
+    async with trio.open_nursery() as nursery:
+        for request in batches:
+            nursery.start_soon(one, request)
+            await wait_all_tasks_blocked()  # so that they come in this order
+    assert len(results) == len(batches)
+
+
+async def test_batches_are_promoted_together_and_each_gets_its_own_results(autojump_clock):
+    promotion = Promotion()
+    began = trio.current_time()
+    await promote_all(Gathered(promotion), batch(1000, 257), batch(5000, 3), batch(9000, 100))
+    ((nid, number, at),) = promotion.asked
+    assert (nid, number) == (0, 360)
+    assert at - began == pytest.approx(0.02)
+
+
+async def test_a_full_group_does_not_wait_and_the_next_batch_begins_another(autojump_clock):
+    promotion = Promotion()
+    began = trio.current_time()
+    await promote_all(Gathered(promotion), *(batch(1000 * first, 257) for first in range(1, 11)))
+    assert [number for _, number, _ in promotion.asked] == [8 * 257, 2 * 257]
+    assert [at - began for _, _, at in promotion.asked] == [0, pytest.approx(0.02)]
+
+
+async def test_targets_and_readings_of_page_tables_stay_apart(autojump_clock):
+    promotion, other = Promotion(), Mapped()
+    await promote_all(
+        Gathered(promotion), batch(1, 5), batch(100, 6, nid=2), batch(200, 7, mapped=other), batch(300, 8, mapped=other)
+    )
+    assert sorted((nid, number) for nid, number, _ in promotion.asked) == [(0, 5), (0, 15), (2, 6)]
+
+
+async def test_who_leads_does_not_leave_the_others_waiting_when_it_fails(autojump_clock):
+    async def fails(request):
+        await trio.sleep(1)
+        raise OSError("out of threads")
+
+    gathered, ended = Gathered(fails), []
+
+    async def one(request):
+        with pytest.raises((OSError, RuntimeError)):
+            await gathered.promote(request)
+        ended.append(request)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one, batch(1, 5))
+        nursery.start_soon(one, batch(10, 5))
+    assert len(ended) == 2

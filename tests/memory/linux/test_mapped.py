@@ -1,0 +1,55 @@
+"""Find the frames of pages in a made-up pagemap."""
+
+import numpy as np
+import pytest
+
+from pghotd.memory.linux.mapped import Mapped, WatchedProcess, some_frames_of
+from pghotd.memory.linux.settings import Watch
+from pghotd.procfs.process_targets import Target
+from tests.memory.linux.trees import write
+
+
+@pytest.fixture
+def proc(tmp_path):
+    (tmp_path / "7").mkdir()
+    entries = np.arange(5000, 6000, dtype=np.uint64) | np.uint64(1 << 63)
+    entries[3] = 0
+    (tmp_path / "7/pagemap").write_bytes(entries.tobytes())
+    return str(tmp_path)
+
+
+def frames(vpns, proc):
+    return some_frames_of(7, np.array(vpns, dtype=np.uint64) << np.uint64(12), proc).tolist()
+
+
+def test_pages_near_each_other_are_found_in_any_order(proc):
+    assert frames([9, 2, 3, 60], proc) == [5009, 5002, -1, 5060]
+    assert frames([], proc) == []
+
+
+def test_no_more_than_a_few_system_calls_are_made_for_pages_far_apart(proc):
+    apart = list(range(0, 1000, 100))
+    assert frames(apart, proc) == [5000 + vpn for vpn in apart[:8]] + [-1, -1]
+    assert frames(apart[:8], proc) == [5000 + vpn for vpn in apart[:8]]
+
+
+def test_a_process_that_has_gone_has_no_frames(proc):
+    assert some_frames_of(8, np.array([4096], dtype=np.uint64), proc).tolist() == [-1]
+
+
+def test_where_a_process_may_have_its_pages_is_read_once_for_a_reading(tmp_path):
+    def policy(words):
+        write(tmp_path, "7/numa_maps", f"00010000 {words} anon=1 N1=1 kernelpagesize_kB=4\n")
+
+    def refused(mapped):
+        places = mapped.allowed_places(0, str(tmp_path))
+        return places.policy_refuses(np.array([16]), np.array([1], dtype=np.int16), 0).tolist()
+
+    write(tmp_path, "7/status", "Name:\tx\nMems_allowed_list:\t0-1\n")
+    policy("default")
+    processes = (WatchedProcess(7, 1, "/a", Watch(Target())),)
+    mapped = Mapped(processes=processes)
+    assert refused(mapped) == [False]
+    policy("bind:1")
+    assert refused(mapped) == [False]
+    assert refused(Mapped(processes=processes)) == [True]
