@@ -20,7 +20,10 @@ class Client:
 
     def text(self, path: str) -> str:
         """Return the text of a control file."""
-        return (self.root / path).read_text()
+        try:
+            return (self.root / path).read_text()
+        except OSError as wrong:
+            raise self.named(wrong, path) from None
 
     def value(self, path: str) -> str:
         """Return the one value of a control file."""
@@ -44,8 +47,14 @@ class Client:
         fd = os.open(self.root / path, os.O_WRONLY)
         try:
             os.write(fd, text.encode())
+        except OSError as wrong:
+            raise self.named(wrong, path) from None
         finally:
             os.close(fd)
+
+    def named(self, wrong: OSError, path: str) -> OSError:
+        """Return the error with the file's name, which only open(2)'s has by itself."""
+        return OSError(wrong.errno, wrong.strerror, str(self.root / path))
 
 
 def connect(mountpoint: Path | None, mountinfo: Path = Path("/proc/self/mountinfo")) -> Client:

@@ -5,6 +5,7 @@ it is the mean of its pages. By page frame all records of a node are read, in on
 each part is looked up, since the tree has no other way from a process to its pages.
 """
 
+import io
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -85,8 +86,9 @@ class ByFrame:
         now, window = moment(self._client)
         sums = np.zeros(len(self._edges) - 1)
         place = 0
-        with open(self._client.root / f"nodes/node{self._nid}/hotmap", "rb", buffering=0) as file:
-            while chunk := file.read(_READ_BYTES):
+        path = f"nodes/node{self._nid}/hotmap"
+        with open(self._client.root / path, "rb", buffering=0) as file:
+            while chunk := self._read(file, path):
                 hot = hotness(np.frombuffer(chunk, dtype=self._format.dtype), self._format, now, window)
                 found = np.flatnonzero(hot)
                 if len(found):
@@ -95,6 +97,12 @@ class ByFrame:
                 place += len(hot)
         column: Column = sums / np.maximum(np.diff(self._edges), 1)
         return column
+
+    def _read(self, file: io.FileIO, path: str) -> bytes:
+        try:
+            return file.read(_READ_BYTES)
+        except OSError as wrong:
+            raise self._client.named(wrong, path) from None
 
 
 class ByAddress:

@@ -58,14 +58,14 @@ def changes(client: Client) -> Iterator[dict[str, int]]:
                 text += part
             yield {name: int(value) for name, value in (line.split() for line in text.decode().splitlines())}
             poller.poll()
+    except OSError as wrong:
+        raise client.named(wrong, "vmstat") from None
     finally:
         os.close(fd)
 
 
 def record(client: Client, arguments: argparse.Namespace) -> None:
     """Append the counters to a file, every --interval seconds."""
-    if arguments.interval <= 0:
-        raise UsageError(f"--interval {arguments.interval}: is not above 0")
     fd = os.open(arguments.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         for _ in _moments(arguments.interval, arguments.seconds, "recording"):
@@ -98,8 +98,8 @@ def report(arguments: argparse.Namespace) -> None:
 
 def heatmap(client: Client, arguments: argparse.Namespace) -> None:
     """Look every --interval seconds for --seconds, and show how hot which part of memory was when."""
-    if arguments.interval <= 0 or arguments.rows < 1:
-        raise UsageError("--interval and --rows are above 0")
+    if arguments.range is not None and arguments.pid is None:
+        raise UsageError("--range: is of addresses, and needs --pid")
     try:
         if arguments.output is not None:
             pictures.check(arguments.output)

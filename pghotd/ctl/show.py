@@ -31,8 +31,6 @@ def show_status(client: Client, arguments: argparse.Namespace) -> None:
 
 def show_top(client: Client, arguments: argparse.Namespace) -> None:
     """Show screen after screen, until --count or for ever."""
-    if arguments.interval <= 0:
-        raise UsageError(f"--interval {arguments.interval}: is not above 0")
     if arguments.output is not None and arguments.output.suffix != ".svg":
         raise UsageError(f"--output {arguments.output}: is not *.svg")
     out = console() if arguments.output is None else Console(record=True, width=100, file=io.StringIO())
