@@ -27,9 +27,7 @@ EXIT_NOT_MOUNTED = 3
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; the manual and the completions are made of it."""
-    options = CommandLine(
-        prog="pghotctl", description="See and steer a mounted pghotd.", allow_abbrev=False
-    )
+    options = CommandLine(prog="pghotctl", description="See and steer a mounted pghotd.", allow_abbrev=False)
     options.add_argument("--mountpoint", type=Path, metavar="DIR", help="where the tree is (default: where one is)")
     options.add_argument("--version", action="version", version=f"pghotctl {__version__}")
     commands = options.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -93,7 +91,7 @@ def _commands_over_time(commands: "_Commands[argparse.ArgumentParser]") -> None:
     which = heatmap.add_mutually_exclusive_group()
     which.add_argument("--node", type=number, metavar="N", help="by PFN, a lower-tier node's (default: the first)")
     which.add_argument("--pid", type=positive, metavar="PID", help="by address, of a watched or model process")
-    heatmap.add_argument("--range", type=address_range, metavar="START-END", help="with --pid (default: its largest mapping)")
+    heatmap.add_argument("--range", type=address_range, metavar="START-END", help="of --pid (default: the largest)")
     heatmap.add_argument("--rows", type=positive, default=24, metavar="N", help="parts of memory (default: 24)")
     heatmap.add_argument("--seconds", type=seconds, default=30.0, metavar="S", help="for so long (default: 30)")
     _interval(heatmap)
