@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
 _Commands = argparse._SubParsersAction  # argparse has no public name for it
 
 
-def _show_commands(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _show_commands(commands: "_Commands[CommandLine]") -> None:
     _command(commands, "status", "what to know first, on one screen").set_defaults(run=_shown("show_status"))
 
     top = _command(commands, "top", "what is happening, live; with --json a line a screen")
@@ -60,7 +60,7 @@ def _show_commands(commands: "_Commands[argparse.ArgumentParser]") -> None:
     explain.set_defaults(run=_shown("show_explanation"))
 
 
-def _change_commands(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _change_commands(commands: "_Commands[CommandLine]") -> None:
     get = _command(commands, "get", "show one tunable's value, or all of them")
     get.add_argument("name", nargs="?", choices=change.SETTABLE, metavar="NAME")
     get.set_defaults(run=change.get_values)
@@ -81,7 +81,7 @@ def _change_commands(commands: "_Commands[argparse.ArgumentParser]") -> None:
     inject.set_defaults(run=change.inject_accesses)
 
 
-def _commands_over_time(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _commands_over_time(commands: "_Commands[CommandLine]") -> None:
     watch = _command(commands, "watch", "a line for each change of a counter")
     watch.add_argument("names", nargs="*", metavar="COUNTER", help="these alone (default: all)")
     watch.add_argument("--count", type=number, default=0, metavar="N", help="end after N lines (default: never)")
@@ -110,9 +110,7 @@ def _commands_over_time(commands: "_Commands[argparse.ArgumentParser]") -> None:
     report.set_defaults(alone=_over_time("report"))
 
 
-def _command(
-    commands: "_Commands[argparse.ArgumentParser]", name: str, what: str, *, json: bool = True
-) -> argparse.ArgumentParser:
+def _command(commands: "_Commands[CommandLine]", name: str, what: str, *, json: bool = True) -> CommandLine:
     command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.", allow_abbrev=False)
     command.set_defaults(run=None, alone=None)
     if json:
