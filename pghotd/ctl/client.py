@@ -6,6 +6,8 @@ from pathlib import Path
 
 MOUNTPOINT = Path("/run/pghot")
 FSTYPE = "fuse.pghotd"
+#: What the files of a daemon that has ended answer.
+GONE = (errno.ENOTCONN, errno.ECONNABORTED)
 
 
 class NotMountedError(Exception):
@@ -67,7 +69,7 @@ def connect(mountpoint: Path | None, mountinfo: Path = Path("/proc/self/mountinf
         if client.value("version").startswith("pghotd "):
             return client
     except OSError as wrong:
-        if wrong.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENOTCONN, errno.ECONNABORTED):
+        if wrong.errno not in (errno.ENOENT, errno.ENOTDIR, *GONE):
             raise
     raise NotMountedError(f"no pghotd is mounted at {mountpoint}; start one with: pghotd --mountpoint {mountpoint}")
 

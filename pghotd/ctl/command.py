@@ -1,7 +1,9 @@
 """Be what the commands of pghotctl share: how they end, print, and show that they take their time."""
 
 import json
+import re
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 # Imported where it is used: it takes longer to load than `get` and `set` to run.
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
 
 #: How wide a screen is that goes into a file or a pipe.
 _WIDTH = 110
+_NUMBER = re.compile(r"-?[0-9]+", re.ASCII)
 
 
 class UsageError(Exception):
@@ -33,6 +36,17 @@ def console() -> "Console":
 def print_json(value: Any, *, one_line: bool = False) -> None:
     """Print a value for a machine."""
     print(json.dumps(value, indent=None if one_line else 1), flush=True)
+
+
+def typed(values: Mapping[str, str]) -> dict[str, int | str | None]:
+    """Return a control file's values for a machine: numbers as such, and null for `-`, which is none."""
+    return {name: _typed(value) for name, value in values.items()}
+
+
+def _typed(value: str) -> int | str | None:
+    if value == "-":
+        return None
+    return int(value) if _NUMBER.fullmatch(value) else value
 
 
 def progress() -> "Progress":

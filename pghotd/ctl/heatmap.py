@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pghotd.ctl.client import Client
+from pghotd.ctl.client import GONE, Client
 from pghotd.engine.record_default import DefaultFormat
 from pghotd.engine.record_precise import PreciseFormat
 from pghotd.engine.records import RecordFormat
@@ -42,6 +42,7 @@ class HeatMap:
     seconds: list[float]
     hotness: NDArray[np.float64]
     highest: int
+    window_ms: int
 
     def as_json(self) -> dict[str, Any]:
         """Return it for json.dumps."""
@@ -52,6 +53,7 @@ class HeatMap:
             "seconds": self.seconds,
             "hotness": self.hotness.round(4).tolist(),
             "highest": self.highest,
+            "window_ms": self.window_ms,
         }
 
 
@@ -106,7 +108,7 @@ class ByFrame:
 
 
 class ByAddress:
-    """Look at some pages of each of `rows` parts of a process's range of addresses."""
+    """Look at some pages of each of `rows` parts of a process's range of addresses; `found` tells if one was known."""
 
     def __init__(self, client: Client, pid: int, between: tuple[int, int] | None, rows: int) -> None:
         self._client = client
@@ -118,6 +120,7 @@ class ByAddress:
         self.starts = first + edges[:-1] * PAGE
         self._ends = first + edges[1:] * PAGE
         self.what, self.unit = f"process {pid}", "address"
+        self.found = False
         self.highest = self._format.freq_max
 
     def column(self) -> Column:
@@ -134,8 +137,11 @@ class ByAddress:
         try:
             pfn = self._client.value(f"addr/{self._pid}:{address}")
             record = int(self._client.values(f"pfn/{pfn}")["record"], 0)
-        except OSError:
+        except OSError as wrong:
+            if wrong.errno in GONE:
+                raise
             return 0.0  # not mapped there
+        self.found = True
         return float(hotness(np.array([record], dtype=self._format.dtype), self._format, now, window)[0])
 
 

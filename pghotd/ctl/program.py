@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from pghotd import __version__
 from pghotd.command_line import EXIT_USAGE, CommandLine, address_range, interval, number, positive, seconds
 from pghotd.ctl import change
-from pghotd.ctl.client import NotMountedError, connect
+from pghotd.ctl.client import GONE, NotMountedError, connect
 from pghotd.ctl.command import UsageError
 from pghotd.engine.kinds import KINDS
 
@@ -154,6 +154,8 @@ def main() -> NoReturn:
         _give_up_stdout()  # whoever read our output has seen enough
     except OSError as wrong:
         _give_up_stdout()
+        if wrong.errno in GONE:
+            die(EXIT_NOT_MOUNTED, f"{wrong.filename}: the daemon that was mounted there has ended")
         die(EXIT_FAILED, f"{wrong.filename or 'standard output'}: {wrong.strerror}")
     except KeyboardInterrupt:
         pass
