@@ -52,6 +52,9 @@ def test_get_and_set(program):
         "pghotctl: freq_threshold: '4' is refused; 1..3 accesses in default mode\n",
     )
     assert program.command("set", "target_nid=1").stderr.endswith("is refused; top-tier nodes: 0\n")
+    assert program.command("set", "target_policy=2").stderr.startswith(
+        "pghotctl: target_policy: '2' is refused; 0..1, where pages go whose accessing node is not known; 0: target_nid"
+    )
     assert program.command("set", "speed=1").returncode == program.command("get", "speed").returncode == 2
 
 
@@ -59,7 +62,11 @@ def test_inject(program):
     assert program.command("inject", hex(LOWER_FIRST), f"{LOWER_FIRST + 8}+8", "--kind", "fma").returncode == 0
     assert program.counters()["pghot_recorded_fma"] == 2
     assert program.counters()["pghot_recorded_accesses"] == 9
-    assert program.command("inject", "page").returncode == 2
+    refused = program.command("inject", "page")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "pghotctl: page, --nid -1: refused; PFN[+NR] is decimal or 0x, below 2^52, and --nid is -1 or a node\n",
+    )
 
 
 def test_doctor_says_what_the_program_says_of_the_machine(program):
