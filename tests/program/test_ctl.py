@@ -301,3 +301,17 @@ def test_a_daemon_that_ends_meanwhile_is_said_to_have_ended(program):
     _, said = watching.communicate(timeout=DEADLINE_S)
     assert watching.returncode == 3
     assert said == f"pghotctl: {program.mountpoint}/vmstat: the daemon that was mounted there has ended\n"
+
+
+def test_the_first_day_shows_a_promotion_with_the_installed_configuration(start):
+    """What docs/first-day.md has one type, on the configuration that `make install` puts in place."""
+    program = start((ROOT / "systemd/pghotd.toml").read_text())
+    assert program.ready, program.ended()
+    steps = (ROOT / "docs/first-day.md").read_text()
+    mine = ("pghotctl inject", "pghotctl explain")
+    typed = [line.split()[1:] for line in steps.splitlines() if line.startswith(mine)]
+    assert [words[0] for words in typed] == ["inject", "explain"]
+    assert program.command(*typed[0]).returncode == 0
+    while program.counters()["pgpromote_success"] < 512:
+        assert program.counters()["pghot_recorded_accesses"] == 1024
+    assert "promoted to node 0" in program.command(*typed[1]).stdout
