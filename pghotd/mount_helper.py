@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from pghotd.command_line import CommandLine
 from pghotd.engine.tunables import MODES, TUNABLES
 
 #: mount(8), "EXIT STATUS".
@@ -97,7 +98,7 @@ def program() -> list[str]:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of what mount(8) gives a helper."""
-    options = argparse.ArgumentParser(
+    options = CommandLine(
         prog="mount.pghotd", description="Mount pghotd's control tree, by starting a daemon.", allow_abbrev=False
     )
     options.add_argument("source", help="not looked at; none by custom")

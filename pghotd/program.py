@@ -18,12 +18,12 @@ from typing import NoReturn
 import trio
 
 from pghotd import __version__, config, daemon, host_check, service
+from pghotd.command_line import EXIT_USAGE, CommandLine
 from pghotd.engine.tunables import MODES
 from pghotd.fs.mount import MountError, UnmountedError
 from pghotd.settings_table import ConfigError
 
 EXIT_FAILED = 1
-EXIT_USAGE = 2
 
 SYSLOG = "/dev/log"
 
@@ -78,7 +78,7 @@ def is_journal(fd: int) -> bool:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    options = argparse.ArgumentParser(
+    options = CommandLine(
         prog="pghotd", description="Track hot pages and promote them to fast memory.", allow_abbrev=False
     )
     options.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_FILE})")
@@ -103,7 +103,10 @@ def main() -> NoReturn:
     """Run the program."""
     arguments = parser().parse_args()
     if arguments.check_host:
-        sys.exit(host_check.main(arguments.json))
+        try:
+            sys.exit(host_check.main(arguments.json))
+        except OSError as wrong:
+            die(EXIT_FAILED, wrong)
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormatter(is_journal(2)))
     handlers: list[logging.Handler] = [handler]

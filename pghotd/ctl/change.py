@@ -55,6 +55,8 @@ def right_for(client: Client, name: str) -> str:
     if name == "target_nid":
         nodes = (node for node in client.names("nodes") if client.value(f"nodes/{node}/tier") == "top")
         return f"top-tier nodes: {', '.join(node.removeprefix('node') for node in nodes)}"
+    if tunable.unit in ("bits", "switch", "choice"):  # what a number means matters more than how many there are
+        return f"{tunable.low}..{tunable.high.of(mode)}, {tunable.help}"
     return f"{tunable.low}..{tunable.high.of(mode)} {tunable.unit} in {mode} mode"
 
 
@@ -66,4 +68,6 @@ def inject_accesses(client: Client, arguments: argparse.Namespace) -> None:
     except OSError as refused:
         if refused.errno != errno.EINVAL:
             raise
-        raise UsageError(f"{' '.join(arguments.pfns)}: refused; see PFN[+NR], --nid, --kind and --count") from None
+        right = "PFN[+NR] is decimal or 0x, below 2^52, and --nid is -1"
+        right += " or in precise mode a top-tier node" if client.value("mode") == "precise" else " or a node"
+        raise UsageError(f"{' '.join(arguments.pfns)}, --nid {arguments.nid}: refused; {right}") from None

@@ -6,6 +6,8 @@ from pathlib import Path
 
 MOUNTPOINT = Path("/run/pghot")
 FSTYPE = "fuse.pghotd"
+#: What the files of a daemon that has ended answer.
+GONE = (errno.ENOTCONN, errno.ECONNABORTED)
 
 
 class NotMountedError(Exception):
@@ -20,7 +22,10 @@ class Client:
 
     def text(self, path: str) -> str:
         """Return the text of a control file."""
-        return (self.root / path).read_text()
+        try:
+            return (self.root / path).read_text()
+        except OSError as wrong:
+            raise self.named(wrong, path) from None
 
     def value(self, path: str) -> str:
         """Return the one value of a control file."""
@@ -44,8 +49,14 @@ class Client:
         fd = os.open(self.root / path, os.O_WRONLY)
         try:
             os.write(fd, text.encode())
+        except OSError as wrong:
+            raise self.named(wrong, path) from None
         finally:
             os.close(fd)
+
+    def named(self, wrong: OSError, path: str) -> OSError:
+        """Return the error with the file's name, which only open(2)'s has by itself."""
+        return OSError(wrong.errno, wrong.strerror, str(self.root / path))
 
 
 def connect(mountpoint: Path | None, mountinfo: Path = Path("/proc/self/mountinfo")) -> Client:
@@ -58,7 +69,7 @@ def connect(mountpoint: Path | None, mountinfo: Path = Path("/proc/self/mountinf
         if client.value("version").startswith("pghotd "):
             return client
     except OSError as wrong:
-        if wrong.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENOTCONN, errno.ECONNABORTED):
+        if wrong.errno not in (errno.ENOENT, errno.ENOTDIR, *GONE):
             raise
     raise NotMountedError(f"no pghotd is mounted at {mountpoint}; start one with: pghotd --mountpoint {mountpoint}")
 

@@ -48,10 +48,7 @@ def _decisions(text: str) -> list[dict[str, str]]:
 def as_text(found: Mapping[str, Any]) -> str:
     """Return an explanation for a person."""
     now = found["now"]
-    lines = [
-        f"page {found['pfn']} ({found['pfn']:#x}) is on node {now['node']} ({now['tier']} tier), "
-        f"in a folio of {now['folio_pages']} at {now['folio_head']}, owner {now['owner']}",
-    ]
+    lines = [_place(found["pfn"], now)]
     if now["tier"] == "lower":
         ready = "ready" if now["ready"] == "1" else "not ready"
         age = f", last access {now['age_ms']} ms ago" if now["age_ms"] != "-" else ""
@@ -66,6 +63,18 @@ def as_text(found: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _place(pfn: int, now: Mapping[str, str]) -> str:
+    """Tell where a page frame is and what is in it."""
+    page = f"page {pfn} ({pfn:#x})"
+    if now["node"] == "-1":
+        return f"{page} is on no node: the page frames of each are in nodes/node<N>/spans"
+    place = f"{page} is on node {now['node']} ({now['tier']} tier)"
+    if now["online"] == "0":
+        return f"{place}, in a section that is offline"
+    place += f", in a folio of {now['folio_pages']} at {now['folio_head']}, owner {now['owner']}"
+    return place if now["lru"] == "1" else f"{place}, on no LRU list: free, or it cannot be moved"
+
+
 def _decision(one: Mapping[str, str]) -> list[str]:
     what = one["decision"]
     to = f"to node {one['target_nid']}"
@@ -76,7 +85,8 @@ def _decision(one: Mapping[str, str]) -> list[str]:
         what = f"the move {to} failed: {one['errno']}"
     else:
         what = f"{what.replace('_', ' ', 1).replace('in flight', 'on its way')} {to}"
-    meaning = MEANINGS.get(f"pghotd_{one['decision']}")
+    counter = f"failed_{one['errno'].lower()}" if one["decision"] == "failed" else one["decision"]
+    meaning = MEANINGS.get(f"pghotd_{counter}")
     batch = f", in batch {one['batch']}, which took {one['took_ms']} ms" if one["batch"] != "-" else ""
     return [
         f"{int(one['ms_ago']) / 1000:.1f} s ago: {what}{': ' + meaning.what if meaning else ''}{batch}",

@@ -5,6 +5,7 @@ it is the mean of its pages. By page frame all records of a node are read, in on
 each part is looked up, since the tree has no other way from a process to its pages.
 """
 
+import io
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pghotd.ctl.client import Client
+from pghotd.ctl.client import GONE, Client
 from pghotd.engine.record_default import DefaultFormat
 from pghotd.engine.record_precise import PreciseFormat
 from pghotd.engine.records import RecordFormat
@@ -41,6 +42,7 @@ class HeatMap:
     seconds: list[float]
     hotness: NDArray[np.float64]
     highest: int
+    window_ms: int
 
     def as_json(self) -> dict[str, Any]:
         """Return it for json.dumps."""
@@ -51,6 +53,7 @@ class HeatMap:
             "seconds": self.seconds,
             "hotness": self.hotness.round(4).tolist(),
             "highest": self.highest,
+            "window_ms": self.window_ms,
         }
 
 
@@ -85,8 +88,9 @@ class ByFrame:
         now, window = moment(self._client)
         sums = np.zeros(len(self._edges) - 1)
         place = 0
-        with open(self._client.root / f"nodes/node{self._nid}/hotmap", "rb", buffering=0) as file:
-            while chunk := file.read(_READ_BYTES):
+        path = f"nodes/node{self._nid}/hotmap"
+        with open(self._client.root / path, "rb", buffering=0) as file:
+            while chunk := self._read(file, path):
                 hot = hotness(np.frombuffer(chunk, dtype=self._format.dtype), self._format, now, window)
                 found = np.flatnonzero(hot)
                 if len(found):
@@ -96,9 +100,15 @@ class ByFrame:
         column: Column = sums / np.maximum(np.diff(self._edges), 1)
         return column
 
+    def _read(self, file: io.FileIO, path: str) -> bytes:
+        try:
+            return file.read(_READ_BYTES)
+        except OSError as wrong:
+            raise self._client.named(wrong, path) from None
+
 
 class ByAddress:
-    """Look at some pages of each of `rows` parts of a process's range of addresses."""
+    """Look at some pages of each of `rows` parts of a process's range of addresses; `found` tells if one was known."""
 
     def __init__(self, client: Client, pid: int, between: tuple[int, int] | None, rows: int) -> None:
         self._client = client
@@ -110,6 +120,7 @@ class ByAddress:
         self.starts = first + edges[:-1] * PAGE
         self._ends = first + edges[1:] * PAGE
         self.what, self.unit = f"process {pid}", "address"
+        self.found = False
         self.highest = self._format.freq_max
 
     def column(self) -> Column:
@@ -126,8 +137,11 @@ class ByAddress:
         try:
             pfn = self._client.value(f"addr/{self._pid}:{address}")
             record = int(self._client.values(f"pfn/{pfn}")["record"], 0)
-        except OSError:
+        except OSError as wrong:
+            if wrong.errno in GONE:
+                raise
             return 0.0  # not mapped there
+        self.found = True
         return float(hotness(np.array([record], dtype=self._format.dtype), self._format, now, window)[0])
 
 

@@ -15,11 +15,11 @@ from rich.text import Text
 from pghotd.ctl import history, pictures
 from pghotd.ctl.client import Client
 from pghotd.ctl.command import UsageError, console, print_json, progress
-from pghotd.ctl.heatmap import ByAddress, ByFrame, HeatMap, RangeError, shades
+from pghotd.ctl.heatmap import ByAddress, ByFrame, Column, HeatMap, RangeError, moment, shades
 
 #: A progress bar is shown for what takes longer, in s.
 _LONG_S = 2.0
-_BLOCKS = " ░▒▓██"
+_BLOCKS = " ·░▒▓█"
 _COLOURS = ("", "blue", "magenta", "red", "yellow", "bright_white")
 _LABEL = 16
 
@@ -58,14 +58,14 @@ def changes(client: Client) -> Iterator[dict[str, int]]:
                 text += part
             yield {name: int(value) for name, value in (line.split() for line in text.decode().splitlines())}
             poller.poll()
+    except OSError as wrong:
+        raise client.named(wrong, "vmstat") from None
     finally:
         os.close(fd)
 
 
 def record(client: Client, arguments: argparse.Namespace) -> None:
     """Append the counters to a file, every --interval seconds."""
-    if arguments.interval <= 0:
-        raise UsageError(f"--interval {arguments.interval}: is not above 0")
     fd = os.open(arguments.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         for _ in _moments(arguments.interval, arguments.seconds, "recording"):
@@ -97,9 +97,9 @@ def report(arguments: argparse.Namespace) -> None:
 
 
 def heatmap(client: Client, arguments: argparse.Namespace) -> None:
-    """Look every --interval seconds for --seconds, and show how hot which part of memory was when."""
-    if arguments.interval <= 0 or arguments.rows < 1:
-        raise UsageError("--interval and --rows are above 0")
+    """Look every --interval seconds for --seconds or until Ctrl-C, and show how hot which part of memory was when."""
+    if arguments.range is not None and arguments.pid is None:
+        raise UsageError("--range: is of addresses, and needs --pid")
     try:
         if arguments.output is not None:
             pictures.check(arguments.output)
@@ -110,11 +110,20 @@ def heatmap(client: Client, arguments: argparse.Namespace) -> None:
             view = ByFrame(client, _node(client, arguments.node), arguments.rows)
     except (RangeError, pictures.PictureError) as wrong:
         raise UsageError(str(wrong)) from None
-    columns, seconds = [], []
-    for second in _moments(arguments.interval, arguments.seconds, f"looking at {view.what}"):
-        columns.append(view.column())
-        seconds.append(second)
-    heat = HeatMap(view.what, view.unit, view.starts, seconds, np.column_stack(columns), view.highest)
+    columns: list[Column] = []
+    seconds: list[float] = []
+    try:
+        for second in _moments(arguments.interval, arguments.seconds, f"looking at {view.what}"):
+            columns.append(view.column())
+            seconds.append(second)
+    except KeyboardInterrupt:
+        if not seconds:
+            raise
+    if isinstance(view, ByAddress) and not view.found:
+        raise UsageError(f"--pid {arguments.pid}: no page of it is known there; is it watched, or of the model?")
+    del columns[len(seconds) :]  # Ctrl-C may come between the two
+    hotness = np.column_stack(columns)
+    heat = HeatMap(view.what, view.unit, view.starts, seconds, hotness, view.highest, moment(client)[1])
     if arguments.json:
         print_json(heat.as_json(), one_line=True)
     elif arguments.output is None:
@@ -153,7 +162,9 @@ def _show(heat: HeatMap) -> None:
     room = max(out.width - _LABEL - 1, 1)
     shaded = shades(heat)[:, -room:]
     out.print(
-        f"{heat.what}: accesses a page within the window, {len(heat.seconds)} looks over {heat.seconds[-1]:.0f} s"
+        f"{heat.what}: accesses a page within the window of {heat.window_ms} ms, "
+        f"{len(heat.seconds)} looks over {heat.seconds[-1]:.0f} s"
+        + (f", the last {room} shown" if len(heat.seconds) > room else "")
     )
     for part in range(len(heat.starts) - 1, -1, -1):
         row = Text(f"{int(heat.starts[part]):#x}".rjust(_LABEL) + " ")

@@ -10,7 +10,7 @@ from pghotd.ctl.history import History, hit_ratios
 from pghotd.ctl.standing import PAGE
 
 SUFFIXES = (".png", ".svg")
-_MB = 1 << 20
+_MIB = 1 << 20
 
 
 class PictureError(ValueError):
@@ -21,6 +21,8 @@ def check(output: Path) -> None:
     """Raise PictureError unless a picture of that name can be drawn here."""
     if output.suffix not in SUFFIXES:
         raise PictureError(f"--output {output}: is neither *.png nor *.svg")
+    if not output.absolute().parent.is_dir():
+        raise PictureError(f"--output {output}: there is no directory {output.parent}")
     _pyplot()
 
 
@@ -43,39 +45,40 @@ def draw_heat_map(heat: HeatMap, output: Path) -> None:
     ticks = np.linspace(0, len(heat.starts) - 1, min(9, len(heat.starts))).astype(int)
     axes.set_yticks(ticks + 0.5, [f"{heat.starts[tick]:#x}" for tick in ticks], family="monospace")
     axes.set_xlabel("time (s)")
-    axes.set_ylabel(heat.unit)
-    axes.set_title(f"How often the pages of {heat.what} were accessed: mean accesses a page within the window")
+    axes.set_ylabel("page frame number (PFN)" if heat.unit == "PFN" else heat.unit)
+    axes.set_title(f"How often slow-memory pages of {heat.what} were accessed within {heat.window_ms / 1000:g} s")
     bar = figure.colorbar(image, ax=axes)
     shown = np.linspace(0, 1, 6)
     bar.set_ticks(list(shown), labels=[f"{heat.highest * value * value:.2f}" for value in shown])
-    bar.set_label(f"accesses a page (at most {heat.highest} are counted; square-root scale)")
+    bar.set_label(f"mean accesses a page (at most {heat.highest} are counted; square-root scale)")
     figure.savefig(output)
     plot.close(figure)
 
 
 def draw_report(history: History, output: Path) -> None:
-    """Draw promotions, demotions and refusals in MB/s, and the hit ratio where it is known."""
+    """Draw promotions, demotions and refusals in MiB/s, and the hit ratio where it is known."""
     plot = _pyplot()
     ratios = hit_ratios(history)
     figure, axes = plot.subplots(
         2 + bool(ratios), 1, sharex=True, figsize=(10, 7 if ratios else 5), layout="constrained", squeeze=False
     )
     middles = [(first + then) / 2 for first, then in zip(history.seconds, history.seconds[1:], strict=False)]
-    for names, label, color in (
-        (["pgpromote_success"], "promoted", "tab:green"),
-        (["pgdemote_kswapd", "pgdemote_direct"], "demoted", "tab:red"),
+    # What goes in circles would hide one line below the other.
+    for names, label, color, style in (
+        (["pgpromote_success"], "promoted", "tab:green", "-"),
+        (["pgdemote_kswapd", "pgdemote_direct"], "demoted", "tab:red", "--"),
     ):
-        rates = [rate * PAGE / _MB for rate in history.rates(names)]
-        axes[0][0].plot(middles, rates, label=label, color=color)
-    axes[0][0].set_ylabel("MB/s")
+        rates = [rate * PAGE / _MIB for rate in history.rates(names)]
+        axes[0][0].plot(middles, rates, label=label, color=color, linestyle=style)
+    axes[0][0].set_ylabel("MiB/s")
     axes[0][0].set_title("Pages moved to fast memory, and back to slow memory")
     axes[0][0].legend()
     refusals = [name for name in history.counters[-1] if name.startswith(("pghotd_refused_", "pghotd_failed_"))]
     grown = [name for name in refusals if history.counters[-1][name] > history.counters[0].get(name, 0)]
     for name in grown:
-        rates = [rate * PAGE / _MB for rate in history.rates([name])]
+        rates = [rate * PAGE / _MIB for rate in history.rates([name])]
         axes[1][0].plot(middles, rates, label=name.removeprefix("pghotd_").replace("_", ": ", 1))
-    axes[1][0].set_ylabel("MB/s")
+    axes[1][0].set_ylabel("MiB/s")
     axes[1][0].set_title("Hot pages that were not moved, by reason")
     if grown:
         axes[1][0].legend()
@@ -84,6 +87,8 @@ def draw_report(history: History, output: Path) -> None:
         axes[2][0].set_ylim(0, 100)
         axes[2][0].set_ylabel("%")
         axes[2][0].set_title("Accesses that hit fast memory")
+    for rates_drawn in axes[:2]:
+        rates_drawn[0].set_ylim(bottom=0)
     axes[-1][0].set_xlabel("time (s)")
     figure.savefig(output)
     plot.close(figure)

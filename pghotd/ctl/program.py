@@ -4,27 +4,30 @@
 """
 
 import argparse
+import os
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pghotd import __version__
-from pghotd.ctl import change, over_time, show
-from pghotd.ctl.client import NotMountedError, connect
+from pghotd.command_line import EXIT_USAGE, CommandLine, address_range, interval, number, positive, seconds
+from pghotd.ctl import change
+from pghotd.ctl.client import GONE, NotMountedError, connect
 from pghotd.ctl.command import UsageError
 from pghotd.engine.kinds import KINDS
 
 EXIT_FAILED = 1
-EXIT_USAGE = 2
 EXIT_NOT_MOUNTED = 3
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; the manual and the completions are made of it."""
-    options = argparse.ArgumentParser(
-        prog="pghotctl", description="See and steer a mounted pghotd.", allow_abbrev=False
-    )
+    options = CommandLine(prog="pghotctl", description="See and steer a mounted pghotd.", allow_abbrev=False)
     options.add_argument("--mountpoint", type=Path, metavar="DIR", help="where the tree is (default: where one is)")
     options.add_argument("--version", action="version", version=f"pghotctl {__version__}")
     commands = options.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -39,25 +42,25 @@ def parser() -> argparse.ArgumentParser:
 _Commands = argparse._SubParsersAction  # argparse has no public name for it
 
 
-def _show_commands(commands: "_Commands[argparse.ArgumentParser]") -> None:
-    _command(commands, "status", "what to know first, on one screen").set_defaults(run=show.show_status)
+def _show_commands(commands: "_Commands[CommandLine]") -> None:
+    _command(commands, "status", "what to know first, on one screen").set_defaults(run=_shown("show_status"))
 
     top = _command(commands, "top", "what is happening, live; with --json a line a screen")
     _interval(top)
-    top.add_argument("--count", type=int, default=0, metavar="N", help="end after N screens (default: never)")
+    top.add_argument("--count", type=number, default=0, metavar="N", help="end after N screens (default: never)")
     top.add_argument("--output", type=Path, metavar="FILE.svg", help="write the last of --count screens as a picture")
-    top.set_defaults(run=show.show_top)
+    top.set_defaults(run=_shown("show_top"))
 
     hot = _command(commands, "hot", "the hottest pages, hottest first")
-    hot.add_argument("-n", "--count", type=int, default=20, metavar="N", help="so many; 0: all (default: 20)")
-    hot.set_defaults(run=show.show_hot)
+    hot.add_argument("-n", "--count", type=number, default=20, metavar="N", help="so many; 0: all (default: 20)")
+    hot.set_defaults(run=_shown("show_hot"))
 
     explain = _command(commands, "explain", "what happened to a page, and why")
     explain.add_argument("page", metavar="PFN|PID:ADDRESS")
-    explain.set_defaults(run=show.show_explanation)
+    explain.set_defaults(run=_shown("show_explanation"))
 
 
-def _change_commands(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _change_commands(commands: "_Commands[CommandLine]") -> None:
     get = _command(commands, "get", "show one tunable's value, or all of them")
     get.add_argument("name", nargs="?", choices=change.SETTABLE, metavar="NAME")
     get.set_defaults(run=change.get_values)
@@ -74,42 +77,40 @@ def _change_commands(commands: "_Commands[argparse.ArgumentParser]") -> None:
     inject.add_argument("pfns", nargs="+", metavar="PFN[+NR]")
     inject.add_argument("--nid", type=int, default=-1, help="the accessing node (default: -1, not known)")
     inject.add_argument("--kind", choices=KINDS, default="hwhints", help="the kind of source (default: hwhints)")
-    inject.add_argument("--count", type=int, default=1, help="accesses to each folio (default: 1)")
+    inject.add_argument("--count", type=positive, default=1, help="accesses to each folio (default: 1)")
     inject.set_defaults(run=change.inject_accesses)
 
 
-def _commands_over_time(commands: "_Commands[argparse.ArgumentParser]") -> None:
+def _commands_over_time(commands: "_Commands[CommandLine]") -> None:
     watch = _command(commands, "watch", "a line for each change of a counter")
     watch.add_argument("names", nargs="*", metavar="COUNTER", help="these alone (default: all)")
-    watch.add_argument("--count", type=int, default=0, metavar="N", help="end after N lines (default: never)")
-    watch.set_defaults(run=over_time.watch)
+    watch.add_argument("--count", type=number, default=0, metavar="N", help="end after N lines (default: never)")
+    watch.set_defaults(run=_over_time("watch"))
 
     heatmap = _command(commands, "heatmap", "how hot which part of memory is over time")
     which = heatmap.add_mutually_exclusive_group()
-    which.add_argument("--node", type=int, metavar="N", help="by page frame, a lower-tier node's (default: the first)")
-    which.add_argument("--pid", type=int, metavar="PID", help="by address, of a watched or model process")
-    heatmap.add_argument("--range", type=_range, metavar="START-END", help="addresses (default: the largest mapping)")
-    heatmap.add_argument("--rows", type=int, default=24, metavar="N", help="parts of memory (default: 24)")
-    heatmap.add_argument("--seconds", type=float, default=30.0, metavar="S", help="for so long (default: 30)")
+    which.add_argument("--node", type=number, metavar="N", help="by PFN, a lower-tier node's (default: the first)")
+    which.add_argument("--pid", type=positive, metavar="PID", help="by address, of a watched or model process")
+    heatmap.add_argument("--range", type=address_range, metavar="START-END", help="of --pid (default: the largest)")
+    heatmap.add_argument("--rows", type=positive, default=24, metavar="N", help="parts of memory (default: 24)")
+    heatmap.add_argument("--seconds", type=seconds, default=30.0, metavar="S", help="for so long (default: 30)")
     _interval(heatmap)
     heatmap.add_argument("--output", type=Path, metavar="FILE", help="draw *.png or *.svg")
-    heatmap.set_defaults(run=over_time.heatmap)
+    heatmap.set_defaults(run=_over_time("heatmap"))
 
     record = _command(commands, "record", "append counters to a file over time", json=False)
     record.add_argument("file", type=Path, metavar="FILE")
-    record.add_argument("--seconds", type=float, default=0.0, metavar="S", help="for so long (default: for ever)")
+    record.add_argument("--seconds", type=seconds, default=0.0, metavar="S", help="for so long (default: for ever)")
     _interval(record)
-    record.set_defaults(run=over_time.record)
+    record.set_defaults(run=_over_time("record"))
 
     report = _command(commands, "report", "tell what a file of records says")
     report.add_argument("file", type=Path, metavar="FILE")
     report.add_argument("--output", type=Path, metavar="FILE", help="draw promotions, refusals and hit ratio")
-    report.set_defaults(alone=over_time.report)
+    report.set_defaults(alone=_over_time("report"))
 
 
-def _command(
-    commands: "_Commands[argparse.ArgumentParser]", name: str, what: str, *, json: bool = True
-) -> argparse.ArgumentParser:
+def _command(commands: "_Commands[CommandLine]", name: str, what: str, *, json: bool = True) -> CommandLine:
     command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.", allow_abbrev=False)
     command.set_defaults(run=None, alone=None)
     if json:
@@ -118,42 +119,63 @@ def _command(
 
 
 def _interval(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--interval", type=float, default=1.0, metavar="S", help="time between two looks (default: 1)")
+    command.add_argument("--interval", type=interval, default=1.0, metavar="S", help="between two looks (default: 1)")
 
 
-def _range(text: str) -> tuple[int, int]:
-    first, _, end = text.partition("-")
-    start, stop = int(first, 0), int(end, 0)
-    if not 0 <= start < stop:
-        raise ValueError
-    return start, stop
+def _shown(name: str) -> Callable[..., None]:
+    return partial(_imported, "pghotd.ctl.show", name)
+
+
+def _over_time(name: str) -> Callable[..., None]:
+    return partial(_imported, "pghotd.ctl.over_time", name)
+
+
+def _imported(module: str, name: str, *arguments: Any) -> None:
+    """Call what is imported just now: rich and numpy take longer to load than `get` and `set` to run."""
+    getattr(import_module(module), name)(*arguments)
 
 
 def main() -> NoReturn:
     """Run the program."""
+    if sys.stdout is None:  # closed by who started us, who then wants none of it
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open until the end
     arguments = parser().parse_args()
     try:
         if arguments.alone is not None:
             arguments.alone(arguments)
         else:
             arguments.run(connect(arguments.mountpoint), arguments)
+        sys.stdout.flush()  # here, where what is wrong with it is still told
     except NotMountedError as wrong:
         die(EXIT_NOT_MOUNTED, str(wrong))
     except UsageError as wrong:
         die(EXIT_USAGE, str(wrong))
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has seen enough
+        _give_up_stdout()  # whoever read our output has seen enough
     except OSError as wrong:
-        die(EXIT_FAILED, f"{wrong.filename or 'the control tree'}: {wrong.strerror}")
+        _give_up_stdout()
+        if wrong.errno in GONE:
+            die(EXIT_NOT_MOUNTED, f"{wrong.filename}: the daemon that was mounted there has ended")
+        die(EXIT_FAILED, f"{wrong.filename or 'standard output'}: {wrong.strerror}")
     except KeyboardInterrupt:
         pass
     sys.exit(0)
 
 
+def _give_up_stdout() -> None:
+    """Let nothing fail at the end of the interpreter, which writes what is left once more."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _doctor(arguments: argparse.Namespace) -> NoReturn:
     """Run the daemon's own probes: this is about the machine, not about a mounted tree."""
     json = ["--json"] if arguments.json else []
-    sys.exit(subprocess.run([sys.executable, "-m", "pghotd", "--check-host", *json], check=False).returncode)
+    command = [sys.executable, "-m", "pghotd", "--check-host", *json]
+    probes = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    sys.stdout.write(probes.stdout)
+    sys.stdout.flush()
+    sys.exit(probes.returncode)
 
 
 def die(code: int, message: str) -> NoReturn:

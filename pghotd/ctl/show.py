@@ -11,7 +11,7 @@ from rich.live import Live
 
 from pghotd.ctl import screen
 from pghotd.ctl.client import Client
-from pghotd.ctl.command import UsageError, console, print_json
+from pghotd.ctl.command import UsageError, console, print_json, typed
 from pghotd.ctl.explain import PageError, as_text, explain
 from pghotd.ctl.standing import Standing, standing
 from pghotd.engine.tunables import TUNABLES
@@ -31,8 +31,6 @@ def show_status(client: Client, arguments: argparse.Namespace) -> None:
 
 def show_top(client: Client, arguments: argparse.Namespace) -> None:
     """Show screen after screen, until --count or for ever."""
-    if arguments.interval <= 0:
-        raise UsageError(f"--interval {arguments.interval}: is not above 0")
     if arguments.output is not None and arguments.output.suffix != ".svg":
         raise UsageError(f"--output {arguments.output}: is not *.svg")
     out = console() if arguments.output is None else Console(record=True, width=100, file=io.StringIO())
@@ -74,7 +72,7 @@ def show_hot(client: Client, arguments: argparse.Namespace) -> None:
     rows = rows[: arguments.count] if arguments.count else rows
     if arguments.json:
         names = header.removeprefix("# ").partition(";")[0].split()
-        print_json([dict(zip(names, row.split(), strict=True)) for row in rows])
+        print_json([typed(dict(zip(names, row.split(), strict=True))) for row in rows])
         return
     print("\n".join([header, *rows]))
 
@@ -86,6 +84,7 @@ def show_explanation(client: Client, arguments: argparse.Namespace) -> None:
     except PageError as wrong:
         raise UsageError(str(wrong)) from None
     if arguments.json:
-        print_json(found)
+        decisions = [typed(one) for one in found["decisions"]]
+        print_json(found | {"now": typed(found["now"]), "decisions": decisions})
     else:
         sys.stdout.write(as_text(found))

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pghotd.ctl.client import Client
+from pghotd.ctl.command import typed
 
 PAGE = 4096
 _KIB = 1024
@@ -44,7 +45,14 @@ class Standing:
 
     def as_json(self) -> dict[str, Any]:
         """Return it for json.dumps, with what is advised."""
-        return asdict(self) | {"advice": advice(self)}
+        nodes = [asdict(node) | {"kmigrated": typed(node.kmigrated)} for node in self.nodes]
+        sources = {name: typed(source) for name, source in self.sources.items()}
+        return asdict(self) | {
+            "status": typed(self.status),
+            "sources": sources,
+            "nodes": nodes,
+            "advice": advice(self),
+        }
 
 
 def standing(client: Client, tunables: tuple[str, ...]) -> Standing:

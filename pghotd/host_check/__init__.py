@@ -5,6 +5,7 @@ One finding a line: what it is, what it means, what to do. Nothing is changed; a
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict
 
 from pghotd.host_check.finding import Finding
@@ -40,5 +41,6 @@ def as_json(found: list[Finding]) -> str:
 def main(json_wanted: bool) -> int:
     """Print the findings; return 0 when promotion can work here, else 1."""
     found = findings()
-    print(as_json(found) if json_wanted else text(found), end="" if not json_wanted else "\n")
+    with suppress(BrokenPipeError):  # whoever reads has seen enough
+        os.write(1, (as_json(found) + "\n" if json_wanted else text(found)).encode())
     return os.EX_OK if can_promote(found) else 1

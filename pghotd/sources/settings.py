@@ -1,6 +1,6 @@
 """Read the [sources.NAME] tables, and make the drivers that they configure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypeVar
 
@@ -75,13 +75,15 @@ _REAL: dict[str, Callable[[Any, Pghot, Clock], Source]] = {
     "numab2": Numab2,
     "kpageflags": Kpageflags,
 }
+_OF_A_MODEL = ("workload", "procscan")
 
 
 def source_settings(sources: SettingsTable, nids: set[int] | None) -> SourceSettings:
     """Return the settings of all [sources.NAME] tables; `nids` are a model's nodes, None without a model."""
     if nids is None:
         return _real_source_settings(sources)
-    tables = sources.sub_tables(("workload", "procscan"))
+    _refuse(sources, _REAL, 'sees pages of real nodes, and memory.backend is "model"')
+    tables = sources.sub_tables(_OF_A_MODEL)
     workload, procscan = tables.get("workload"), tables.get("procscan")
     return SourceSettings(
         None if workload is None else _workload(workload, nids),
@@ -89,8 +91,16 @@ def source_settings(sources: SettingsTable, nids: set[int] | None) -> SourceSett
     )
 
 
+def _refuse(sources: SettingsTable, names: Iterable[str], why: str) -> None:
+    """Raise ConfigError for a source that the other backend has."""
+    for name in names:
+        if sources.has(name):
+            raise sources.error(name, why)
+
+
 def _real_source_settings(sources: SettingsTable) -> SourceSettings:
     """Return the settings of the drivers that see accesses of real pages."""
+    _refuse(sources, _OF_A_MODEL, 'is for the model, and memory.backend is "linux"')
     tables = sources.sub_tables(tuple(_REAL))
 
     def read(name: str, reader: Callable[[SettingsTable], Settings]) -> Settings | None:

@@ -3,12 +3,16 @@
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
+from pghotd.ctl import over_time
 from pghotd.ctl.client import NotMountedError, connect
+from pghotd.ctl.program import parser
 from pghotd.ctl.standing import NodeStanding, Standing, advice
 from tests.program.daemons import DEADLINE_S, LOWER_FIRST, ROOT
 
@@ -48,6 +52,9 @@ def test_get_and_set(program):
         "pghotctl: freq_threshold: '4' is refused; 1..3 accesses in default mode\n",
     )
     assert program.command("set", "target_nid=1").stderr.endswith("is refused; top-tier nodes: 0\n")
+    assert program.command("set", "target_policy=2").stderr.startswith(
+        "pghotctl: target_policy: '2' is refused; 0..1, where pages go whose accessing node is not known; 0: target_nid"
+    )
     assert program.command("set", "speed=1").returncode == program.command("get", "speed").returncode == 2
 
 
@@ -55,7 +62,11 @@ def test_inject(program):
     assert program.command("inject", hex(LOWER_FIRST), f"{LOWER_FIRST + 8}+8", "--kind", "fma").returncode == 0
     assert program.counters()["pghot_recorded_fma"] == 2
     assert program.counters()["pghot_recorded_accesses"] == 9
-    assert program.command("inject", "page").returncode == 2
+    refused = program.command("inject", "page")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "pghotctl: page, --nid -1: refused; PFN[+NR] is decimal or 0x, below 2^52, and --nid is -1 or a node\n",
+    )
 
 
 def test_doctor_says_what_the_program_says_of_the_machine(program):
@@ -138,11 +149,14 @@ def test_everything_has_a_form_for_machines(program):
     assert status["counters"]["pgpromote_success"] == 100
     assert [node["tier"] for node in status["nodes"]] == ["top", "lower"]
     assert status["hot_owners"] == {"/plain": 1}
+    assert isinstance(status["status"]["uptime_ms"], int)
+    assert status["status"]["pause_reason"] is None
+    assert isinstance(status["nodes"][1]["kmigrated"]["passes"], int)
     screens = program.command("top", "--json", "--count", "2", "--interval", "0.01").stdout.splitlines()
     assert [json.loads(line)["version"] for line in screens] == [status["version"]] * 2
     assert json.loads(program.command("get", "--json").stdout)["freq_threshold"] == 2
     (hot,) = json.loads(program.command("hot", "--json").stdout)
-    assert (hot["pfn"], hot["frequency"]) == (str(LOWER_FIRST + 200), "1")
+    assert (hot["pfn"], hot["frequency"]) == (LOWER_FIRST + 200, 1)
     assert program.command("hot").stdout.splitlines()[1].split()[0] == str(LOWER_FIRST + 200)
 
 
@@ -165,12 +179,20 @@ def test_explain_tells_a_page_from_both_ends_of_its_move(program):
     found = json.loads(program.command("explain", str(new), "--json").stdout)
     assert found["now"]["tier"] == "top"
     (decision,) = found["decisions"]
-    assert (decision["decision"], decision["frequency"], decision["new_pfn"]) == ("promoted", "2", str(new))
+    assert (decision["decision"], decision["frequency"], decision["new_pfn"]) == ("promoted", 2, new)
     pinned = LOWER_FIRST + 16384 + 8192
     program.write("inject", f"{pinned} -1 pgtscans 2\n")
     while not program.counters()["pghotd_refused_isolate"]:
         pass
     assert "refused isolate to node 0: pinned, or on no list" in program.command("explain", str(pinned)).stdout
+    busy = LOWER_FIRST + 16384 + 8192 + 512
+    program.write("inject", f"{busy}+1024 -1 pgtscans 2\n")
+    while "EBUSY" not in (said := "".join(program.command("explain", str(busy + at)).stdout for at in range(8))):
+        pass
+    assert "failed: EBUSY: somebody held the page" in said
+    nowhere = program.command("explain", "0x50000")
+    assert "page 327680 (0x50000) is on no node" in nowhere.stdout
+    assert "on no LRU list: free" in program.command("explain", str(LOWER_FIRST)).stdout
     for wrong in ("page", "4194305:99999999999", "-1", "1:2:3", hex(1 << 60)):
         refused = program.command("explain", "--", wrong)
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
@@ -207,7 +229,7 @@ def test_a_heat_map_shows_where_it_is_hot(program, tmp_path):
     assert heat["hotness"][8][-1] == 3
     assert heat["starts"][8] == LOWER_FIRST + 32768
     shown = program.command(*common).stdout
-    assert "node 1: accesses a page within the window, 2 looks" in shown
+    assert "node 1: accesses a page within the window of 3000 ms, 2 looks" in shown
     assert next(line.split()[0] for line in shown.splitlines() if "█" in line) == hex(LOWER_FIRST + 32768)
     by_address = json.loads(program.command(*common, "--json", "--pid", "4194306").stdout)
     assert by_address["unit"] == "address"
@@ -217,7 +239,8 @@ def test_a_heat_map_shows_where_it_is_hot(program, tmp_path):
         assert result.returncode == 0, result.stderr
         assert picture.stat().st_size > 5000
     assert "node 1" in (tmp_path / "heat.svg").read_text() or "<svg" in (tmp_path / "heat.svg").read_text()
-    for wrong in (("--node", "0"), ("--node", "9"), ("--pid", "3"), ("--output", "heat.gif"), ("--interval", "0")):
+    outputs = (("--output", "/nowhere/heat.png"), ("--output", "heat.gif"))
+    for wrong in (*outputs, ("--node", "0"), ("--node", "9"), ("--pid", "3"), ("--interval", "0")):
         refused = program.command("heatmap", *wrong)
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
 
@@ -250,3 +273,45 @@ def test_top_draws_itself(program, tmp_path):
     assert result.returncode == 0, result.stderr
     assert "kmigrated" in picture.read_text()
     assert program.command("top", "--output", "top.txt").returncode == 2
+
+
+def test_a_heat_map_of_a_process_that_is_not_known_is_refused(program):
+    refused = program.command("heatmap", "--pid", str(os.getpid()), "--seconds", "0.01", "--rows", "2")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"pghotctl: --pid {os.getpid()}: no page of it is known there")
+
+
+def test_a_heat_map_that_is_interrupted_shows_what_it_has(program, monkeypatch, capsys):
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupted)
+    over_time.heatmap(connect(program.mountpoint), parser().parse_args(["heatmap", "--json"]))
+    assert len(json.loads(capsys.readouterr().out)["seconds"]) == 1
+
+
+def test_a_daemon_that_ends_meanwhile_is_said_to_have_ended(program):
+    arguments = ("--mountpoint", str(program.mountpoint), "watch", "--json")
+    watching = subprocess.Popen(
+        [sys.executable, "-c", CALL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    while not select.select([watching.stdout], [], [], 0)[0]:
+        program.write("inject", f"{LOWER_FIRST}\n")
+    program.stop(signal.SIGKILL)
+    _, said = watching.communicate(timeout=DEADLINE_S)
+    assert watching.returncode == 3
+    assert said == f"pghotctl: {program.mountpoint}/vmstat: the daemon that was mounted there has ended\n"
+
+
+def test_the_first_day_shows_a_promotion_with_the_installed_configuration(start):
+    """What docs/first-day.md has one type, on the configuration that `make install` puts in place."""
+    program = start((ROOT / "systemd/pghotd.toml").read_text())
+    assert program.ready, program.ended()
+    steps = (ROOT / "docs/first-day.md").read_text()
+    mine = ("pghotctl inject", "pghotctl explain")
+    typed = [line.split()[1:] for line in steps.splitlines() if line.startswith(mine)]
+    assert [words[0] for words in typed] == ["inject", "explain"]
+    assert program.command(*typed[0]).returncode == 0
+    while program.counters()["pgpromote_success"] < 512:
+        assert program.counters()["pghot_recorded_accesses"] == 1024
+    assert "promoted to node 0" in program.command(*typed[1]).stdout
