@@ -2,12 +2,16 @@
 
 import errno
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 MOUNTPOINT = Path("/run/pghot")
 FSTYPE = "fuse.pghotd"
 #: What the files of a daemon that has ended answer.
 GONE = (errno.ENOTCONN, errno.ECONNABORTED)
+#: How long a control file may take to answer; one that works takes a thousandth of it.
+ANSWER_S = 10.0
 
 
 class NotMountedError(Exception):
@@ -65,6 +69,8 @@ def connect(mountpoint: Path | None, mountinfo: Path = Path("/proc/self/mountinf
         mounted = _mounted(mountinfo)
         mountpoint = mounted[0] if mounted and MOUNTPOINT not in mounted else MOUNTPOINT
     client = Client(mountpoint)
+    if not _answers(client):
+        raise NotMountedError(f"the pghotd mounted at {mountpoint} has not answered for {ANSWER_S:g} s: is it stopped?")
     try:
         if client.value("version").startswith("pghotd "):
             return client
@@ -72,6 +78,23 @@ def connect(mountpoint: Path | None, mountinfo: Path = Path("/proc/self/mountinf
         if wrong.errno not in (errno.ENOENT, errno.ENOTDIR, *GONE):
             raise
     raise NotMountedError(f"no pghotd is mounted at {mountpoint}; start one with: pghotd --mountpoint {mountpoint}")
+
+
+def _answers(client: Client) -> bool:
+    """Tell whether a daemon answers in time, whatever it says.
+
+    A call that waits for a FUSE daemon ends by the answer or with the process, and by no signal that is caught. So it
+    is made in a thread, which is left behind where it hangs.
+    """
+
+    def ask() -> None:
+        with suppress(OSError):
+            client.value("version")
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(ANSWER_S)
+    return not asking.is_alive()
 
 
 def _mounted(mountinfo: Path) -> list[Path]:

@@ -40,12 +40,14 @@ def top(now: Standing, before: Standing | None, elapsed_s: float) -> RenderableT
     for prefix, what in (("pghotd_refused_", "refused: "), ("pghotd_failed_", "failed: ")):
         for reason, value in reasons(now.counters, prefix).items():
             flows.add_row(f"{what}{reason}", rate(f"{prefix}{reason}"), f"{value:,}")
-    parts: list[RenderableType] = [Text("\n".join(_head(now))), _node_table(now, before, elapsed_s), flows]
-    if now.owners or now.hot_owners:
-        parts.append(_owner_table(now, before, elapsed_s))
+    parts: list[RenderableType] = [Text("\n".join(_head(now))), _node_table(now, before, elapsed_s)]
     told = [*_model(now), *advice(now)]
     if told:
         parts.append(Panel("\n".join(told), title="what it comes to", title_align="left"))
+    # The longest comes last: a small screen ends before it does.
+    parts.append(flows)
+    if now.owners or now.hot_owners:
+        parts.insert(-1, _owner_table(now, before, elapsed_s))
     return Group(*parts)
 
 

@@ -1,6 +1,7 @@
 """Call pghotctl as nobody should: each time one line says what is wrong, and the exit code is the right one."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -83,3 +84,23 @@ def test_what_get_and_set_do_not_need_is_not_loaded():
     probe = "import sys; import pghotd.ctl.program; print(*{'rich', 'numpy', 'matplotlib'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=DEADLINE_S, cwd=ROOT)
     assert (result.stdout, result.stderr) == ("\n", "")
+
+
+def test_a_daemon_that_is_stopped_is_said_to_be(program):
+    call = "from pghotd.ctl import client, program; client.ANSWER_S = 0.3; program.main()"
+    program.process.send_signal(signal.SIGSTOP)
+    try:
+        os.waitid(os.P_PID, program.process.pid, os.WSTOPPED | os.WNOWAIT)
+        done = subprocess.run(
+            [sys.executable, "-c", call, "--mountpoint", str(program.mountpoint), "status"],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            cwd=ROOT,
+            check=False,
+        )
+    finally:
+        program.process.send_signal(signal.SIGCONT)
+    said = f"pghotctl: the pghotd mounted at {program.mountpoint} has not answered for 0.3 s: is it stopped?\n"
+    assert (done.returncode, done.stderr) == (3, said)
+    assert program.counters()["pghotd_taken"] == 0
