@@ -133,8 +133,8 @@ async def run(settings: Settings, reread: Callable[[], Settings], until_unmounte
                 nursery.start_soon(parts.census.run)
                 if settings.state:
                     file = saved_state.state_file(escaped(final_path(Path(settings.mountpoint))))
-                    saved_state.restore(parts.pghot.tunables, saved_state.read(file), settings.set_options)
-                    nursery.start_soon(saved_state.keep, parts.pghot.tunables, file)
+                    left = saved_state.restore(parts.pghot.tunables, saved_state.read(file), settings.set_options)
+                    nursery.start_soon(saved_state.keep, parts.pghot.tunables, file, left)
                 await nursery.start(_exporter(settings, parts).run)
                 try:
                     async with trio.open_nursery() as mounted:

@@ -14,6 +14,7 @@ from pathlib import Path
 import trio
 
 from pghotd.engine.tunables import TUNABLES, Tunables
+from pghotd.whole_file import replace
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +47,12 @@ def read(file: Path) -> dict[str, int]:
     return saved
 
 
-def restore(tunables: Tunables, saved: Mapping[str, int], stronger: Collection[str]) -> None:
-    """Write saved values again, but those of names that are `stronger`; what does not fit any more is left out."""
+def restore(tunables: Tunables, saved: Mapping[str, int], stronger: Collection[str]) -> dict[str, int]:
+    """Write saved values again, but those of names that are `stronger`, and what does not fit; return what is left.
+
+    Another start, without --set or in another mode, will want that.
+    """
+    left = dict(saved)
     for name, value in saved.items():
         if name in stronger:
             continue
@@ -55,28 +60,20 @@ def restore(tunables: Tunables, saved: Mapping[str, int], stronger: Collection[s
             if name not in TUNABLES:
                 raise OSError(None, "no such tunable")
             tunables.write(name, value)
+            del left[name]
         except OSError as wrong:
             log.warning("the saved %s is not restored: %s", name, wrong.strerror)
+    return left
 
 
 def write(file: Path, values: Mapping[str, int]) -> None:
     """Replace the file; OSError leaves the old one."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.new")
-    try:
-        with open(temporary, "w") as out:
-            json.dump(dict(values), out, indent=1)
-            out.write("\n")
-            out.flush()
-            os.fsync(out.fileno())
-        temporary.replace(file)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    replace(file, f"{json.dumps(dict(values), indent=1)}\n".encode())
 
 
-async def keep(tunables: Tunables, file: Path) -> None:
-    """Save what is written at run time whenever it has changed, until cancelled, and what is left then."""
+async def keep(tunables: Tunables, file: Path, left: Mapping[str, int]) -> None:
+    """Save what is written at run time whenever it has changed, until cancelled; what is `left` stays beside it."""
     saved: dict[str, int] = {}
     changed = trio.Event()
 
@@ -87,16 +84,16 @@ async def keep(tunables: Tunables, file: Path) -> None:
     try:
         while True:
             changed = trio.Event()
-            saved = await _save(tunables, file, saved)
+            saved = await _save(tunables, file, left, saved)
             await changed.wait()
     finally:
         tunables.changes.unsubscribe(change)
-        await _save(tunables, file, saved)
+        await _save(tunables, file, left, saved)
 
 
-async def _save(tunables: Tunables, file: Path, saved: dict[str, int]) -> dict[str, int]:
+async def _save(tunables: Tunables, file: Path, left: Mapping[str, int], saved: dict[str, int]) -> dict[str, int]:
     """Save what differs from `saved`; return what is saved then. What has begun is finished: nobody else writes it."""
-    values = {name: tunables[name] for name in TUNABLES if name in tunables.written}
+    values = {**left, **{name: tunables[name] for name in TUNABLES if name in tunables.written}}
     if values == saved:
         return saved
     with trio.CancelScope(shield=True):

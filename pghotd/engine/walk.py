@@ -182,7 +182,7 @@ class SectionWalk:
         free = has_free_space(zones, pghot.memory.present_pages(nid))
         judgement = admission.judge(run.pages[asked], run.ages_ms[asked], free, limits, now)
         verdicts[asked] = judgement.verdicts
-        room = max((zone.free - zone.high - zone.protection for zone in zones), default=0)
+        room = max((zone.room for zone in zones), default=0)
         verdicts = _prepare(verdicts, run, room)
         admitted = np.flatnonzero(verdicts == ADMITTED)
         added, due, full = self._fit(nid, run.owners[admitted])
@@ -192,16 +192,13 @@ class SectionWalk:
             pghot.counters.add_on(nid, "pgpromote_candidate", candidate)
             pghot.counters.add_on(nid, "pgpromote_candidate_nrl", candidate_nrl)
         whole = run.part(slice(0, taken))
-        numbers = self._take(
-            whole,
-            verdicts[:taken],
-            Circumstances(nid, judgement.threshold_ms, admission.rate_MBps(now), now),
-        )
+        seen = Circumstances(nid, judgement.threshold_ms, admission.rate_MBps(now), now)
+        first_number = self._take(whole, verdicts[:taken], seen)
         # The folio that does not fit is judged before the batch is sent off, and is the first of the next one.
         within = admitted[: added if full or not due else added - 1]
-        self._add(run, within, numbers, nid)
+        self._add(run, within, first_number, nid)
         batch = self.flush() if due else None
-        self._add(run, admitted[len(within) : added], numbers, nid)
+        self._add(run, admitted[len(within) : added], first_number, nid)
         return taken, batch
 
     def _refused_early(self, run: _Ready, nid: int) -> Verdicts:

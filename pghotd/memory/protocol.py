@@ -72,6 +72,11 @@ class Zone:
     present: int
     protection: int = 0
 
+    @property
+    def room(self) -> int:
+        """Return by how many pages it is above its high watermark and reserve: what a promotion may take of it."""
+        return self.free - self.high - self.protection
+
 
 @dataclass(frozen=True, slots=True)
 class Moved:

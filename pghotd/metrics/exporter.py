@@ -21,6 +21,7 @@ from pghotd import __version__
 from pghotd.metrics.families import Families
 from pghotd.metrics.settings import MetricsSettings
 from pghotd.settings_table import ConfigError
+from pghotd.whole_file import replace
 
 log = logging.getLogger(__name__)
 
@@ -121,18 +122,6 @@ def unix_listener(path: Path) -> trio.SocketListener:
         listening.close()
         raise
     return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
-
-
-def replace(file: Path, text: bytes) -> None:
-    """Replace a file as a whole; OSError leaves the old one."""
-    temporary = file.with_name(f".{file.name}.new")
-    try:
-        temporary.write_bytes(text)
-        temporary.chmod(0o644)
-        temporary.replace(file)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def remove(*files: str | None) -> None:

@@ -1,5 +1,6 @@
 """Change the configuration of the running program by SIGHUP: valid or refused as a whole."""
 
+import json
 import os
 import signal
 import stat
@@ -137,7 +138,15 @@ def test_what_was_written_comes_back_after_a_restart(start, place, monkeypatch, 
         # Restored is written at run time: a reload leaves it alone.
         reload(again, "[pghot]\nfreq_threshold = 2\n" + SMALL + "[state]\nsave = true\n")
         assert again.read("freq_threshold") == "1\n"
+        again.write("kmigrated_batch_nr", "64")
         assert again.stop()[0] == 0
+        # What --set was stronger than is still there for a start without it.
+        assert json.loads(file.read_text()) == {
+            "enabled_sources": 7,
+            "freq_threshold": 1,
+            "kmigrated_sleep_ms": 500,
+            "kmigrated_batch_nr": 64,
+        }
 
 
 def test_a_kill_loses_no_saved_tunable(start, place, monkeypatch, tmp_path):

@@ -59,7 +59,7 @@ class ZoneReadings:
 
     def room(self, nid: int) -> int:
         """Return by how many pages the best zone of node `nid` is above its high watermark and reserve."""
-        return max((zone.free - zone.high - zone.protection for zone in self.of(nid)), default=0)
+        return max((zone.room for zone in self.of(nid)), default=0)
 
     def fitting(self, nid: int, pages: NDArray[np.int64], now: int) -> int:
         """Return how many of the leading folios, of `pages` pages each, node `nid` has room for at `now`.

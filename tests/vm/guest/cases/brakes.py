@@ -25,6 +25,17 @@ def _migrated() -> int:
     return vmstat()["pgmigrate_success"]
 
 
+def _moved_while_hot(program: Program, pfns: np.ndarray) -> list[tuple[float, int]]:
+    """Keep pages getting hot for five seconds; return the seconds and the pages moved between any two looks."""
+    seen = [(time.monotonic(), _migrated())]
+    while seen[-1][0] - seen[0][0] < 5:
+        # Little at a time, so that it is looked at often.
+        inject(program, pfns[:_CALL])
+        pfns = np.roll(pfns, -_CALL)
+        seen.append((time.monotonic(), _migrated()))
+    return [(until_ - since, later - earlier) for since, earlier in seen for until_, later in seen if until_ > since]
+
+
 def test_move_limit_holds_in_every_second():
     limit = 2
     with (
@@ -32,23 +43,31 @@ def test_move_limit_holds_in_every_second():
         target("contiguous", "--size-mb", "64", "--hot-mb", "16") as running,
         pghotd(config(running.facts.pid, memory=f"move_limit_MBps = {limit}")) as program,
     ):
-        pfns = hot_pfns(running.facts)
-        seen = [(time.monotonic(), _migrated())]
-        while seen[-1][0] - seen[0][0] < 5:
-            # Little at a time, so that it is looked at often.
-            inject(program, pfns[:_CALL])
-            pfns = np.roll(pfns, -_CALL)
-            seen.append((time.monotonic(), _migrated()))
-        rates = [
-            (later - earlier, until_ - since)
-            for since, earlier in seen
-            for until_, later in seen
-            if until_ - since > 0.9
-        ]
-        worst = max(moved - limit * _MB_PAGES * seconds for moved, seconds in rates)
+        moved = _moved_while_hot(program, hot_pfns(running.facts))
+        worst = max(pages - limit * _MB_PAGES * seconds for seconds, pages in moved if seconds > 0.9)
         figure("linux_move_limit_pages_over", worst)
-        assert worst <= _CALL, rates
+        assert worst <= _CALL, moved
         assert program.counters()["pghotd_refused_move_limit"]
+        assert placement(running.facts).hot_there
+
+
+def test_the_rate_limit_holds_where_there_is_no_free_space_to_give_away():
+    """Node 0 is smaller than the gigabyte that would have to be free. A second meets two windows at most."""
+    limit = 2
+    rate = f"[pghot]\npromote_rate_limit_MBps = {limit}\n"
+    with (
+        settings(**QUIET),
+        target("contiguous", "--size-mb", "64", "--hot-mb", "16") as running,
+        pghotd(config(running.facts.pid, memory="move_limit_MBps = 1000", rest=rate)) as program,
+    ):
+        moved = _moved_while_hot(program, hot_pfns(running.facts))
+        worst = max(pages - limit * _MB_PAGES * (int(seconds) + 2) for seconds, pages in moved)
+        figure("linux_rate_limit_pages_over", worst)
+        figure("linux_rate_limit_moved", max(pages for _, pages in moved))
+        assert worst <= _CALL, moved
+        counters = program.counters()
+        assert counters["pghotd_refused_rate_limit"]
+        assert counters["pgpromote_candidate_nrl"] == 0
         assert placement(running.facts).hot_there
 
 
