@@ -8,16 +8,14 @@ import argparse
 import errno
 import random
 import struct
-import tempfile
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import trio
 
 from pghotd.engine.kinds import KINDS
 from pghotd.fs.tree import Attr, Dir, Node, Stream, resolve
-from tests.program.daemons import SMALL, Program
+from tests.program.daemons import SMALL, Program, own_program
 
 FUZZED = SMALL + "[sources.workload]\nrate = 0\nsize = '1M'\nhot_size = '1M'\n"
 
@@ -283,16 +281,9 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=random.randrange(2**32))
     arguments = options.parse_args()
     print(f"{arguments.writes} random writes through a mount, seed {arguments.seed}", flush=True)
-    with tempfile.TemporaryDirectory() as place:
-        program = Program(Path(place) / "pghot", FUZZED, watchdog_s=3600)
-        try:
-            assert program.ready, program.ended()
-            fuzz = trio.run(fuzz_mount, program, arguments.writes, arguments.seed)
-            code, said = program.stop()
-            assert code == 0, said
-            print(f"{fuzz.accepted} accepted, {fuzz.refused} refused, each as it should be; exit code {code}")
-        finally:
-            program.clean_up()
+    with own_program(FUZZED) as program:
+        fuzz = trio.run(fuzz_mount, program, arguments.writes, arguments.seed)
+    print(f"{fuzz.accepted} accepted, {fuzz.refused} refused, each as it should be; exit code 0")
 
 
 if __name__ == "__main__":

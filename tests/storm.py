@@ -10,7 +10,6 @@ import os
 import random
 import select
 import struct
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from tests.books import balance
 from tests.fuzz import FUZZED
-from tests.program.daemons import LOWER_FIRST, Program
+from tests.program.daemons import LOWER_FIRST, Program, own_program
 
 WRITERS = 8
 #: What a mount point answers when it is gone, and what a bug in a handler gives.
@@ -209,17 +208,9 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=random.randrange(2**32))
     arguments = options.parse_args()
     print(f"{arguments.operations} operations by {WRITERS} processes, seed {arguments.seed}", flush=True)
-    with tempfile.TemporaryDirectory() as place:
-        program = Program(Path(place) / "pghot", FUZZED, watchdog_s=3600)
-        try:
-            assert program.ready, program.ended()
-            before, after = rage(program, arguments.operations, arguments.seed)
-            counters = program.counters()
-            code, said = program.stop()
-            assert code == 0, said
-            assert "Traceback" not in said
-        finally:
-            program.clean_up()
+    with own_program(FUZZED) as program:
+        before, after = rage(program, arguments.operations, arguments.seed)
+        counters = program.counters()
     recorded, promoted = counters["pghot_recorded_accesses"], counters["pgpromote_success"]
     print(
         f"{recorded} accesses, {promoted} pages promoted; resident {before >> 20} MiB, then {after >> 20} MiB; exit 0"

@@ -4,9 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pghotd.fs.mountpoint import final_path, lock_directory, lock_name
@@ -66,6 +67,21 @@ def close(fd: int) -> None:
     """Close a file of a tree that may be gone: then close(2) itself says ENOTCONN."""
     with suppress(OSError):
         os.close(fd)
+
+
+@contextmanager
+def own_program(config: str) -> "Iterator[Program]":
+    """Give a program on a mount point of its own, for what is run by hand and takes up to an hour."""
+    with tempfile.TemporaryDirectory() as place:
+        program = Program(Path(place) / "pghot", config, watchdog_s=3600)
+        try:
+            assert program.ready, program.ended()
+            yield program
+            code, said = program.stop()
+            assert code == 0, said
+            assert "Traceback" not in said
+        finally:
+            program.clean_up()
 
 
 class Program:
