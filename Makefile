@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test lint bench fuzz vm-test install put-in-place uninstall clean packages
+.PHONY: help run test lint bench fuzz vm-test kernel-idle install put-in-place uninstall clean packages
 
 help:
 	@echo 'make run     mount a demonstration at /run/pghot until Ctrl-C'
@@ -12,6 +12,7 @@ help:
 	@echo 'make bench   print how fast it is, as ratios against limits measured in the same run'
 	@echo 'make fuzz    write a million random texts through a mount, then a million operations by eight processes'
 	@echo 'make vm-test run pghotd in virtual machines with a node without CPUs (TESTS=... for some tests); needs no root'
+	@echo 'make kernel-idle  build a kernel with idle page tracking for make vm-test KERNEL=idle: half an hour'
 	@echo 'make install put program, service, manual and completions below PREFIX (/usr/local); make uninstall takes them away'
 	@echo 'make clean   remove what was built'
 
@@ -38,8 +39,13 @@ fuzz: $(VENV)/dev
 	$(BIN)/python -m tests.storm
 
 # Cached in .cache/vm, which `make clean` leaves: Debian packages, fetched as this machine's apt is configured.
+# KERNEL=idle boots the kernel of `make kernel-idle` and runs the tests for it.
+KERNEL ?= debian
 vm-test: $(VENV)/run
-	$(BIN)/python -m tests.vm $(TESTS)
+	$(BIN)/python -m tests.vm --kernel $(KERNEL) $(TESTS)
+
+kernel-idle: $(VENV)/run
+	$(BIN)/python -m tests.vm --kernel idle --build-kernel
 
 # Everything is below PREFIX, but /sbin/mount.pghotd, which mount(8) looks for there alone, and the configuration, which is
 # not touched once it is there. DESTDIR is put before all of it, for packagers.

@@ -1,4 +1,4 @@
-"""Run the VM test: `python -m tests.vm [--machine NAME] [TEST ...]`.
+"""Run the VM test: `python -m tests.vm [--machine NAME] [--kernel idle] [TEST ...]`.
 
 Exit code 0: all passed. 1: a test failed, or a guest did not end. 2: the test cannot run here; one line says why.
 """
@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ class Run:
     machine: Machine
     cases: tuple[str, ...]
     limit_s: float = 900
+    #: Which kernel it boots: a row of KERNELS.
+    kernel: str = "debian"
 
     def tests(self, wanted: Sequence[str]) -> list[str]:
         """Return the names of its tests that hold one of `wanted`, or of all."""
@@ -49,7 +51,13 @@ RUNS = (
     Run("two-nodes-2", TWO_NODES, ("topology", "room", "real_sources", "hotplug", "promotion_cost")),
     Run("two-nodes-3", TWO_NODES, ("model", "target", "fullness", "brakes", "held_pages")),
     Run("three-nodes", THREE_NODES, ("topology", "target", "accessors")),
+    Run("idle", TWO_NODES, ("idle",), 3000, "idle"),
 )
+#: How each kernel is come by.
+KERNELS: dict[str, Callable[[Images], Path]] = {
+    "debian": Images.kernel,
+    "idle": lambda images: images.idle_kernel(build=False),
+}
 
 
 def main() -> int:
@@ -57,6 +65,10 @@ def main() -> int:
     options = argparse.ArgumentParser(prog="python -m tests.vm", description="Test pghotd in virtual machines.")
     options.add_argument("tests", nargs="*", metavar="TEST", help="run tests whose `module.name` holds one of these")
     options.add_argument("--machine", choices=[TWO_NODES.name, THREE_NODES.name], help="boot this machine alone")
+    options.add_argument(
+        "--kernel", choices=KERNELS, default="debian", help="the tests for this kernel (default: debian)"
+    )
+    options.add_argument("--build-kernel", action="store_true", help="build the kernel `idle` first, for half an hour")
     options.add_argument("--cache", type=Path, default=ROOT / ".cache" / "vm", help="default: .cache/vm")
     options.add_argument("--limit-s", type=float, help="end each machine after this time (default: each its own)")
     options.add_argument(
@@ -67,12 +79,21 @@ def main() -> int:
     # As after Ctrl-C, nothing of QEMU may stay when this is ended from outside.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
-        runs = [run for run in RUNS if arguments.machine in (None, run.machine.name) and run.tests(arguments.tests)]
+        runs = [
+            run
+            for run in RUNS
+            if run.kernel == arguments.kernel
+            and arguments.machine in (None, run.machine.name)
+            and run.tests(arguments.tests)
+        ]
         if not runs:
             raise TroubleError(f"no test is called like {' or '.join(arguments.tests)}")
         with rooms.locked():
-            started = time.monotonic()
-            failed = boot_all(runs, Images(rooms), rooms, arguments)
+            started, images = time.monotonic(), Images(rooms)
+            if arguments.build_kernel:
+                print(f"vm: {images.idle_kernel(build=True)}")
+                return 0
+            failed = boot_all(runs, images, rooms, arguments)
     except TroubleError as trouble:
         print(f"vm: {trouble}", file=sys.stderr)
         return 2
@@ -85,7 +106,8 @@ def main() -> int:
 
 def boot_all(runs: Sequence[Run], images: Images, rooms: Rooms, arguments: argparse.Namespace) -> list[str]:
     """Run machines, some at a time; return the names of those where not all passed."""
-    qemu, kernel = images.qemu_and_kernel()
+    qemu, _ = images.qemu_and_kernel()
+    kernel = KERNELS[arguments.kernel](images)
     emulators: list[Emulator] = []
 
     def boot(run: Run) -> bool:

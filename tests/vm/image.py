@@ -25,6 +25,7 @@ from py_compile import PycInvalidationMode
 from threading import Lock
 from typing import Any
 
+from tests.vm import idle_kernel
 from tests.vm.newc import Writer
 from tests.vm.packages import BACKPORTS, SUITE, Apt, unpack
 from tests.vm.rooms import Rooms
@@ -95,6 +96,22 @@ class Images:
     def kernel(self) -> Path:
         """Return a directory with the files `vmlinuz` and `release`."""
         return self._rooms.room("kernel", (BACKPORTS, _KERNEL), self._build_kernel)
+
+    def idle_kernel(self, build: bool) -> Path:
+        """Return kernel(), with idle page tracking: built now if `build`, which takes half an hour, else as it is."""
+        release = (self.kernel() / "release").read_text()
+        made_from = (release, idle_kernel.OPTIONS)
+        if not build:
+            if not (room := self._rooms.built("kernel-idle", made_from)):
+                raise TroubleError(
+                    f"no kernel {release} with idle page tracking is cached; `make kernel-idle` builds it"
+                )
+            return room
+        return self._rooms.room("kernel-idle", made_from, lambda room: self._build_idle_kernel(release, room))
+
+    def _build_idle_kernel(self, release: str, room: Path) -> None:
+        with self._archive() as apt:
+            idle_kernel.build(apt, release, room)
 
     def initrd(self, run: dict[str, Any], place: Path) -> Path:
         """Write the first root file system of a run into `place` and return its path."""

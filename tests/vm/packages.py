@@ -107,9 +107,13 @@ class Apt:
         names = [line.split()[-1] for line in depends.splitlines() if "Depends: linux-image-" in line]
         if not names:
             raise TroubleError(f"{metapackage} of {suite} names no kernel")
-        place = self._place("kernel")
-        self._apt("apt-get", "download", "-q", names[0], cwd=place)
-        return names[0].removeprefix("linux-image-"), next(place.glob("*.deb"))
+        return names[0].removeprefix("linux-image-"), self.download(names[0], suite)
+
+    def download(self, package: str, suite: str) -> Path:
+        """Fetch one package of `suite`, without what it needs; return its archive."""
+        place = self._place(package)
+        self._apt("apt-get", "download", "-q", f"{package}/{suite}", cwd=place)
+        return next(place.glob("*.deb"))
 
     def _place(self, name: str) -> Path:
         place = self._directory / name

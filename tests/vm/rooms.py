@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_STAMP = ".made-from"
+
 
 class Rooms:
     """A cache folder: a room is a directory that stays until what it was built from changes."""
@@ -17,19 +19,23 @@ class Rooms:
 
     def room(self, name: str, made_from: object, build: Callable[[Path], None]) -> Path:
         """Return the room `name`, built by `build` if it is not there or was made from something else."""
-        room, key = self.folder / name, _key(made_from)
-        stamp = room / ".made-from"
-        if stamp.is_file() and stamp.read_text() == key:
-            return room
+        if there := self.built(name, made_from):
+            return there
+        room = self.folder / name
         unfinished = self.folder / f"{name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         print(f"vm: building {name}", flush=True)
         build(unfinished)
-        (unfinished / stamp.name).write_text(key)
+        (unfinished / _STAMP).write_text(_key(made_from))
         shutil.rmtree(room, ignore_errors=True)
         unfinished.rename(room)
         return room
+
+    def built(self, name: str, made_from: object) -> Path | None:
+        """Return the room `name` if it is there and was made from this."""
+        stamp = self.folder / name / _STAMP
+        return stamp.parent if stamp.is_file() and stamp.read_text() == _key(made_from) else None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
