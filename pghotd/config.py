@@ -14,7 +14,7 @@ from pghotd.engine.decisions import DECISIONS
 from pghotd.engine.kinds import kind_bits
 from pghotd.engine.kstrtox import kstrtouint
 from pghotd.engine.records import Revision
-from pghotd.engine.tunables import TUNABLES, Mode
+from pghotd.engine.tunables import TUNABLES, Mode, wrong_value
 from pghotd.memory.model.spec import MachineSpec
 from pghotd.memory_settings import BUILT_IN_MACHINE, MemorySettings, memory_settings
 from pghotd.metrics.settings import MetricsSettings
@@ -96,17 +96,17 @@ def parse(values: dict[str, Any], file: str, mode: Mode | None, set_options: lis
         for name in TUNABLES
         if pghot.has(name)
     }
-    for name, value in tunables.items():
-        if (wrong := _out_of_range(name, value, mode, top)) is not None:
-            raise pghot.error(name, wrong)
     pghot.finish(("mode", "revision", "decisions", *TUNABLES))
-    set_names: set[str] = set()
-    for option in set_options:
-        name, value = _set_option(option)
-        if (wrong := _out_of_range(name, value, mode, top)) is not None:
+    by_option = dict(map(_set_option, set_options))
+    wanted = {**tunables, **by_option}
+    values = {name: wanted.get(name, one.default_for(mode, model_nodes is None)) for name, one in TUNABLES.items()}
+    # Together, since a range may depend on another tunable; the file's own mistakes first.
+    for name in tunables:
+        if name not in by_option and (wrong := _wrong(name, values, mode, top)) is not None:
+            raise pghot.error(name, wrong)
+    for name in by_option:
+        if (wrong := _wrong(name, values, mode, top)) is not None:
             raise ConfigError(f"--set {name}: {wrong}")
-        tunables[name] = value
-        set_names.add(name)
 
     mountpoint = mount.take("mountpoint", _absolute, MOUNTPOINT)
     allow_other = mount.take("allow_other", boolean, None)
@@ -117,14 +117,14 @@ def parse(values: dict[str, Any], file: str, mode: Mode | None, set_options: lis
         mode,
         revision,
         decisions,
-        tunables,
+        wanted,
         machine,
         source_settings(sources, None if model_nodes is None else {node.nid for node in model_nodes}),
         mountpoint,
         allow_other,
         save,
         _metrics(metrics),
-        frozenset(set_names),
+        frozenset(by_option),
         values,
     )
 
@@ -161,10 +161,9 @@ def _set_option(option: str) -> tuple[str, int]:
         raise ConfigError(f"--set {name}: {text!r} is {wrong.strerror}") from None
 
 
-def _out_of_range(name: str, value: int, mode: Mode, top: list[int] | None) -> str | None:
-    """Return what is wrong with a tunable's value, None when nothing is."""
-    tunable = TUNABLES[name]
+def _wrong(name: str, values: Mapping[str, int], mode: Mode, top: list[int] | None) -> str | None:
+    """Return what is wrong with a tunable's value among those of all, None when nothing is."""
     if name == "target_nid" and top is not None:
+        value = values[name]
         return None if value in top else f"{value} is not a top-tier node; there are: {', '.join(map(str, top))}"
-    low, high = tunable.low, tunable.high.of(mode)
-    return None if low <= value <= high else f"{value} is not in {low}..{high}"
+    return wrong_value(name, values, mode)

@@ -77,7 +77,7 @@ def build(settings: Settings) -> Parts:
     pghot = Pghot(memory, counters, clock(), settings.mode, settings.revision, settings.decisions)
     for name, value in settings.tunables.items():
         try:
-            pghot.tunables.set(name, value)
+            pghot.tunables.set(name, value, settings.tunables)
         except OSError as wrong:
             raise ConfigError(f"{name}: {wrong.strerror}") from None
     background: list[Callable[[], Awaitable[None]]] = [memory.run]

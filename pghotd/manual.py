@@ -50,6 +50,8 @@ def _tunables() -> Iterator[tuple[str, str]]:
         ranges = f"{tunable.low}..{tunable.high.default} {tunable.unit}, default {tunable.default.default}"
         if tunable.high.precise != tunable.high.default or tunable.default.precise != tunable.default.default:
             ranges += f"; in precise mode {tunable.low}..{tunable.high.precise}, default {tunable.default.precise}"
+        if tunable.on_real_nodes is not None:
+            ranges += f"; on real nodes default {tunable.on_real_nodes}"
         yield tunable.name, f"{tunable.help} ({ranges})"
 
 

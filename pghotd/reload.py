@@ -62,21 +62,20 @@ def apply(old: Settings, new: Settings, pghot: Pghot, sources: RunningSources) -
     keys = needing_a_restart(old, new)
     if keys:
         raise ConfigError(f"needs a restart: {', '.join(keys)}")
-    wanted = {}
-    for name in changed_tunables(old, new):
-        value = new.tunables.get(name, _default(pghot, name))
+    wanted = {name: new.tunables.get(name, _default(pghot, name)) for name in changed_tunables(old, new)}
+    together = {name: value for name, value in wanted.items() if name not in pghot.tunables.written}
+    for name, value in wanted.items():
         try:
-            pghot.tunables.check(name, value)
+            pghot.tunables.check(name, value, together)
         except OSError as wrong:
             raise ConfigError(f"{name}: {wrong.strerror}") from None
-        wanted[name] = value
     # Nothing is refused from here on, but by a driver that cannot be made; and that comes first.
     drivers = sources.change(new.sources)
     for name, value in wanted.items():
         if name in pghot.tunables.written:
             log.info("%s is %d in the configuration; what was written at run time stays", name, value)
         else:
-            pghot.tunables.set(name, value)
+            pghot.tunables.set(name, value, together)
             log.info("%s is now %d", name, value)
     for name in drivers:
         log.info("source %s: %s", name, "configured anew" if name in sources.by_name else "no longer configured")
@@ -102,7 +101,7 @@ def needing_a_restart(old: Settings, new: Settings) -> list[str]:
 
 
 def _default(pghot: Pghot, name: str) -> int:
-    return pghot.targets.lowest if name == "target_nid" else TUNABLES[name].default.of(pghot.mode)
+    return pghot.targets.lowest if name == "target_nid" else pghot.tunables.default(name)
 
 
 def _differing(before: Any, after: Any, path: str) -> Iterator[str]:

@@ -53,13 +53,14 @@ def restore(tunables: Tunables, saved: Mapping[str, int], stronger: Collection[s
     Another start, without --set or in another mode, will want that.
     """
     left = dict(saved)
+    wanted = {name: value for name, value in saved.items() if name in TUNABLES and name not in stronger}
     for name, value in saved.items():
         if name in stronger:
             continue
         try:
             if name not in TUNABLES:
                 raise OSError(None, "no such tunable")
-            tunables.write(name, value)
+            tunables.write(name, value, wanted)
             del left[name]
         except OSError as wrong:
             log.warning("the saved %s is not restored: %s", name, wrong.strerror)

@@ -57,6 +57,10 @@ _REFUSED = {
     "not_tried": Meaning("the system call ended before it came to this page", "look for the failure beside it"),
     "dry_run": Meaning("everything but the move was asked for", "dry_run = false, when the counters look right"),
     "cooled": Meaning("last accessed longer ago than recheck_age_ms when its turn came", "raise recheck_age_ms"),
+    "returning": Meaning(
+        "pages as warm as it, of the same owner, came back to slow memory within a minute of their promotion",
+        "nothing: what is in use exceeds the top tier, and moving more of it would gain nothing",
+    ),
     "pingpong": Meaning("demoted less than pingpong_ms ago", "lower pingpong_ms, if it refuses what is hot for good"),
 }
 
@@ -92,6 +96,11 @@ _OTHER = {
     "pghotd_throttled": Meaning(
         "periods of 10 s in which promotion to a node was slowed down, as the node demoted what it was given",
         "the hot set is larger than the top tier: raise freq_threshold, or set pingpong_ms",
+    ),
+    "pghotd_aged": Meaning("records cleared before their ages wrapped (record_ageing)"),
+    "pghotd_dropped_hugetlb": Meaning(
+        "accesses to pages of hugetlb, which are never moved: their pool belongs to who sized it",
+        "give the pool memory of the top tier: nodeN/hugepages/hugepages-2048kB/nr_hugepages",
     ),
     "pghotd_kept": Meaning("pages of refused folios that got their record back (keep_refused)"),
 }

@@ -49,7 +49,7 @@ class Pghot:
         self.format: RecordFormat = DefaultFormat() if mode == "default" else PreciseFormat()
         self.counters = counters
         self.targets = Targets(memory)
-        self.tunables = Tunables(mode, self.targets.lowest, self.targets.is_target)
+        self.tunables = Tunables(mode, self.targets.lowest, self.targets.is_target, real_nodes=memory.real_nodes)
         self.store = RecordStore(self.format)
         self.recorder = Recorder(memory, self.store, self.tunables, self.counters, self.targets, revision)
         self.decisions = Decisions(decisions)

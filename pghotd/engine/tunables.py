@@ -5,7 +5,7 @@ integer, replaced whole: it is never torn between two writers.
 """
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,7 +30,11 @@ class PerMode:
 
 @dataclass(frozen=True, slots=True)
 class Tunable:
-    """Describe one tunable: its range and default in each mode, its unit, and what it does."""
+    """One tunable: its range and default in each mode, its unit, and what it does.
+
+    `on_real_nodes` is the default on real nodes where that is another one; `high_ageing` is the upper end of the range
+    while `record_ageing` is on.
+    """
 
     name: str
     low: int
@@ -38,6 +42,18 @@ class Tunable:
     default: PerMode
     unit: str
     help: str
+    on_real_nodes: int | None = None
+    high_ageing: PerMode | None = None
+
+    def default_for(self, mode: Mode, real_nodes: bool) -> int:
+        """Return the default in a mode, on real nodes or on the model."""
+        if real_nodes and self.on_real_nodes is not None:
+            return self.on_real_nodes
+        return self.default.of(mode)
+
+    def highest(self, mode: Mode, ageing: bool) -> int:
+        """Return the upper end of the range in a mode, while `record_ageing` is on or off."""
+        return (self.high_ageing or self.high if ageing else self.high).of(mode)
 
 
 def _same(value: int) -> PerMode:
@@ -79,6 +95,8 @@ TUNABLES: dict[str, Tunable] = {
             PerMode(3000, 5000),
             "ms",
             "an access later than this after the last one starts counting anew",
+            # A sweep that clears what is older than the window has at least 512 ms before ages wrap.
+            high_ageing=PerMode(3584, 15872),
         ),
         Tunable(
             "promote_rate_limit_MBps",
@@ -145,14 +163,63 @@ TUNABLES: dict[str, Tunable] = {
             "ms",
             "a page demoted less than this ago is not promoted again; 0: it is",
         ),
+        # Improvements that real nodes need, on by default there and off on the model.
+        Tunable(
+            "record_ageing",
+            0,
+            _same(1),
+            _same(0),
+            "switch",
+            "1: records older than the window are cleared before their ages wrap; 0: a page read every few seconds "
+            "can look hot, as in the kernel",
+            on_real_nodes=1,
+        ),
+        Tunable(
+            "recheck_once_ms",
+            0,
+            _same(10_000),
+            _same(0),
+            "ms",
+            "what a scan saw accessed once is looked at again after this time; 0: in the next scan",
+            on_real_nodes=250,
+        ),
+        Tunable(
+            "demotion_room",
+            0,
+            _same(1),
+            _same(0),
+            "switch",
+            "1: where the kernel demotes, promotion goes down to the low watermark and has kswapd make room; "
+            "0: it ends at the high watermark",
+            on_real_nodes=1,
+        ),
+        Tunable(
+            "refusal_rest",
+            0,
+            _same(1),
+            _same(0),
+            "switch",
+            "1: a refused page keeps its record and is not taken again while the reason lasts; 0: it is taken again "
+            "whenever it becomes ready",
+            on_real_nodes=1,
+        ),
+        Tunable(
+            "admit_by_heat",
+            0,
+            _same(1),
+            _same(0),
+            "switch",
+            "1: where more is ready than the target has room for, the hottest pages go first; 0: in PFN order",
+            on_real_nodes=1,
+        ),
     )
 }
 
 
 class Tunables:
-    """Hold the present value of each tunable for one daemon.
+    """The present value of each tunable of one daemon.
 
-    `is_target(nid)` tells whether nid is an online top-tier node with memory: which nodes are changes while running.
+    `is_target(nid)` returns whether nid is an online top-tier node with memory, which changes while running.
     """
 
     enabled_sources: int
@@ -167,38 +234,52 @@ class Tunables:
     target_policy: int
     recheck_age_ms: int
     pingpong_ms: int
+    record_ageing: int
+    recheck_once_ms: int
+    demotion_room: int
+    refusal_rest: int
+    admit_by_heat: int
 
-    def __init__(self, mode: Mode, target_nid: int, is_target: Callable[[int], bool]) -> None:
+    def __init__(
+        self, mode: Mode, target_nid: int, is_target: Callable[[int], bool], *, real_nodes: bool = False
+    ) -> None:
         self.mode = mode
         self._is_target = is_target
+        self._real_nodes = real_nodes
         for tunable in TUNABLES.values():
-            setattr(self, tunable.name, tunable.default.of(mode))
+            setattr(self, tunable.name, tunable.default_for(mode, real_nodes))
         self.target_nid = target_nid
         #: Those written at run time: a reloaded configuration leaves them alone, and a saved state keeps them.
         self.written: set[str] = set()
         self.changes = Changes()
 
-    def check(self, name: str, value: int) -> None:
-        """Raise OSError(EINVAL), with what would be right, unless `value` is in the range of tunable `name`."""
-        tunable = TUNABLES[name]
-        low, high = tunable.low, tunable.high.of(self.mode)
-        if not low <= value <= high:
-            raise OSError(errno.EINVAL, f"{value} is not in {low}..{high}")
+    def default(self, name: str) -> int:
+        """Return what a tunable is unless somebody says otherwise; the lowest target for `target_nid`."""
+        return TUNABLES[name].default_for(self.mode, self._real_nodes)
+
+    def check(self, name: str, value: int, beside: Mapping[str, int] | None = None) -> None:
+        """Raise OSError(EINVAL), with what would be right, unless `value` is in the range of tunable `name`.
+
+        `beside` are values that other tunables get at the same time.
+        """
+        values = {other: getattr(self, other) for other in TUNABLES} | dict(beside or {}) | {name: value}
+        if (wrong := wrong_value(name, values, self.mode)) is not None:
+            raise OSError(errno.EINVAL, wrong)
         if name == "target_nid" and not self._is_target(value):
             raise OSError(errno.EINVAL, f"node {value} is not an online top-tier node")
 
-    def set(self, name: str, value: int) -> None:
-        """Set tunable `name` to `value`, or raise OSError(EINVAL) and change nothing."""
-        self.check(name, value)
+    def set(self, name: str, value: int, beside: Mapping[str, int] | None = None) -> None:
+        """Set tunable `name` to `value`, or raise OSError(EINVAL), as `check` does, and change nothing."""
+        self.check(name, value, beside)
         setattr(self, name, value)
 
     def store(self, name: str, text: bytes) -> None:
         """Set tunable `name` from the text written into its control file; OSError(EINVAL) changes nothing."""
         self.write(name, kstrtouint(text))
 
-    def write(self, name: str, value: int) -> None:
-        """Set tunable `name` as somebody does at run time, or raise OSError(EINVAL) and change nothing."""
-        self.set(name, value)
+    def write(self, name: str, value: int, beside: Mapping[str, int] | None = None) -> None:
+        """Set tunable `name` as a write at run time does, or raise OSError(EINVAL) and change nothing."""
+        self.set(name, value, beside)
         self.written.add(name)
         self.changes.notify()
 
@@ -208,3 +289,21 @@ class Tunables:
 
     def __iter__(self) -> Iterator[str]:
         return iter(TUNABLES)
+
+
+def wrong_value(name: str, values: Mapping[str, int], mode: Mode) -> str | None:
+    """Return what is wrong with the value of tunable `name` among `values`, one of each tunable; None when nothing is.
+
+    How wide the window may be depends on `record_ageing`, so that cannot be turned on while the window is wider.
+    """
+    tunable, value = TUNABLES[name], values[name]
+    ageing = bool(values["record_ageing"])
+    high = tunable.highest(mode, ageing)
+    if not tunable.low <= value <= high:
+        why = " while record_ageing is on" if tunable.low <= value <= tunable.high.of(mode) else ""
+        return f"{value} is not in {tunable.low}..{high}{why}"
+    if name == "record_ageing" and ageing:
+        for other in TUNABLES.values():
+            if values[other.name] > (most := other.highest(mode, ageing=True)):
+                return f"{value} needs {other.name} at {most} at most, and it is {values[other.name]}"
+    return None

@@ -17,6 +17,7 @@ REFUSED_NO_SPACE = REFUSED["no_space"]
 REFUSED_ISOLATE = REFUSED["isolate"]
 REFUSED_COOLED = REFUSED["cooled"]
 REFUSED_PINGPONG = REFUSED["pingpong"]
+REFUSED_RETURNING = REFUSED["returning"]
 
 #: The verdict of each backend refusal, by -1 - its result: see memory/protocol.py.
 REFUSED_BY_BACKEND: tuple[int, ...] = tuple(REFUSED[reason] for reason in BACKEND_REFUSALS)

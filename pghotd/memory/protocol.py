@@ -97,6 +97,8 @@ class Memory(Protocol):
     """Be the machine. All PFN arrays are int64; results have the length of their argument."""
 
     backend: str
+    #: Whether pages are moved on real nodes, where some tunables have another default.
+    real_nodes: bool
 
     @property
     def section_nid(self) -> NDArray[np.int16]:

@@ -22,7 +22,14 @@ TABLE = {
     "target_policy": (0, 1, 0, 1, 0),
     "recheck_age_ms": (0, 3968, 0, 16383, 0),
     "pingpong_ms": (0, 600_000, 0, 600_000, 0),
+    "record_ageing": (0, 1, 0, 1, 0),
+    "recheck_once_ms": (0, 10_000, 0, 10_000, 0),
+    "demotion_room": (0, 1, 0, 1, 0),
+    "refusal_rest": (0, 1, 0, 1, 0),
+    "admit_by_heat": (0, 1, 0, 1, 0),
 }
+#: What differs on real nodes.
+REAL_NODES = {"record_ageing": 1, "recheck_once_ms": 250, "demotion_room": 1, "refusal_rest": 1, "admit_by_heat": 1}
 CASES = [(mode, name) for mode in MODES for name in TABLE]
 
 
@@ -37,6 +44,31 @@ def values(tunables: Tunables) -> dict[str, int]:
 def test_the_table_is_the_whole_table_in_its_order():
     assert list(TABLE) == list(TUNABLES) == list(make("default"))
     assert all(tunable.help and tunable.unit for tunable in TUNABLES.values())
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_defaults_on_real_nodes(mode):
+    real = Tunables(mode, 3, lambda nid: nid == 3, real_nodes=True)
+    assert values(real) == values(make(mode)) | REAL_NODES
+    assert {name: real.default(name) for name in REAL_NODES} == REAL_NODES
+
+
+@pytest.mark.parametrize(("mode", "most", "range_ms"), [("default", 3584, 3968), ("precise", 15872, 16383)])
+def test_the_window_leaves_a_sweep_half_a_second_while_records_age(mode, most, range_ms):
+    tunables = make(mode)
+    tunables.set("promote_freq_window_ms", range_ms)
+    with pytest.raises(OSError, match=f"needs promote_freq_window_ms at {most} at most, and it is {range_ms}"):
+        tunables.set("record_ageing", 1)
+    tunables.set("promote_freq_window_ms", most)
+    tunables.set("record_ageing", 1)
+    with pytest.raises(OSError, match=f"{most + 1} is not in 1000..{most} while record_ageing is on"):
+        tunables.set("promote_freq_window_ms", most + 1)
+    with pytest.raises(OSError, match=f"{range_ms + 1} is not in 1000..{most}$"):
+        tunables.set("promote_freq_window_ms", range_ms + 1)
+    both = {"promote_freq_window_ms": range_ms, "record_ageing": 0}
+    for name, value in both.items():
+        tunables.set(name, value, both)
+    assert tunables["promote_freq_window_ms"] == range_ms
 
 
 @pytest.mark.parametrize(("mode", "name"), CASES)

@@ -49,6 +49,7 @@ class LinuxMachine:
     """
 
     backend = "linux"
+    real_nodes = True
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ class Machine:
     """Hold the model's parts and answer for them; `clock` gives ms. Only `promote` and `run` wait for anything."""
 
     backend = "model"
+    real_nodes = False
 
     def __init__(self, spec: MachineSpec, counters: Counters, clock: Callable[[], int]) -> None:
         self.frames = Frames(spec.nodes)
