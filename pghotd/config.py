@@ -99,13 +99,13 @@ def parse(values: dict[str, Any], file: str, mode: Mode | None, set_options: lis
     pghot.finish(("mode", "revision", "decisions", *TUNABLES))
     by_option = dict(map(_set_option, set_options))
     wanted = {**tunables, **by_option}
-    values = {name: wanted.get(name, one.default_for(mode, model_nodes is None)) for name, one in TUNABLES.items()}
-    # Together, since a range may depend on another tunable; the file's own mistakes first.
-    for name in tunables:
-        if name not in by_option and (wrong := _wrong(name, values, mode, top)) is not None:
+    # Each beside all others as they will be, since a range may depend on another tunable.
+    effective = {name: wanted.get(name, one.default_for(mode, model_nodes is None)) for name, one in TUNABLES.items()}
+    for name, value in tunables.items():
+        if (wrong := _wrong(name, effective | {name: value}, mode, top)) is not None:
             raise pghot.error(name, wrong)
     for name in by_option:
-        if (wrong := _wrong(name, values, mode, top)) is not None:
+        if (wrong := _wrong(name, effective, mode, top)) is not None:
             raise ConfigError(f"--set {name}: {wrong}")
 
     mountpoint = mount.take("mountpoint", _absolute, MOUNTPOINT)

@@ -263,3 +263,21 @@ def test_what_is_wrong_with_a_linux_configuration(text, said):
 def test_watch_entries_name_processes_and_how_far_their_wishes_bind():
     text = '[memory]\nbackend = "linux"\n[[memory.watch]]\nname = "db"\nshared = true\n[[memory.watch]]\nall = true\n'
     assert parse(text).memory.watches == (Watch(Target(name="db"), shared=True), Watch(Target()))
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "why"),
+    [
+        ("record_ageing = 1\npromote_freq_window_ms = 3600", [], "3600 is not in 1000..3584 while record_ageing is on"),
+        ("promote_freq_window_ms = 3600", ["record_ageing=1"], "3600 is not in 1000..3584 while record_ageing is on"),
+        ('[memory]\nbackend = "linux"\n[pghot]\npromote_freq_window_ms = 3600', [], "3600 is not in 1000..3584 while"),
+        ('[memory]\nbackend = "linux"\n[pghot]\nrecord_ageing = 0\npromote_freq_window_ms = 3600', [], None),
+    ],
+)
+def test_tunables_are_judged_beside_each_other(text, options, why):
+    text = text if text.startswith("[") else f"[pghot]\n{text}\n"
+    if why is None:
+        assert parse(text, options=options).tunables["promote_freq_window_ms"] == 3600
+    else:
+        with pytest.raises(ConfigError, match=re.escape(why)):
+            parse(text, options=options)
