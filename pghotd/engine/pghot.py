@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pghotd.engine.admission import Admission, Limits
+from pghotd.engine.ageing import Ageing
 from pghotd.engine.changes import Changes
 from pghotd.engine.counters import Counters
 from pghotd.engine.decisions import DECISIONS, Decisions
@@ -51,7 +52,8 @@ class Pghot:
         self.targets = Targets(memory)
         self.tunables = Tunables(mode, self.targets.lowest, self.targets.is_target, real_nodes=memory.real_nodes)
         self.store = RecordStore(self.format)
-        self.recorder = Recorder(memory, self.store, self.tunables, self.counters, self.targets, revision)
+        self.ageing = Ageing(self.store, self.tunables, self.counters)
+        self.recorder = Recorder(memory, self.store, self.tunables, self.counters, self.targets, self.ageing, revision)
         self.decisions = Decisions(decisions)
         self.kept = Kept(self.store)
         self.paused = False
