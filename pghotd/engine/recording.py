@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pghotd.engine.ageing import Ageing
 from pghotd.engine.counters import Counters
+from pghotd.engine.heat import Heat
 from pghotd.engine.kinds import KINDS
 from pghotd.engine.records import Revision, Step
 from pghotd.engine.store import RecordStore
@@ -49,6 +50,7 @@ class Recorder:
         counters: Counters,
         targets: Targets,
         ageing: Ageing,
+        heat: Heat,
         revision: Revision,
     ) -> None:
         self._memory = memory
@@ -57,6 +59,7 @@ class Recorder:
         self._counters = counters
         self._targets = targets
         self._ageing = ageing
+        self._heat = heat
         self._revision = revision
         self._format = store.format
         #: When the batch at hand happens, None while records are not aged.
@@ -243,6 +246,8 @@ class Recorder:
             if ready.any():
                 store.flag_hot(node, indices.compress(ready) + kept.first_pfn)
             changed = np.flatnonzero(new != old)
+        if self._heat.on:
+            self._heat.seen(node, all_indices + kept.first_pfn)
         if self._format.keeps_nid:
             default = self._targets.default(node, self._tunables)
             stamps = self._targets.stamp(nids, default, len(all_indices))

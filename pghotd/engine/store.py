@@ -23,6 +23,8 @@ class NodeRecords:
         self.sections: set[int] = set()
         self.first_pfn = 0
         self.records: Records = sparse_array(0, dtype)
+        #: A byte for each record: see heat.py.
+        self.heat: NDArray[np.uint8] = sparse_array(0, np.uint8)
 
     def cover(self, first_section: int, last_section: int) -> None:
         """Make room for the sections from first to last, both included; what was kept stays."""
@@ -32,18 +34,25 @@ class NodeRecords:
             if have_first <= first_section and last_section <= have_last:
                 return
             first_section, last_section = min(first_section, have_first), max(last_section, have_last)
-        old, old_first = self.records, self.first_pfn
-        self.records = sparse_array((last_section - first_section + 1) << SECTION_SHIFT, self._dtype)
+        old, old_heat, old_first = self.records, self.heat, self.first_pfn
+        length = (last_section - first_section + 1) << SECTION_SHIFT
+        self.records, self.heat = sparse_array(length, self._dtype), sparse_array(length, np.uint8)
         self.first_pfn = first_section << SECTION_SHIFT
         for section in self.sections:
-            start = (section << SECTION_SHIFT) - old_first
-            kept = old[start : start + PAGES_PER_SECTION]
-            if kept.any():  # copying zeros would make them resident
-                self.section(section)[...] = kept
+            start, now = (section << SECTION_SHIFT) - old_first, (section << SECTION_SHIFT) - self.first_pfn
+            for before, after in ((old, self.records), (old_heat, self.heat)):
+                kept = before[start : start + PAGES_PER_SECTION]
+                if kept.any():  # copying zeros would make them resident
+                    after[now : now + PAGES_PER_SECTION] = kept
 
     def section(self, section: int) -> Records:
         """Return the records of one section, as a view."""
         return self.sections_view(section, 1)
+
+    def section_heat(self, section: int) -> NDArray[np.uint8]:
+        """Return the heat of one section's pages, as a view."""
+        start = (section << SECTION_SHIFT) - self.first_pfn
+        return self.heat[start : start + PAGES_PER_SECTION]
 
     def sections_view(self, first: int, count: int) -> Records:
         """Return the records of `count` sections from `first` on, as a view."""
@@ -88,6 +97,7 @@ class RecordStore:
         node.sections.remove(section)
         self.hot[section] = self.touched[section] = 0
         discard(node.section(section))
+        discard(node.section_heat(section))
         if not node.sections:
             del self._nodes[nid]
             self._wake.discard(nid)
@@ -109,6 +119,13 @@ class RecordStore:
     def has(self, nid: int, section: int) -> bool:
         """Tell whether a section of node `nid` has records."""
         return nid in self._nodes and section in self._nodes[nid].sections
+
+    def heat(self, section: int) -> NDArray[np.uint8] | None:
+        """Return the heat of one section's pages, as a view; None for one without records."""
+        for node in self._nodes.values():
+            if section in node.sections:
+                return node.section_heat(section)
+        return None
 
     def node(self, nid: int) -> NodeRecords:
         """Return node `nid`'s records; KeyError when it has none."""
