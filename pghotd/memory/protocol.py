@@ -81,9 +81,10 @@ class Zone:
     def room_above_low(self) -> int:
         """Return what a promotion may take where the machine makes room when it is asked to.
 
-        A quarter of what is between the watermarks stays above low: below it all other allocations pass over the node.
+        A quarter of what is between the watermarks, 4 MiB at most, stays above low: below it all other allocations pass
+        over the node.
         """
-        return self.free - self.low - (self.high - self.low) // 4 - self.protection
+        return self.free - self.low - min((self.high - self.low) // 4, 1024) - self.protection
 
 
 @dataclass(frozen=True, slots=True)

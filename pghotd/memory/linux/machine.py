@@ -21,6 +21,7 @@ from pghotd.memory.linux.frame_states import FrameStates
 from pghotd.memory.linux.mapped import Mapped, read_mapped
 from pghotd.memory.linux.move import MovePages
 from pghotd.memory.linux.promotion import Promotion
+from pghotd.memory.linux.room import RoomKeeper
 from pghotd.memory.linux.settings import LinuxSettings
 from pghotd.memory.linux.syscalls import move_pages
 from pghotd.memory.linux.tiers import LowerNodesError, require_lower_tier, with_lower_nodes
@@ -77,15 +78,22 @@ class LinuxMachine:
         self._notifiers: list[Notify] = []
         self._calls = Calls(call, clock, settings.max_calls_per_s, self._zones.fitting, proc)
         self.promotion = Promotion(settings, self._calls, self._zones, clock, proc)
+        self._room = RoomKeeper(self._zones, lambda: self._topology.lower, clock, proc, sys)
+        self._zones.exchanges = self._room.works
 
     def stop_while(self, paused: Callable[[], bool]) -> None:
         """Begin no moving call while `paused` says so, also for what was handed over before."""
         self._calls.paused = paused
 
+    def make_room_while(self, wanted: Callable[[], bool]) -> None:
+        """Have full targets demote while `wanted` says so: the tunable demotion_room."""
+        self._room.wanted = wanted
+
     async def run(self) -> None:
-        """Make moving calls, and follow memory that comes and goes, until cancelled."""
+        """Make moving calls, keep room on full targets, and follow memory that comes and goes, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._calls.run)
+            nursery.start_soon(self._room.run)
             nursery.start_soon(self._follow_uevents)
 
     @property
@@ -127,14 +135,15 @@ class LinuxMachine:
         pass
 
     def make_room(self, nid: int, pages: int) -> None:
-        # Filled in with the exchange.
-        pass
+        self._room.want(nid, pages)
 
     def exchanges(self, nid: int) -> bool:
-        return False
+        return self._room.works(nid)
 
     def came_back(self, heads: Pfns) -> NDArray[np.bool_]:
-        return np.zeros(len(heads), dtype=bool)
+        if not self.settings.thrash_guard:
+            return np.zeros(len(heads), dtype=bool)
+        return self.promotion.came_back(heads, self._mapped)
 
     def register_notifier(self, notify: Notify) -> None:
         self._notifiers.append(notify)
@@ -193,6 +202,7 @@ class LinuxMachine:
             "watched_processes": len(self._mapped.processes),
             "watched_pages_lower": len(self._mapped.pfns),
             "thp_splits": self.promotion.splits,
+            **self._room.stat(),
         }
 
     def _read_topology(self) -> Topology:
