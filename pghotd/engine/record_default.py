@@ -27,6 +27,7 @@ class DefaultFormat:
     freq_max = 3
     ready_bit = READY
     keeps_nid = False
+    granularity_ms = 1 << BUCKET_SHIFT
 
     def __init__(self) -> None:
         self._key: tuple[int, int, int, Revision] | None = None

@@ -25,6 +25,7 @@ class PreciseFormat:
     freq_max = 7
     ready_bit = READY
     keeps_nid = True
+    granularity_ms = 1
 
     def step(self, now: int, window_ms: int, threshold: int, revision: Revision) -> Step:
         time_now = np.uint32(now & TIME_MASK)

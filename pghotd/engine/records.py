@@ -30,6 +30,8 @@ class RecordFormat(Protocol):
     #: A record is ready if it is at least this: ready is the most significant bit.
     ready_bit: int
     keeps_nid: bool
+    #: By so much more than it was, in ms, a time between two accesses may look: they are kept in steps.
+    granularity_ms: int
 
     def step(self, now: int, window_ms: int, threshold: int, revision: Revision) -> Step:
         """Return the function that applies one access at `now` to each of an array of records."""
