@@ -32,12 +32,15 @@ async def states_in(pghot: Pghot, section: int, pfns: NDArray[np.int64]) -> NDAr
     return pghot.memory.states(pfns) if is_tracked(pghot, section) else None
 
 
-async def record_folios(pghot: Pghot, pfns: NDArray[np.int64], kind: int, clock: Clock) -> int:
-    """Record one access to each folio of the lower tier that any of `pfns`, ascending, is in; return how many."""
+async def record_folios(pghot: Pghot, pfns: NDArray[np.int64], kind: int, clock: Clock, latest: int) -> int:
+    """Record one access to each folio of the lower tier that any of `pfns`, ascending, is in; return how many.
+
+    What cannot be recorded until `latest` by the clock is dropped: it would get the time of recording.
+    """
     recorded = 0
     for part in np.split(pfns, np.flatnonzero(np.diff(pfns >> SECTION_SHIFT)) + 1):
         states = await states_in(pghot, int(part[0]) >> SECTION_SHIFT, part) if len(part) else None
-        if states is not None:
+        if states is not None and clock() <= latest:
             orders = (states & PageState.ORDER).astype(np.int64)
             folios = np.unique(part >> orders << orders)
             pghot.recorder.record(folios, NUMA_NO_NODE, kind, clock())

@@ -42,11 +42,11 @@ class Rule:
         """Return how many looks a page needs to become ready whatever it was before, and one to spare."""
         return self.freq_threshold + 1
 
-    def misfit(self, key: str, interval_ms: int) -> str | None:
-        """Return why looks `interval_ms` apart do not serve the rule, None when they do; `key` is the setting."""
+    def misfit(self, setting: str, interval_ms: int) -> str | None:
+        """Return why looks `interval_ms` apart, as `setting` has them, do not serve the rule; None when they do."""
         if interval_ms <= self.longest_gap_ms:
             return None
         return (
-            f"{key} {interval_ms} does not fit: freq_threshold {self.freq_threshold} looks within "
+            f"{setting} does not fit: freq_threshold {self.freq_threshold} looks within "
             f"promote_freq_window_ms {self.window_ms} need one every {self.longest_gap_ms} ms at most"
         )

@@ -134,7 +134,7 @@ class SectionScan(Generic[Left]):
             while True:
                 began = trio.current_time()
                 rule = Rule.of(self._pghot)
-                misfit = rule.misfit("interval_ms", self._configured_ms)
+                misfit = rule.misfit(f"interval_ms {self._configured_ms}", self._configured_ms)
                 if misfit is None and self.enabled:
                     await self._pass(rule)
                     await self.wait_until(max(began + self._pace_ms / 1000, trio.current_time() + _BREATH_S))

@@ -19,7 +19,7 @@ S = PAGES_PER_SECTION
 
 
 class Bench:
-    """Hold a machine whose slow node has `pages` in folios of `order`, its bitmap, and the source on a virtual clock."""
+    """Hold a machine whose slow node has `pages` in folios of `order`, and the source, on a virtual clock."""
 
     def __init__(
         self, monkeypatch, folder, pages: int = 1024, order: int = 0, sections: int = 2, recheck_ms: int = 0, **settings

@@ -1,5 +1,7 @@
 """Plan turns on a clock of passes: what is covered, how far apart looks are, and that every section has its turn."""
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,7 +62,7 @@ def test_every_section_has_its_turn_of_enough_looks_that_are_not_too_far_apart(l
         for times in turns[:-1]:
             assert len(times) >= VISITS
         for times in turns:
-            assert all(after - before <= LONGEST_MS for before, after in zip(times, times[1:], strict=False))
+            assert all(after - before <= LONGEST_MS for before, after in pairwise(times))
     if sum(loads) <= LONGEST_MS:
         assert set(scan.turns.members) == set(scan.loads)
         assert not scan.turns.waiting
