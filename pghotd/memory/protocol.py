@@ -157,10 +157,17 @@ class Memory(Protocol):
     def moves_at_once(self) -> int:
         """Return how many batches of one kmigrated may be in `promote` at the same time."""
 
-    async def freshen(self, pfns: Pfns) -> None:
+    async def freshen(self, pfns: Pfns, age_ms: int | None = None) -> float:
         """Bring what `states` says of `pfns` and of their folios' heads up to date enough for recording accesses.
 
-        May read and so take time; a backend that always knows returns at once, without a checkpoint.
+        `age_ms` is how old it may be, instead of what the backend is set to. May read and so take time; a backend that
+        always knows returns at once, without a checkpoint. Returns the CPU time that reading took, in s.
+        """
+
+    async def watched_sections(self) -> tuple[NDArray[np.int64], float]:
+        """Return the lower-tier sections with pages that can be promoted, and the CPU time that it took to know, in s.
+
+        Ascending, as of some time ago. A backend that can promote every page returns all of them.
         """
 
     async def reread(self, pfns: Pfns) -> None:
