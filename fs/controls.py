@@ -107,8 +107,22 @@ def _status(parts: Parts) -> dict[str, int | str]:
         "revision": pghot.revision,
         "record_bytes": pghot.store.record_bytes,
         "sources": " ".join(parts.sources.by_name) or "-",
+        "resting": sum(pghot.rests.resting.values()),
+        "held_back": _held_back(pghot),
         **parts.standing(),
     }
+
+
+def _held_back(pghot: Pghot) -> str:
+    """Return whose pages the brake holds back, in one line: what only comes back, by owner and target."""
+    owners = pghot.memory.owners
+    return (
+        " ".join(
+            f"{owners[owner] if owner >= 0 else '-'}:node{target}"
+            for target, owner in sorted(pghot.returns.held_back())
+        )
+        or "-"
+    )
 
 
 def _owners(pghot: Pghot) -> str:

@@ -37,6 +37,7 @@ from pghotd.reload import Configured
 from pghotd.settings_table import ConfigError
 from pghotd.sources.running import RunningSources
 from pghotd.sources.settings import make_source
+from pghotd.sweeper import Sweeper
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +132,7 @@ async def run(settings: Settings, reread: Callable[[], Settings], until_unmounte
             async with trio.open_nursery() as nursery:
                 await nursery.start(parts.kmigrated.run)
                 nursery.start_soon(parts.census.run)
+                nursery.start_soon(Sweeper(parts.pghot, clock).run)
                 if settings.state:
                     file = saved_state.state_file(escaped(final_path(Path(settings.mountpoint))))
                     left = saved_state.restore(parts.pghot.tunables, saved_state.read(file), settings.set_options)

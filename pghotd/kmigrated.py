@@ -14,14 +14,16 @@ import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.changes import Changes
+from pghotd.engine.competition import Contenders, choose
 from pghotd.engine.pghot import Clock, Pghot
-from pghotd.engine.walk import Batch, SectionWalk, settle
+from pghotd.engine.walk import Batch, Chosen, SectionWalk, settle
 
 #: How long kmigrated may work before it lets the other tasks run; a client of the control tree feels more.
 _STEP_S = 0.0005
 #: What is ready is read again for so many batches at once, and is good for so long (ms).
 _REREAD_BATCHES = 4
 _REREAD_MS = 20
+_NONE = np.zeros(0, dtype=np.int64)
 
 
 @dataclass
@@ -45,6 +47,7 @@ class Kmigrated:
         self._clock = clock
         self.standing = standing
         self._woken = trio.Event()
+        self._chosen: Chosen = {}
         #: Up to which PFN what was ready has been read again in this pass, and when.
         self._reread_to = -1
         self._reread_at = 0
@@ -67,6 +70,7 @@ class Kmigrated:
                 with trio.move_on_after(pghot.tunables.kmigrated_sleep_ms / 1000):
                     await self._woken.wait()
                     continue
+                pghot.rests.due(self._nid, self._clock())
                 pghot.store.interval_over(self._nid)
         finally:
             self._enter("sleeping")  # a node that lost its memory keeps its file
@@ -86,6 +90,7 @@ class Kmigrated:
         stepped = started
         hot = pghot.store.hot_sections(self._nid).tolist()
         self._reread_to = -1
+        self._chosen = await self._compete(hot)
         # A place for each batch that may be on its way: with one, as in the kernel, the walk waits for each.
         places = trio.Semaphore(pghot.memory.moves_at_once)
         async with trio.open_nursery() as moves:
@@ -106,12 +111,37 @@ class Kmigrated:
         self.standing.changes.notify()
         await trio.lowlevel.checkpoint()
 
+    async def _compete(self, hot: Sequence[int]) -> Chosen:
+        """Return who goes first, over all hot sections, to each target that has not room for all (competition.py)."""
+        pghot, stepped = self._pghot, trio.current_time()
+        if not pghot.tunables.admit_by_heat or pghot.paused:
+            return {}
+        await pghot.memory.reread(_NONE)  # the zones alone: how much room there is
+        parts = []
+        for section in hot:
+            if self._nid in pghot.store:
+                parts.append(SectionWalk(pghot, self._nid, section).contenders(self._clock()))
+            if trio.current_time() - stepped > _STEP_S:
+                await trio.lowlevel.checkpoint()
+                stepped = trio.current_time()
+        contenders = Contenders.joined(parts) if parts else None
+        chosen: dict[int, NDArray[np.int64]] = {}
+        if contenders is not None and len(contenders.heads):
+            scanned = pghot.heat.scanned(contenders.heads, self._clock())
+            for target in np.flatnonzero(np.bincount(contenders.targets)).tolist():
+                first = choose(contenders, target, pghot.room(target), scanned)
+                if first is not None:
+                    chosen[target] = first.heads
+                    if first.wanted:
+                        pghot.memory.make_room(target, first.wanted)
+        return chosen
+
     async def _walk(self, section: int, following: Sequence[int], moves: trio.Nursery, places: trio.Semaphore) -> None:
         pghot = self._pghot
-        walk = SectionWalk(pghot, self._nid, section)
+        walk = SectionWalk(pghot, self._nid, section, self._chosen)
         try:
             while not pghot.paused:
-                ready = walk.ready()
+                ready = walk.ready(self._clock())
                 if not len(ready):
                     return
                 await places.acquire()
@@ -146,7 +176,7 @@ class Kmigrated:
         for section in following:
             if sum(map(len, parts)) >= most or self._nid not in self._pghot.store:
                 break
-            parts.append(SectionWalk(self._pghot, self._nid, section).ready())
+            parts.append(SectionWalk(self._pghot, self._nid, section, self._chosen).ready(now))
         heads = np.concatenate(parts)[:most]
         self._reread_to, self._reread_at = int(heads[-1]), now
         await self._pghot.memory.reread(heads)

@@ -10,14 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pghotd.engine.admission import Admission, Limits
+from pghotd.engine.ageing import Ageing
 from pghotd.engine.changes import Changes
+from pghotd.engine.competition import Room
 from pghotd.engine.counters import Counters
 from pghotd.engine.decisions import DECISIONS, Decisions
+from pghotd.engine.heat import Heat
 from pghotd.engine.kept import Kept
 from pghotd.engine.record_default import DefaultFormat
 from pghotd.engine.record_precise import PreciseFormat
 from pghotd.engine.recording import Recorder
 from pghotd.engine.records import RecordFormat, Records, Revision
+from pghotd.engine.rests import Rests
+from pghotd.engine.returns import Returns
 from pghotd.engine.store import RecordStore
 from pghotd.engine.targets import Targets
 from pghotd.engine.tunables import Mode, Tunables
@@ -51,7 +56,13 @@ class Pghot:
         self.targets = Targets(memory)
         self.tunables = Tunables(mode, self.targets.lowest, self.targets.is_target, real_nodes=memory.real_nodes)
         self.store = RecordStore(self.format)
-        self.recorder = Recorder(memory, self.store, self.tunables, self.counters, self.targets, revision)
+        self.ageing = Ageing(self.store, self.tunables, self.counters)
+        self.heat = Heat(self.store, self.tunables)
+        self.recorder = Recorder(
+            memory, self.store, self.tunables, self.counters, self.targets, self.ageing, self.heat, revision
+        )
+        self.rests = Rests(self.store)
+        self.returns = Returns()
         self.decisions = Decisions(decisions)
         self.kept = Kept(self.store)
         self.paused = False
@@ -78,6 +89,14 @@ class Pghot:
         """Return the tunables that admission reads, as they are now."""
         return Limits(self.tunables.promote_freq_window_ms, self.tunables.promote_rate_limit_MBps)
 
+    def room(self, target: int) -> Room:
+        """Return what node `target` has room for now: above its high watermark, and above low where it demotes."""
+        zones = self.memory.zones(target)
+        free = max((zone.room for zone in zones), default=0)
+        if self.tunables.demotion_room and self.memory.exchanges(target):
+            return Room(free, max((zone.room_above_low for zone in zones), default=0))
+        return Room(free, free)
+
     def records_of(self, pfns: NDArray[np.int64]) -> Records:
         """Return the records of `pfns`, all in online sections; 0 where none is kept."""
         records = np.zeros(len(pfns), dtype=self.format.dtype)
@@ -102,6 +121,7 @@ class Pghot:
             else:
                 self.store.offline(section, nid)
                 self.kept.forget(section)
+                self.rests.forget(section)
             if self.store.nids != before:
                 self.nodes_changed.notify()
         elif not self.targets.is_target(self.tunables.target_nid):

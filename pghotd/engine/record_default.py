@@ -27,8 +27,11 @@ class DefaultFormat:
     freq_max = 3
     ready_bit = READY
     keeps_nid = False
+    granularity_ms = 1 << BUCKET_SHIFT
 
     def __init__(self) -> None:
+        self._outlived_key: tuple[int, int, int] | None = None
+        self._outlived = b""
         self._key: tuple[int, int, int, Revision] | None = None
         self._step: Step | None = None
 
@@ -65,6 +68,20 @@ class DefaultFormat:
     def age_ms(self, records: Records, now: int) -> NDArray[np.int64]:
         time = (records.astype(np.int64) >> TIME_SHIFT) & TIME_MASK
         return (((now >> BUCKET_SHIFT) - time) & TIME_MASK) << BUCKET_SHIFT
+
+    def granule(self, now: int) -> int:
+        return now >> BUCKET_SHIFT << BUCKET_SHIFT
+
+    def wraps_at(self, now: int, age_ms: int) -> int:
+        return ((now >> BUCKET_SHIFT) + TIME_MASK + 1 - (age_ms >> BUCKET_SHIFT)) << BUCKET_SHIFT
+
+    def without_outlived(self, records: Records, now: int, window_ms: int, late_ms: int) -> Records:
+        key = (now >> BUCKET_SHIFT, window_ms, late_ms)
+        if self._outlived_key != key:
+            age = self.age_ms(_ALL.astype(np.uint8), now)
+            table = np.where((age > window_ms) | (age <= late_ms), 0, _ALL).astype(np.uint8)
+            self._outlived_key, self._outlived = key, table.tobytes()
+        return np.frombuffer(bytearray(records.tobytes().translate(self._outlived)), dtype=np.uint8)
 
     def nid(self, records: Records, target_nid: int) -> NDArray[np.int64]:
         return np.full(records.shape, target_nid, dtype=np.int64)

@@ -25,6 +25,7 @@ class PreciseFormat:
     freq_max = 7
     ready_bit = READY
     keeps_nid = True
+    granularity_ms = 1
 
     def step(self, now: int, window_ms: int, threshold: int, revision: Revision) -> Step:
         time_now = np.uint32(now & TIME_MASK)
@@ -55,6 +56,19 @@ class PreciseFormat:
     def age_ms(self, records: Records, now: int) -> NDArray[np.int64]:
         time = (records.astype(np.int64) >> TIME_SHIFT) & TIME_MASK
         return (now - time) & TIME_MASK
+
+    def granule(self, now: int) -> int:
+        return now
+
+    def wraps_at(self, now: int, age_ms: int) -> int:
+        return now + TIME_MASK + 1 - age_ms
+
+    def without_outlived(self, records: Records, now: int, window_ms: int, late_ms: int) -> Records:
+        age = (np.uint32(now & TIME_MASK) - (records >> np.uint32(TIME_SHIFT))) & np.uint32(TIME_MASK)
+        outlived = age > np.uint32(window_ms)
+        if late_ms >= 0:
+            outlived |= age <= np.uint32(min(late_ms, TIME_MASK))
+        return np.where(outlived, np.uint32(0), records)
 
     def nid(self, records: Records, target_nid: int) -> NDArray[np.int64]:
         return records.astype(np.int64) & NID_MASK

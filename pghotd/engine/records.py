@@ -30,6 +30,8 @@ class RecordFormat(Protocol):
     #: A record is ready if it is at least this: ready is the most significant bit.
     ready_bit: int
     keeps_nid: bool
+    #: The unit in which ages are told, in ms.
+    granularity_ms: int
 
     def step(self, now: int, window_ms: int, threshold: int, revision: Revision) -> Step:
         """Return the function that applies one access at `now` to each of an array of records."""
@@ -42,6 +44,15 @@ class RecordFormat(Protocol):
 
     def age_ms(self, records: Records, now: int) -> NDArray[np.int64]:
         """Return the time in ms since each record's last access, as far as the format can tell it."""
+
+    def granule(self, now: int) -> int:
+        """Return `now` as far as records tell times: rounded down to the granularity."""
+
+    def wraps_at(self, now: int, age_ms: int) -> int:
+        """Return when a record whose age is `age_ms` at `now` shows an age of 0 again."""
+
+    def without_outlived(self, records: Records, now: int, window_ms: int, late_ms: int) -> Records:
+        """Return `records` with 0 for those whose age is above the window, or not above `late_ms` (-1: none)."""
 
     def nid(self, records: Records, target_nid: int) -> NDArray[np.int64]:
         """Return the node that each record would promote its page to."""

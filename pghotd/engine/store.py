@@ -23,6 +23,8 @@ class NodeRecords:
         self.sections: set[int] = set()
         self.first_pfn = 0
         self.records: Records = sparse_array(0, dtype)
+        #: A byte for each record: see heat.py.
+        self.heat: NDArray[np.uint8] = sparse_array(0, np.uint8)
 
     def cover(self, first_section: int, last_section: int) -> None:
         """Make room for the sections from first to last, both included; what was kept stays."""
@@ -32,19 +34,30 @@ class NodeRecords:
             if have_first <= first_section and last_section <= have_last:
                 return
             first_section, last_section = min(first_section, have_first), max(last_section, have_last)
-        old, old_first = self.records, self.first_pfn
-        self.records = sparse_array((last_section - first_section + 1) << SECTION_SHIFT, self._dtype)
+        old, old_heat, old_first = self.records, self.heat, self.first_pfn
+        length = (last_section - first_section + 1) << SECTION_SHIFT
+        self.records, self.heat = sparse_array(length, self._dtype), sparse_array(length, np.uint8)
         self.first_pfn = first_section << SECTION_SHIFT
         for section in self.sections:
-            start = (section << SECTION_SHIFT) - old_first
-            kept = old[start : start + PAGES_PER_SECTION]
-            if kept.any():  # copying zeros would make them resident
-                self.section(section)[...] = kept
+            start, now = (section << SECTION_SHIFT) - old_first, (section << SECTION_SHIFT) - self.first_pfn
+            for before, after in ((old, self.records), (old_heat, self.heat)):
+                kept = before[start : start + PAGES_PER_SECTION]
+                if kept.any():  # copying zeros would make them resident
+                    after[now : now + PAGES_PER_SECTION] = kept
 
     def section(self, section: int) -> Records:
         """Return the records of one section, as a view."""
+        return self.sections_view(section, 1)
+
+    def section_heat(self, section: int) -> NDArray[np.uint8]:
+        """Return the heat of one section's pages, as a view."""
         start = (section << SECTION_SHIFT) - self.first_pfn
-        return self.records[start : start + PAGES_PER_SECTION]
+        return self.heat[start : start + PAGES_PER_SECTION]
+
+    def sections_view(self, first: int, count: int) -> Records:
+        """Return the records of `count` sections from `first` on, as a view."""
+        start = (first << SECTION_SHIFT) - self.first_pfn
+        return self.records[start : start + count * PAGES_PER_SECTION]
 
 
 class RecordStore:
@@ -55,6 +68,9 @@ class RecordStore:
         self._nodes: dict[int, NodeRecords] = {}
         #: 1 where a section holds a record that became ready since its last walk, by section number.
         self.hot: NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
+        #: 1 where a section may hold a record that is not 0, and from when on one of it could have wrapped: see ageing.
+        self.touched: NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
+        self.wraps_at: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._wake: set[int] = set()
         #: Nodes whose kmigrated has something to look at, but not before the end of its interval.
         self._later: set[int] = set()
@@ -79,18 +95,18 @@ class RecordStore:
         """Take a section's records and flag away; a node's last section takes its mapping along."""
         node = self._nodes[nid]
         node.sections.remove(section)
-        self.hot[section] = 0
+        self.hot[section] = self.touched[section] = 0
         discard(node.section(section))
+        discard(node.section_heat(section))
         if not node.sections:
             del self._nodes[nid]
             self._wake.discard(nid)
             self._later.discard(nid)
 
     def _flags_up_to(self, section: int) -> None:
-        if section >= len(self.hot):
-            grown = np.zeros(section + 1, dtype=np.uint8)
-            grown[: len(self.hot)] = self.hot
-            self.hot = grown
+        if (more := section + 1 - len(self.hot)) > 0:
+            self.hot, self.touched = np.pad(self.hot, (0, more)), np.pad(self.touched, (0, more))
+            self.wraps_at = np.pad(self.wraps_at, (0, more))
 
     @property
     def nids(self) -> list[int]:
@@ -103,6 +119,13 @@ class RecordStore:
     def has(self, nid: int, section: int) -> bool:
         """Tell whether a section of node `nid` has records."""
         return nid in self._nodes and section in self._nodes[nid].sections
+
+    def heat(self, section: int) -> NDArray[np.uint8] | None:
+        """Return the heat of one section's pages, as a view; None for one without records."""
+        for node in self._nodes.values():
+            if section in node.sections:
+                return node.section_heat(section)
+        return None
 
     def node(self, nid: int) -> NodeRecords:
         """Return node `nid`'s records; KeyError when it has none."""
@@ -147,15 +170,33 @@ class RecordStore:
 
     def hot_sections(self, nid: int) -> NDArray[np.int64]:
         """Return node `nid`'s sections whose hot flag is set now, in order."""
+        return self._flagged(nid, self.hot)
+
+    def _flagged(self, nid: int, flags: NDArray[np.uint8]) -> NDArray[np.int64]:
         node = self._nodes.get(nid)
         if node is None:
             return np.zeros(0, dtype=np.int64)
         first = node.first_pfn >> SECTION_SHIFT
         count = len(node.records) >> SECTION_SHIFT
-        hot = np.flatnonzero(self.hot[first : first + count]) + first
+        flagged = np.flatnonzero(flags[first : first + count]) + first
         if len(node.sections) == count:
-            return hot
-        return np.array([section for section in hot.tolist() if section in node.sections], dtype=np.int64)
+            return flagged
+        return np.array([section for section in flagged.tolist() if section in node.sections], dtype=np.int64)
+
+    def untouched(self, pfns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the sections of `pfns` that are not marked as touched, each once."""
+        sections = pfns >> SECTION_SHIFT
+        fresh = sections[self.touched.take(sections) == 0]
+        return np.unique(fresh) if len(fresh) else fresh
+
+    def touched_sections(self, nid: int) -> NDArray[np.int64]:
+        """Return node `nid`'s sections that are marked as touched, in order."""
+        return self._flagged(nid, self.touched)
+
+    def is_online(self, nid: int, first: int, count: int) -> bool:
+        """Return whether `count` sections from `first` on are all online on node `nid`."""
+        sections = self._nodes[nid].sections
+        return all(section in sections for section in range(first, first + count))
 
     def sections(self, nid: int) -> Iterator[tuple[int, Records]]:
         """Yield node `nid`'s online sections with their records, in PFN order."""

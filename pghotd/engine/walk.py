@@ -8,16 +8,19 @@ What is ready is looked for once a call of `next_batch`, and not once a run: whe
 a search for each run took three seconds a section. Nothing else runs within a call, so what was found stays true.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pghotd.engine.admission import has_free_space
+from pghotd.engine.competition import Contenders
 from pghotd.engine.counters import failure_name, refusal_name
 from pghotd.engine.decisions import Circumstances
 from pghotd.engine.pghot import Pghot
 from pghotd.engine.records import Records
+from pghotd.engine.rests import AWAKE, BRAKED, FOR_ROOM, TIMED
 from pghotd.engine.verdicts import (
     ADMITTED,
     FAILED,
@@ -28,6 +31,7 @@ from pghotd.engine.verdicts import (
     REFUSED_ISOLATE,
     REFUSED_NO_SPACE,
     REFUSED_PINGPONG,
+    REFUSED_RETURNING,
     REFUSED_SAME_NODE,
     VERDICTS,
 )
@@ -56,12 +60,17 @@ class Batch:
     pages: Pages
     records: Records
     numbers: Pages
+    #: In how many of the last looks each folio was seen, and when the first of them was taken.
+    heat: NDArray[np.uint8]
+    taken_at: int
     nid: int
     owner: int
 
 
 _NONE = np.zeros(0, dtype=np.int64)
-_NOTHING = Batch(_NONE, _NONE, _NONE, _NONE, NUMA_NO_NODE, -1)
+_NOTHING = Batch(_NONE, _NONE, _NONE, _NONE, np.zeros(0, dtype=np.uint8), 0, NUMA_NO_NODE, -1)
+#: Who goes first to each target that has not room for all: heads, ascending. Other targets take whoever comes.
+Chosen = Mapping[int, Pages]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +84,9 @@ class _Ready:
     ages_ms: Pages
     targets: Pages
     owners: Pages
+    heat: NDArray[np.uint8]
 
-    def part(self, where: slice) -> "_Ready":
+    def part(self, where: slice | Pages) -> "_Ready":
         """Return some of the folios, in order."""
         return _Ready(
             self.heads[where],
@@ -86,21 +96,24 @@ class _Ready:
             self.ages_ms[where],
             self.targets[where],
             self.owners[where],
+            self.heat[where],
         )
 
 
 class SectionWalk:
-    """Walk one section of node `nid` once: call `next_batch` until it returns None."""
+    """A walk of one section of node `nid`: call `next_batch` until it returns None."""
 
-    def __init__(self, pghot: Pghot, nid: int, section: int) -> None:
+    def __init__(self, pghot: Pghot, nid: int, section: int, chosen: Chosen | None = None) -> None:
         self._pghot = pghot
         self._nid = nid
         self._section = section
+        self._chosen = chosen or {}
         self._position = 0
         #: Whether what was found last is all that is ready up to the end of the section.
         self._found_all = False
-        #: Columns of the batch that is being made: heads, pages, records and numbers.
-        self._pending: list[tuple[Pages, Pages, Records, Pages]] = []
+        #: Columns of the batch that is being made: heads, pages, records, numbers and heat.
+        self._pending: list[tuple[Pages, Pages, Records, Pages, NDArray[np.uint8]]] = []
+        self._taken_at = 0
         self._pending_nr = 0
         #: The target and owner of what is pending.
         self._kind = (NUMA_NO_NODE, -1)
@@ -112,6 +125,7 @@ class SectionWalk:
         without a batch: the caller lets others run and calls again.
         """
         runs = 0
+        self._pghot.ageing.catch_up(self._nid, now)
         # Mostly all are admitted, and then no more than fill the batch have to be looked at.
         most = max(self._pghot.tunables.kmigrated_batch_nr + 1 - self._pending_nr, 0) + _MORE
         while (ready := self._find(now, min(most, RUN))) is not None:
@@ -130,60 +144,97 @@ class SectionWalk:
                 self._position = PAGES_PER_SECTION
         return self.flush()
 
-    def ready(self, most: int = RUN) -> Pages:
-        """Return the PFNs of ready records that are to be visited next, `most` at most."""
+    def ready(self, now: int, most: int = RUN) -> Pages:
+        """Return the PFNs of ready records that are to be visited next, `most` at most; what rests is passed over."""
+        found = self._ready()
+        if len(found) and (states := self._pghot.rests.state(self._section, found, now)) is not None:
+            awake = states == AWAKE
+            waiting = np.flatnonzero(states >= FOR_ROOM)
+            if len(waiting):
+                awake[waiting] = self._may_go(found[waiting], states[waiting], now)
+            found = found[awake]
+        return found[:most] + (self._section << SECTION_SHIFT)
+
+    def _ready(self) -> Pages:
+        """Return the places of ready records from the walk's position on."""
         if self._position >= PAGES_PER_SECTION or not self._pghot.store.has(self._nid, self._section):
             return _NONE
         kept = self._pghot.store.node(self._nid).section(self._section)[self._position :]
         ready_bit = self._pghot.store.format.ready_bit
         if int(kept.max()) < ready_bit:
             return _NONE  # what most walks end with, at the price of reading the records once
-        found = np.flatnonzero(kept >= ready_bit)[:most]
-        return found + ((self._section << SECTION_SHIFT) + self._position)
+        found: Pages = np.flatnonzero(kept >= ready_bit) + self._position
+        return found
+
+    def contenders(self, now: int) -> Contenders:
+        """Return the section's ready folios that compete for room: not those that rest for a time, nor braked ones."""
+        found = self._ready()
+        states = self._pghot.rests.state(self._section, found, now)
+        if states is not None:
+            found = found[states != TIMED]
+        some = self._look_at(found + (self._section << SECTION_SHIFT), now)
+        allowed = _allowed(self._pghot, some, now)
+        some = some.part(np.flatnonzero((some.targets != self._nid) & allowed))
+        return Contenders(some.heads, some.pages, some.targets, some.owners, some.heat)
+
+    def _may_go(self, places: Pages, states: NDArray[np.uint8], now: int) -> NDArray[np.bool_]:
+        """Return which of the places that wait for room or for the brake need not do so any more."""
+        heads = places + (self._section << SECTION_SHIFT)
+        some = self._look_at(heads, now)
+        may_go: NDArray[np.bool_] = (states != BRAKED) | _allowed(self._pghot, some, now)
+        for target in np.flatnonzero(np.bincount(some.targets)).tolist():
+            here = some.targets == target
+            if target in self._chosen:
+                may_go[here] &= _among(heads[here], self._chosen[target])
+            else:
+                may_go[here] &= (states[here] != FOR_ROOM) | (some.pages[here] < self._pghot.room(target).exchange)
+        return may_go
 
     def flush(self) -> Batch | None:
         """Return what has been taken and not yet handed out as a batch."""
         if not self._pending:
             return None
-        heads, pages, records, numbers = (np.concatenate(column) for column in zip(*self._pending, strict=True))
+        heads, pages, records, numbers, heat = (np.concatenate(column) for column in zip(*self._pending, strict=True))
         self._pending, self._pending_nr = [], 0
-        return Batch(heads, pages, records, numbers, *self._kind)
+        return Batch(heads, pages, records, numbers, heat, self._taken_at, *self._kind)
 
     def _find(self, now: int, most: int) -> _Ready | None:
         """Find the next ready folios from the walk's position on, with the records as they are now."""
-        pghot = self._pghot
         while True:
-            heads = self.ready(most)
+            heads = self.ready(now, most)
             if not len(heads):
                 self._position = PAGES_PER_SECTION
                 return None
             self._found_all = len(heads) < most
-            states = pghot.memory.states(heads)
-            pages = np.int64(1) << (states & PageState.ORDER).astype(np.int64)
+            found = self._look_at(heads, now)
             # What has left the LRU keeps its record, and so does a PFN that is no folio's head any more.
-            here = ((states & PageState.LRU) != 0) & (heads & (pages - 1) == 0)
+            here = ((found.states & PageState.LRU) != 0) & (heads & (found.pages - 1) == 0)
             if here.any():
-                break
+                return found if here.all() else found.part(np.flatnonzero(here))
             self._position = int(heads[-1]) + 1 - (self._section << SECTION_SHIFT)
-        if not here.all():
-            heads, states, pages = heads[here], states[here], pages[here]
-        kept, base = pghot.store.node(self._nid).section(self._section), self._section << SECTION_SHIFT
-        records, default = kept[heads - base], pghot.targets.default(self._nid, pghot.tunables)
+
+    def _look_at(self, heads: Pages, now: int) -> _Ready:
+        """Return what is known of folios of the section."""
+        pghot, base = self._pghot, self._section << SECTION_SHIFT
+        states = pghot.memory.states(heads)
+        pages = np.int64(1) << (states & PageState.ORDER).astype(np.int64)
+        records = pghot.store.node(self._nid).section(self._section)[heads - base]
+        default = pghot.targets.default(self._nid, pghot.tunables)
         targets = pghot.targets.stamp(pghot.format.nid(records, default), default, len(heads))
         ages_ms = pghot.format.age_ms(records, now)
-        return _Ready(heads, pages, states, records, ages_ms, targets, pghot.memory.owner_of(heads))
+        owners = pghot.memory.owner_of(heads)
+        return _Ready(heads, pages, states, records, ages_ms, targets, owners, pghot.heat.of(self._nid, heads))
 
     def _visit(self, run: _Ready, now: int) -> tuple[int, Batch | None]:
         """Take records of a run up to where a batch is due; return how many, and that batch."""
         pghot, nid = self._pghot, int(run.targets[0])
         zones, admission, limits = pghot.memory.zones(nid), pghot.admission(nid), pghot.limits()
-        verdicts = self._refused_early(run, nid)
+        verdicts = self._refused_early(run, nid, now)
         asked = np.flatnonzero(verdicts == ADMITTED)
         free = has_free_space(zones, pghot.memory.present_pages(nid))
         judgement = admission.judge(run.pages[asked], run.ages_ms[asked], free, limits, now)
         verdicts[asked] = judgement.verdicts
-        room = max((zone.room for zone in zones), default=0)
-        verdicts = _prepare(verdicts, run, room)
+        verdicts = _prepare(verdicts, run, pghot.room(nid).exchange)
         admitted = np.flatnonzero(verdicts == ADMITTED)
         added, due, full = self._fit(nid, run.owners[admitted])
         taken = int(admitted[added - 1]) + 1 if due else len(run.heads)
@@ -196,13 +247,16 @@ class SectionWalk:
         first_number = self._take(whole, verdicts[:taken], seen)
         # The folio that does not fit is judged before the batch is sent off, and is the first of the next one.
         within = admitted[: added if full or not due else added - 1]
-        self._add(run, within, first_number, nid)
+        self._add(run, within, first_number, nid, now)
         batch = self.flush() if due else None
-        self._add(run, admitted[len(within) : added], first_number, nid)
+        self._add(run, admitted[len(within) : added], first_number, nid, now)
         return taken, batch
 
-    def _refused_early(self, run: _Ready, nid: int) -> Verdicts:
-        """Refuse what admission is not asked about: what is there already, has cooled, or was demoted just now."""
+    def _refused_early(self, run: _Ready, nid: int, now: int) -> Verdicts:
+        """Refuse what admission is not asked about.
+
+        What is there already, has cooled, was demoted just now, only comes back, or has to let hotter ones go first.
+        """
         tunables = self._pghot.tunables
         verdicts = np.full(len(run.heads), REFUSED_SAME_NODE if nid == self._nid else ADMITTED, dtype=np.uint8)
         if nid == self._nid:
@@ -212,6 +266,14 @@ class SectionWalk:
         if tunables.pingpong_ms:
             recent = self._pghot.memory.since_demotion(run.heads) < tunables.pingpong_ms
             verdicts[recent & (verdicts == ADMITTED)] = REFUSED_PINGPONG
+        back = self._pghot.memory.came_back(run.heads)
+        if back.any():
+            for owner in np.unique(run.owners[back]).tolist():
+                mine = back & (run.owners == owner)
+                self._pghot.returns.came_back(nid, owner, run.heat[mine], run.pages[mine], now)
+        verdicts[~_allowed(self._pghot, run, now) & (verdicts == ADMITTED)] = REFUSED_RETURNING
+        if nid in self._chosen:
+            verdicts[~_among(run.heads, self._chosen[nid]) & (verdicts == ADMITTED)] = REFUSED_NO_SPACE
         return verdicts
 
     def _fit(self, nid: int, owners: Pages) -> tuple[int, bool, bool]:
@@ -230,11 +292,15 @@ class SectionWalk:
             return fitting + 1, True, False
         return fitting, False, False
 
-    def _add(self, run: _Ready, chosen: Pages, first_number: int, nid: int) -> None:
+    def _add(self, run: _Ready, chosen: Pages, first_number: int, nid: int, now: int) -> None:
         """Add folios of a run, all of one owner, to what is pending; `first_number` is that of the run's first one."""
         if len(chosen):
             self._kind = (nid, int(run.owners[chosen[0]]))
-            self._pending.append((run.heads[chosen], run.pages[chosen], run.records[chosen], chosen + first_number))
+            if not self._pending:
+                self._taken_at = now
+            pages, heat = run.pages[chosen], run.heat[chosen]
+            self._pghot.returns.promoted(*self._kind, heat, pages, now)
+            self._pending.append((run.heads[chosen], pages, run.records[chosen], chosen + first_number, heat))
             self._pending_nr += len(chosen)
 
     def _take(self, run: _Ready, verdicts: Verdicts, seen: Circumstances) -> int:
@@ -250,9 +316,10 @@ class SectionWalk:
         if refused.any():
             for verdict in np.flatnonzero(by_verdict[ADMITTED + 1 :]) + ADMITTED + 1:
                 counters.add_on(self._nid, f"pghotd_{VERDICTS[verdict]}", int(by_verdict[verdict]))
-            if (verdicts == REFUSED_NO_SPACE).any():
-                pghot.memory.wake_kswapd(seen.target)
-            _keep(pghot, self._nid, run.heads[refused], run.pages[refused], run.records[refused], verdicts[refused])
+            if by_verdict[REFUSED_NO_SPACE:][:1].any() and seen.target not in self._chosen:
+                pghot.memory.make_room(seen.target, int(by_verdict[REFUSED_NO_SPACE]))
+            rest = run.heads[refused], run.pages[refused], run.records[refused], verdicts[refused]
+            _keep(pghot, self._nid, *rest, seen.now, seen.now)
         number = pghot.decisions.remember(run.heads, run.records, verdicts, seen)
         counters.changes.notify()
         return number
@@ -279,16 +346,61 @@ def settle(pghot: Pghot, nid: int, batch: Batch, moved: Moved, now: int) -> None
             verdicts[here] = REFUSED_BY_BACKEND[-1 - code]
             name = refusal_name(BACKEND_REFUSALS[-1 - code])
         counters.add_on(nid, name, int(batch.pages[here].sum()))
-    _keep(pghot, nid, batch.heads, batch.pages, batch.records, verdicts)
+    if not succeeded.all():
+        stayed = ~succeeded
+        pghot.returns.promoted(batch.nid, batch.owner, batch.heat[stayed], -batch.pages[stayed], now)
+    _keep(pghot, nid, batch.heads, batch.pages, batch.records, verdicts, batch.taken_at, now)
     pghot.decisions.complete(batch.numbers, verdicts, np.maximum(results, 0), moved.heads, now)
     counters.changes.notify()
 
 
-def _keep(pghot: Pghot, nid: int, heads: Pages, pages: Pages, records: Records, verdicts: Verdicts) -> None:
-    """Give folios of node `nid` their records back where keep_refused wants it."""
-    kept = pghot.kept.keep(nid, heads, verdicts, records, bool(pghot.tunables.keep_refused))
-    if len(kept):
-        pghot.counters.add_on(nid, "pghotd_kept", int(pages[kept].sum()))
+def _keep(
+    pghot: Pghot,
+    nid: int,
+    heads: Pages,
+    pages: Pages,
+    records: Records,
+    verdicts: Verdicts,
+    taken_at: int,
+    now: int,
+) -> None:
+    """Give node `nid`'s folios their records back, taken at `taken_at`, where refusal_rest or keep_refused wants it."""
+    tunables, ages = pghot.tunables, bool(pghot.tunables.record_ageing)
+    if not tunables.refusal_rest:
+        kept = pghot.kept.keep(nid, heads, verdicts, records, bool(tunables.keep_refused))
+        if len(kept):
+            pghot.counters.add_on(nid, "pghotd_kept", int(pages[kept].sum()))
+    else:
+        if ages:
+            # What a sweep would have cleared in the time that it was on its way is not brought back.
+            fresh = pghot.format.age_ms(records, taken_at) + (now - taken_at) <= tunables.promote_freq_window_ms
+            if not fresh.all():
+                heads, records, verdicts = heads[fresh], records[fresh], verdicts[fresh]
+        kept = pghot.rests.rest(nid, heads, verdicts, records, now)
+    if ages and len(kept):
+        pghot.ageing.touch(nid, heads[kept], now, tunables.promote_freq_window_ms)
+
+
+def _allowed(pghot: Pghot, run: _Ready, now: int) -> NDArray[np.bool_]:
+    """Return which folios the brake lets through: as many pages of each owner, target and heat as are allowed now."""
+    allowed = np.ones(len(run.heads), dtype=bool)
+    held = pghot.returns.held_back()
+    for target, owner in held:
+        mine = np.flatnonzero((run.targets == target) & (run.owners == owner))
+        left = pghot.returns.allowed(target, owner, now)
+        for heat in np.unique(run.heat[mine]).tolist():
+            some = mine[run.heat[mine] == heat]
+            allowed[some] = np.cumsum(run.pages[some]) <= left[heat]
+    return allowed
+
+
+def _among(heads: Pages, chosen: Pages) -> NDArray[np.bool_]:
+    """Return which heads are among the chosen ones, which are in order."""
+    if not len(chosen):
+        return np.zeros(len(heads), dtype=bool)
+    places = np.searchsorted(chosen, heads)
+    found: NDArray[np.bool_] = (places < len(chosen)) & (chosen.take(places, mode="clip") == heads)
+    return found
 
 
 def _prepare(verdicts: Verdicts, run: _Ready, room: int) -> Verdicts:

@@ -77,6 +77,14 @@ class Zone:
         """Return by how many pages it is above its high watermark and reserve: what a promotion may take of it."""
         return self.free - self.high - self.protection
 
+    @property
+    def room_above_low(self) -> int:
+        """Return what a promotion may take where the machine makes room when it is asked to.
+
+        A quarter of what is between the watermarks stays above low: below it all other allocations pass over the node.
+        """
+        return self.free - self.low - (self.high - self.low) // 4 - self.protection
+
 
 @dataclass(frozen=True, slots=True)
 class Moved:
@@ -132,8 +140,17 @@ class Memory(Protocol):
     def mark_accessed(self, pfns: Pfns) -> None:
         """Set the accessed bit of each page where the backend keeps it itself; no figure changes."""
 
-    def wake_kswapd(self, nid: int) -> None:
-        """Tell the machine that a promotion found no room on node `nid`, as migrate_misplaced_folio_prepare() does."""
+    def make_room(self, nid: int, pages: int) -> None:
+        """Tell the machine that `pages` pages that are ready found no room on node `nid`, and return at once.
+
+        The kernel wakes kswapd there, in migrate_misplaced_folio_prepare(); what a backend does is up to it.
+        """
+
+    def exchanges(self, nid: int) -> bool:
+        """Return whether `make_room` has colder pages of node `nid` demoted, so that promotion may go down to low."""
+
+    def came_back(self, heads: Pfns) -> NDArray[np.bool_]:
+        """Return which folios, on the lower tier now, were promoted less than a minute ago; each return once."""
 
     @property
     def moves_at_once(self) -> int:

@@ -126,9 +126,15 @@ class LinuxMachine:
         # The kernel keeps the accessed bits of real pages.
         pass
 
-    def wake_kswapd(self, nid: int) -> None:
-        # The kernel's own kswapd watches the node; nothing in user space wakes it.
+    def make_room(self, nid: int, pages: int) -> None:
+        # Filled in with the exchange.
         pass
+
+    def exchanges(self, nid: int) -> bool:
+        return False
+
+    def came_back(self, heads: Pfns) -> NDArray[np.bool_]:
+        return np.zeros(len(heads), dtype=bool)
 
     def register_notifier(self, notify: Notify) -> None:
         self._notifiers.append(notify)
@@ -152,6 +158,10 @@ class LinuxMachine:
         """See the protocol; the folios' states, and where they are mapped, if that reading is a second old."""
         now = self._clock()
         heads = np.sort(pfns)
+        if not len(heads):
+            if self._zones.old(now):
+                await trio.to_thread.run_sync(self._zones.read, now)
+            return
         same = await trio.to_thread.run_sync(self._read_again, heads, now)
         self._states.drop(heads[~same])
         if now - self._mapped.at > _MAPPED_AGE_MS:

@@ -81,8 +81,14 @@ class Machine:
         orders = self.frames.orders_of(pfns)
         self.residency.mark(pfns >> orders << orders)
 
-    def wake_kswapd(self, nid: int) -> None:
+    def make_room(self, nid: int, pages: int) -> None:
         self.reclaim.wake(nid, for_promotion=True)
+
+    def exchanges(self, nid: int) -> bool:
+        return False
+
+    def came_back(self, heads: Pfns) -> NDArray[np.bool_]:
+        return np.zeros(len(heads), dtype=bool)
 
     @property
     def moves_at_once(self) -> int:

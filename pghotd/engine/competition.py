@@ -1,0 +1,100 @@
+"""Choose which ready folios go first where a target has room for fewer: the improvement `admit_by_heat`.
+
+In the kernel the room goes to whoever is met first, in PFN order and section by section, so 16 MiB of hot pages lose
+against 512 MiB of noise. Here the ready folios of a whole node are compared before a pass: the hottest go, owners take
+turns among equals, and the rest waits.
+
+Room that is free already is for any ready folio. Room that a demotion has to make costs two copies and evicts a page
+whose heat is not known, so it is for folios that were seen in three of four looks.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.engine.heat import HOTTEST
+
+#: Of the looks that the hottest contenders were seen in, how many a folio has to be seen in to be worth an exchange.
+_WORTH_NUMERATOR, _WORTH_DENOMINATOR = 3, 4
+#: So many contenders say what the hottest look like, where no source looks at all of them.
+_HOTTEST_NR = 64
+
+_Pages = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Contenders:
+    """Ready folios of one lower-tier node: head, size in pages, target, owner and heat of each, in PFN order."""
+
+    heads: _Pages
+    pages: _Pages
+    targets: _Pages
+    owners: _Pages
+    heat: NDArray[np.uint8]
+
+    @classmethod
+    def joined(cls, parts: Sequence["Contenders"]) -> "Contenders":
+        """Return the contenders of several sections together."""
+        columns = ("heads", "pages", "targets", "owners", "heat")
+        return cls(*(np.concatenate([getattr(part, column) for part in parts]) for column in columns))
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What one target has room for, in pages: freely, and in all if it demotes what is colder."""
+
+    free: int
+    exchange: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Who goes first to one target, by head, ascending; and how many pages beyond those are worth making room for."""
+
+    heads: _Pages
+    wanted: int
+
+
+def choose(contenders: Contenders, target: int, room: Room, scanned: bool) -> Chosen | None:
+    """Return who goes to `target` first, None when all of them fit freely.
+
+    `scanned`: a source looks at these pages, so that what is hot is seen at every look.
+    """
+    mine = np.flatnonzero(contenders.targets == target)
+    pages = contenders.pages[mine]
+    if int(pages.sum()) <= room.free:
+        return None
+    heat = contenders.heat[mine].astype(np.int64)
+    order = by_heat(heat, contenders.owners[mine])
+    end = np.cumsum(pages[order])
+    worth = heat[order] >= worth_exchanging(heat, scanned)
+    fits = (end <= room.free) | (worth & (end <= room.exchange))
+    wanted = int(pages[order][worth & ~fits].sum())
+    return Chosen(np.sort(contenders.heads[mine[order[fits]]]), wanted)
+
+
+def by_heat(heat: _Pages, owners: _Pages) -> _Pages:
+    """Return the order in which folios go: the hottest first, owners by turns among equals."""
+    grouped = np.lexsort((owners, -heat))
+    starts = np.flatnonzero(
+        np.concatenate(([True], (np.diff(heat[grouped]) != 0) | (np.diff(owners[grouped]) != 0)))[: len(grouped)]
+    )
+    lengths = np.diff(starts, append=len(grouped))
+    turn = np.empty(len(grouped), dtype=np.int64)
+    turn[grouped] = np.arange(len(grouped)) - np.repeat(starts, lengths)
+    order: _Pages = np.lexsort((owners, turn, -heat))
+    return order
+
+
+def worth_exchanging(heat: _Pages, scanned: bool) -> int:
+    """Return how hot a folio has to be for an exchange.
+
+    Where samples are all there is, a hot page is seen now and then only: the hottest contenders are the measure.
+    """
+    top = HOTTEST
+    if not scanned:
+        nth = min(_HOTTEST_NR, len(heat))
+        top = int(np.partition(heat, len(heat) - nth)[len(heat) - nth]) if nth else 0
+    return -(-top * _WORTH_NUMERATOR // _WORTH_DENOMINATOR)

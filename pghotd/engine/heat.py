@@ -1,0 +1,107 @@
+"""Keep the last eight looks at each page frame, a bit a look: how hot a page is for whoever has to choose.
+
+Where room is short, the records tell nothing: nearly every page is taken with a frequency of 2. A byte a frame, sparse,
+is shifted at each look at its section and gets its top bit set where the page was seen, so the number of bits is in how
+many of the last eight looks it was. A look is what a scanning source says it is; where none says anything, as with
+samples, it is a second. Counting sightings was tried first: what is sampled faster then looks hotter, and a page seen
+at every look saturates beside one seen at every other.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.engine.store import RecordStore
+from pghotd.engine.tunables import Tunables
+from pghotd.geometry import SECTION_SHIFT
+
+#: A page seen at every look.
+HOTTEST = 8
+_SEEN = np.uint8(0x80)
+_LOOK_MS = 1000
+#: A section that was looked at less than this ago is looked at by a source.
+_SCANNED_MS = 5000
+_HALVE = np.uint64(0x7F7F7F7F7F7F7F7F)
+_BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
+_SECTIONS_PER_STEP = 16
+
+_Pages = NDArray[np.int64]
+
+
+class Heat:
+    """The looks of one engine at its pages, where `admit_by_heat` is on."""
+
+    def __init__(self, store: RecordStore, tunables: Tunables) -> None:
+        self._store = store
+        self._tunables = tunables
+        #: When each section was last looked at by a source, and when its bytes were last shifted, in ms.
+        self._scanned_at: dict[int, int] = {}
+        self._shifted_at: dict[int, int] = {}
+
+    @property
+    def on(self) -> bool:
+        """Return whether looks are kept."""
+        return bool(self._tunables.admit_by_heat)
+
+    def looked(self, sections: list[int], now: int) -> None:
+        """Begin another look at sections: a source is about to report what it saw in them."""
+        if not self.on:
+            return
+        for section in sections:
+            self._scanned_at[section] = now
+            if section in self._shifted_at:
+                self._shift(section, now)
+
+    def seen(self, nid: int, pfns: _Pages) -> None:
+        """Note that pages of node `nid` were seen in the present look."""
+        node = self._store.node(nid)
+        places = pfns - node.first_pfn
+        node.heat[places] = node.heat.take(places) | _SEEN
+        for section in np.flatnonzero(np.bincount(pfns >> SECTION_SHIFT)).tolist():
+            self._shifted_at.setdefault(section, 0)
+
+    def of(self, nid: int, pfns: _Pages) -> NDArray[np.uint8]:
+        """Return in how many of the last HOTTEST looks pages of node `nid` were seen; 0 where looks are not kept."""
+        if not self.on:
+            return np.zeros(len(pfns), dtype=np.uint8)
+        node = self._store.node(nid)
+        found: NDArray[np.uint8] = _BITS.take(node.heat.take(pfns - node.first_pfn))
+        return found
+
+    def scanned(self, pfns: _Pages, now: int) -> bool:
+        """Return whether a source looks at the sections of these pages, so that a hot one is seen at every look."""
+        sections = np.flatnonzero(np.bincount(pfns >> SECTION_SHIFT)).tolist()
+        return any(now - self._scanned_at.get(section, -_SCANNED_MS) < _SCANNED_MS for section in sections)
+
+    def fade(self, now: int) -> Iterator[None]:
+        """Shift what no source looks at any more, in steps as iterations; others may run between two of them."""
+        if not self.on:
+            for section in list(self._shifted_at):
+                self._forget(section)
+                yield
+            return
+        for number, (section, shifted_at) in enumerate(list(self._shifted_at.items()), 1):
+            if now - shifted_at >= _LOOK_MS:
+                self._shift(section, now)
+            if number % _SECTIONS_PER_STEP == 0:
+                yield
+
+    def _shift(self, section: int, now: int) -> None:
+        heat = self._store.heat(section)
+        if heat is None:
+            del self._shifted_at[section]
+            return
+        words = heat.view(np.uint64)
+        used = np.flatnonzero(words)
+        words[used] = (words[used] >> np.uint64(1)) & _HALVE
+        if words[used].any():
+            self._shifted_at[section] = now
+        else:
+            del self._shifted_at[section]
+
+    def _forget(self, section: int) -> None:
+        heat = self._store.heat(section)
+        if heat is not None:
+            heat[:] = 0
+        del self._shifted_at[section]

@@ -1,0 +1,168 @@
+"""Let refused folios rest for as long as the reason can last: the improvement `refusal_rest`.
+
+In the kernel a refused folio loses its record and is taken again as soon as it is ready once more: with a scan twice a
+second, a page that cannot move is taken and refused sixty times a minute. Here it keeps its record, rests, and is taken
+again when that is over. What a refusal was for says how long: until there is room, until the brake lets go, or a time,
+doubled from one refusal to the next up to a minute. Each rest is counted as one refusal.
+
+A rest belongs to a page frame. Whoever gets that frame next rests for at most a minute along with it; to know mappings
+here was tried and left: what is shared is known by page, and what is unmapped has no mapping.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.engine.records import Records
+from pghotd.engine.store import RecordStore
+from pghotd.engine.verdicts import REFUSED, VERDICTS
+from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
+
+_Pages = NDArray[np.int64]
+
+#: Why a folio rests, as `state` says it.
+AWAKE, TIMED, FOR_ROOM, BRAKED = 0, 1, 2, 3
+#: By reason: the first rest and the longest one, in ms.
+_TIMES_MS = {
+    "unmapped": (1000, 60_000),
+    "shared": (1000, 60_000),
+    "policy": (1000, 60_000),
+    "cpuset": (1000, 60_000),
+    "isolate": (1000, 60_000),
+    "dirty": (1000, 60_000),
+    "dry_run": (1000, 60_000),
+    "backoff": (60_000, 60_000),
+    "rate_limit": (1000, 1000),
+    "move_limit": (250, 250),
+    "no_block": (250, 1000),
+    "not_tried": (250, 1000),
+}
+_FIRST_MS = np.zeros(len(VERDICTS), dtype=np.int64)
+_LONGEST_MS = np.zeros(len(VERDICTS), dtype=np.int64)
+_STATE = np.zeros(len(VERDICTS), dtype=np.uint8)
+for _reason, (_first, _longest) in _TIMES_MS.items():
+    _FIRST_MS[REFUSED[_reason]], _LONGEST_MS[REFUSED[_reason]], _STATE[REFUSED[_reason]] = _first, _longest, TIMED
+_STATE[REFUSED["no_space"]] = FOR_ROOM
+_STATE[REFUSED["returning"]] = BRAKED
+#: A folio that was not refused for so long begins with a first rest again.
+_FORGET_MS = 120_000
+_LONGEST_DOUBLINGS = 6
+
+
+@dataclass(slots=True)
+class _Section:
+    """Resting folios of one section, by place."""
+
+    state: NDArray[np.uint8]
+    until: NDArray[np.int64]
+    strikes: NDArray[np.uint8]
+    #: The end of the first timed rest to end.
+    next_end: int
+
+
+class Rests:
+    """Resting folios of one engine, in sections that have any: 10 bytes for each page frame of those."""
+
+    def __init__(self, store: RecordStore) -> None:
+        self._store = store
+        self._sections: dict[int, _Section] = {}
+        #: How many folios of each lower-tier node rest, by nid, as of the last `count`.
+        self.resting: dict[int, int] = {}
+
+    def rest(self, nid: int, heads: _Pages, verdicts: NDArray[np.uint8], records: Records, now: int) -> _Pages:
+        """Put those of node `nid`'s folios to rest whose refusal asks for it; return which, by their places.
+
+        Each gets its record back as it was taken, or stays ready if an access has begun another one since. The strikes
+        of all others are forgotten.
+        """
+        resting = np.zeros(len(heads), dtype=bool)
+        for number in np.unique(heads >> SECTION_SHIFT).tolist():
+            here = np.flatnonzero(heads >> SECTION_SHIFT == number)
+            places, states = heads[here] - (number << SECTION_SHIFT), _STATE.take(verdicts[here])
+            section = self._sections.get(number)
+            if section is not None:
+                done = places[states == AWAKE]
+                section.state[done] = AWAKE
+                section.strikes[done] = 0
+            asked = states != AWAKE
+            if not asked.any() or not self._store.has(nid, number):
+                continue
+            if section is None:
+                section = self._sections[number] = _new_section()
+            here, places, states = here[asked], places[asked], states[asked]
+            self._begin(section, places, states, verdicts[here], now)
+            kept, ready = self._store.node(nid).section(number), self._store.format.ready_bit
+            present = kept[places]
+            kept[places] = np.where(present == 0, records[here], present | present.dtype.type(ready))
+            resting[here] = True
+            self._store.look_later(nid, number)
+        return np.flatnonzero(resting)
+
+    def _begin(
+        self, section: _Section, places: _Pages, states: NDArray[np.uint8], verdicts: NDArray[np.uint8], now: int
+    ) -> None:
+        timed = states == TIMED
+        section.state[places] = states
+        again = places[timed]
+        strikes = np.where(now - section.until[again] > _FORGET_MS, 0, section.strikes[again]).astype(np.int64)
+        length = np.minimum(_FIRST_MS.take(verdicts[timed]) << strikes, _LONGEST_MS.take(verdicts[timed]))
+        section.until[again] = now + length
+        section.strikes[again] = np.minimum(strikes + 1, _LONGEST_DOUBLINGS)
+        if len(again):
+            section.next_end = min(section.next_end, now + int(length.min()))
+
+    def state(self, section: int, places: _Pages, now: int) -> NDArray[np.uint8] | None:
+        """Return why each of a section's places rests at `now`; None where none of the section does."""
+        resting = self._sections.get(section)
+        if resting is None:
+            return None
+        states = resting.state[places]
+        states[(states == TIMED) & (resting.until[places] <= now)] = AWAKE
+        return states
+
+    def due(self, nid: int, now: int) -> None:
+        """Flag node `nid`'s sections in which a rest has ended, or waits for what others decide, for another look."""
+        for number in list(self._sections):
+            if not self._store.has(nid, number):
+                continue
+            section = self._sections[number]
+            if now >= section.next_end:
+                timed = section.state == TIMED
+                left = section.until[timed & (section.until > now)]
+                section.next_end = int(left.min()) if len(left) else 1 << 60
+                self._store.look_later(nid, number)
+            elif (section.state > TIMED).any():
+                self._store.look_later(nid, number)
+
+    def count(self, nid: int, now: int) -> None:
+        """Count node `nid`'s folios that rest: ready, and not to be taken yet. Forget sections without any."""
+        number = 0
+        for index in list(self._sections):
+            if not self._store.has(nid, index):
+                continue
+            section = self._sections[index]
+            records = self._store.node(nid).section(index)
+            places = np.flatnonzero(section.state)
+            alive = records[places] >= self._store.format.ready_bit
+            asleep = (section.state[places] != TIMED) | (section.until[places] > now)
+            number += int((alive & asleep).sum())
+            # What has aged out, or was taken, does not wait for room any more.
+            section.state[places[~alive & (section.state[places] != TIMED)]] = AWAKE
+            forgotten = int(section.until.max()) < now - _FORGET_MS and not alive.any()
+            if forgotten or not (section.state != AWAKE).any():
+                del self._sections[index]
+        self.resting[nid] = number
+
+    def forget(self, section: int) -> None:
+        """Forget a section that went offline."""
+        self._sections.pop(section, None)
+
+
+def _new_section() -> _Section:
+    return _Section(
+        np.zeros(PAGES_PER_SECTION, dtype=np.uint8),
+        np.full(PAGES_PER_SECTION, -(1 << 60), dtype=np.int64),
+        np.zeros(PAGES_PER_SECTION, dtype=np.uint8),
+        1 << 60,
+    )

@@ -1,0 +1,43 @@
+"""Sweep what fades: records that outlive the window, the heat of pages, and folios whose rest is long over.
+
+One task, in short steps; what is due and what it costs are the engine's matter (engine/ageing.py, heat.py, rests.py).
+"""
+
+from collections.abc import Iterator
+
+import trio
+
+from pghotd.engine.pghot import Clock, Pghot
+
+#: How long it may work before it lets the other tasks run.
+_STEP_S = 0.0005
+
+
+class Sweeper:
+    """The task that sweeps one engine's records."""
+
+    def __init__(self, pghot: Pghot, clock: Clock) -> None:
+        self._pghot = pghot
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            await trio.sleep(self._pghot.ageing.interval_ms() / 1000)
+            await self._sweep()
+
+    async def _sweep(self) -> None:
+        now, until = self._clock(), trio.current_time() + _STEP_S
+        for _ in self._steps(now):
+            if trio.current_time() >= until:
+                await trio.lowlevel.checkpoint()
+                until = trio.current_time() + _STEP_S
+        self._pghot.counters.add("pghotd_throttled", self._pghot.returns.take_throttled())
+
+    def _steps(self, now: int) -> Iterator[None]:
+        pghot = self._pghot
+        for nid in pghot.lower_nids:
+            yield from pghot.ageing.sweep(nid, self._clock())
+            pghot.rests.count(nid, now)
+            yield
+        yield from pghot.heat.fade(now)
