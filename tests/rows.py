@@ -23,6 +23,11 @@ class Point:
     promoted: int
     demoted: int
 
+    @property
+    def moved(self) -> int:
+        """Pages promoted and demoted."""
+        return self.promoted + self.demoted
+
 
 @dataclass(frozen=True)
 class Row:
@@ -101,4 +106,4 @@ def _cells(row: Row) -> tuple[str, ...]:
 def _short(value: float | str | None) -> str:
     if value is None:
         return "never"
-    return value if isinstance(value, str) else f"{value:.4g}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -19,7 +19,7 @@ from pathlib import Path
 from tests.rows import Row, table
 from tests.vm.emulator import Emulator
 from tests.vm.image import ROOT, Images
-from tests.vm.machine import THREE_NODES, TWO_NODES, Machine
+from tests.vm.machine import ROOMY, THREE_NODES, TWO_NODES, Machine
 from tests.vm.rooms import Rooms
 from tests.vm.trouble import TroubleError
 
@@ -53,7 +53,10 @@ RUNS = (
     Run("two-nodes-2", TWO_NODES, ("topology", "room", "real_sources", "hotplug", "promotion_cost")),
     Run("two-nodes-3", TWO_NODES, ("model", "target", "fullness", "brakes", "held_pages")),
     Run("three-nodes", THREE_NODES, ("topology", "target", "accessors")),
-    Run("idle-sweep", TWO_NODES, ("idle_sweep",), 3000, "idle"),
+    Run("idle-sweep", TWO_NODES, ("idle_sweep", "idle_intervals"), 3600, "idle"),
+    Run("idle-random", TWO_NODES, ("idle_random", "idle_moving"), 3600, "idle"),
+    Run("idle-room", TWO_NODES, ("idle_full", "idle_uniform"), 3600, "idle"),
+    Run("idle-roomy", ROOMY, ("idle_roomy",), 900, "idle"),
 )
 #: How each kernel is come by.
 KERNELS: dict[str, Callable[[Images], Path]] = {
@@ -66,7 +69,11 @@ def main() -> int:
     """Run what is asked for and return the exit code."""
     options = argparse.ArgumentParser(prog="python -m tests.vm", description="Test pghotd in virtual machines.")
     options.add_argument("tests", nargs="*", metavar="TEST", help="run tests whose `module.name` holds one of these")
-    options.add_argument("--machine", choices=[TWO_NODES.name, THREE_NODES.name], help="boot this machine alone")
+    options.add_argument(
+        "--machine",
+        choices=[machine.name for machine in (TWO_NODES, THREE_NODES, ROOMY)],
+        help="boot this machine alone",
+    )
     options.add_argument(
         "--kernel", choices=KERNELS, default="debian", help="the tests for this kernel (default: debian)"
     )

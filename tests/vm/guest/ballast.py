@@ -1,7 +1,8 @@
 """Fill a node: `python -m tests.vm.guest.ballast --node 0 --leave-mb 64 --kind anonymous`, and `filled()` for tests.
 
-Kinds: `anonymous`, 4 KiB pages; `huge`, pages of 2 MiB; `fragmented`, the same, of which every other page was given back, so that the free
-memory has no large block; `cache`, clean pages of a file, which reclaim could drop at any time.
+Kinds: `anonymous`, 4 KiB pages; `huge`, pages of 2 MiB; `fragmented`, pages of 4 KiB of which every other one was
+given back, so that the free memory has no large block; `cache`, clean pages of a file, which reclaim could drop at any
+time.
 """
 
 import argparse

@@ -25,7 +25,7 @@ class CorruptError(Exception):
 
 
 class Memory:
-    """Memory on a node, or with node -1 where the default policy puts it: `words[page, word]`, aligned to a huge page."""
+    """Memory on a node: `words[page, word]`, aligned to a huge page. Node -1: where the default policy puts it."""
 
     def __init__(self, size: int, layout: str, node: int, seed: int, *, keep_policy: bool = False) -> None:
         self._mapping = mmap.mmap(-1, size + HUGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

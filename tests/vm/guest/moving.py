@@ -1,4 +1,4 @@
-"""Judge a mover against hot sets that move, by looks at where the pages are; pure, so that it is tested on any machine."""
+"""Judge a mover against hot sets that move, by looks at where the pages are; pure, so tested on any machine."""
 
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ class Moving:
     facts: Facts
     #: A promotion is right if the page was hot at any time in so many seconds before it.
     before_s: float = 5.0
-    #: By move: seconds until a share of 0.9 of what was still slow at its beginning was promoted; None: not in its time.
+    #: By move: seconds until 0.9 of what was still slow at its beginning was promoted; None: not in its time.
     reached_s: dict[int, float | None] = field(default_factory=dict)
     promotions: int = 0
     right: int = 0

@@ -71,12 +71,21 @@ class Running:
     bystander: Bystander | None
 
 
-def compare(scenario: Scenario, config: str = IDLE, runs: int = 1, movers: tuple[str, ...] = MOVERS) -> list[Row]:
-    """Run a scenario with each mover that is asked for, pghotd `runs` times; print the rows and return them."""
+def compare(
+    scenario: Scenario,
+    config: str = IDLE,
+    runs: int = 1,
+    movers: tuple[str, ...] = MOVERS,
+    listen: Callable[[Program], object] = bool,
+) -> list[Row]:
+    """Run a scenario with each mover that is asked for, pghotd `runs` times; print the rows and return them.
+
+    `listen` is called with the daemon at the end of its time, before it stops.
+    """
     rows = []
     for name in asked.movers(movers):
         for number in range(1, (runs if name == "pghotd" else 1) + 1):
-            row = replace(timeline(name, mover(name, scenario, config), scenario), run=number)
+            row = replace(timeline(name, mover(name, scenario, config), scenario, listen), run=number)
             print(row.line(), flush=True)
             rows.append(row)
     return rows
@@ -115,7 +124,7 @@ def set_up(scenario: Scenario) -> Iterator[Running]:
         yield Running(targets, beside)
 
 
-def timeline(name: str, mover: Mover, scenario: Scenario) -> Row:
+def timeline(name: str, mover: Mover, scenario: Scenario, listen: Callable[[Program], object] = bool) -> Row:
     """Run a scenario with a mover and return its row. The clock starts before the mover, so that its start counts."""
     with set_up(scenario) as running:
         facts = running.targets[0].facts
@@ -131,6 +140,8 @@ def timeline(name: str, mover: Mover, scenario: Scenario) -> Row:
             more: dict[str, float | str | None] = {"start_s": round(start_s, 2)}
             more |= _more(running, moving, before)
             covered, cpu_s = _covered(program), _cpu_s(program)
+            if program is not None:
+                listen(program)
     return Row(scenario.name, name, 1, seconds, tuple(points), covered, cpu_s, more=more)
 
 
