@@ -4,6 +4,7 @@ Exit code 0: all passed. 1: a test failed, or a guest did not end. 2: the test c
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -15,9 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from tests.rows import Row, table
 from tests.vm.emulator import Emulator
 from tests.vm.image import ROOT, Images
-from tests.vm.machine import THREE_NODES, TWO_NODES, Machine
+from tests.vm.machine import ROOMY, THREE_NODES, TWO_NODES, Machine
 from tests.vm.rooms import Rooms
 from tests.vm.trouble import TroubleError
 
@@ -51,7 +53,10 @@ RUNS = (
     Run("two-nodes-2", TWO_NODES, ("topology", "room", "real_sources", "hotplug", "promotion_cost")),
     Run("two-nodes-3", TWO_NODES, ("model", "target", "fullness", "brakes", "held_pages")),
     Run("three-nodes", THREE_NODES, ("topology", "target", "accessors")),
-    Run("idle", TWO_NODES, ("idle",), 3000, "idle"),
+    Run("idle-sweep", TWO_NODES, ("idle_sweep", "idle_intervals"), 3600, "idle"),
+    Run("idle-random", TWO_NODES, ("idle_random", "idle_moving"), 3600, "idle"),
+    Run("idle-room", TWO_NODES, ("idle_full", "idle_uniform"), 3600, "idle"),
+    Run("idle-roomy", ROOMY, ("idle_roomy",), 900, "idle"),
 )
 #: How each kernel is come by.
 KERNELS: dict[str, Callable[[Images], Path]] = {
@@ -64,10 +69,18 @@ def main() -> int:
     """Run what is asked for and return the exit code."""
     options = argparse.ArgumentParser(prog="python -m tests.vm", description="Test pghotd in virtual machines.")
     options.add_argument("tests", nargs="*", metavar="TEST", help="run tests whose `module.name` holds one of these")
-    options.add_argument("--machine", choices=[TWO_NODES.name, THREE_NODES.name], help="boot this machine alone")
+    options.add_argument(
+        "--machine",
+        choices=[machine.name for machine in (TWO_NODES, THREE_NODES, ROOMY)],
+        help="boot this machine alone",
+    )
     options.add_argument(
         "--kernel", choices=KERNELS, default="debian", help="the tests for this kernel (default: debian)"
     )
+    options.add_argument(
+        "--mover", action="append", choices=("none", "numa_balancing", "pghotd"), help="rows of these movers alone"
+    )
+    options.add_argument("--full", action="store_true", help="three runs of pghotd, and one of 300 s, where specified")
     options.add_argument("--build-kernel", action="store_true", help="build the kernel `idle` first, for half an hour")
     options.add_argument("--cache", type=Path, default=ROOT / ".cache" / "vm", help="default: .cache/vm")
     options.add_argument("--limit-s", type=float, help="end each machine after this time (default: each its own)")
@@ -93,28 +106,33 @@ def main() -> int:
             if arguments.build_kernel:
                 print(f"vm: {images.idle_kernel(build=True)}")
                 return 0
-            failed = boot_all(runs, images, rooms, arguments)
+            failed, rows = boot_all(runs, images, rooms, arguments)
     except TroubleError as trouble:
         print(f"vm: {trouble}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    if rows:
+        print(table(rows))
     verdict = f"failed on {', '.join(failed)}" if failed else "all passed"
     print(f"vm: {verdict} in {time.monotonic() - started:.0f} s")
     return 1 if failed else 0
 
 
-def boot_all(runs: Sequence[Run], images: Images, rooms: Rooms, arguments: argparse.Namespace) -> list[str]:
-    """Run machines, some at a time; return the names of those where not all passed."""
+def boot_all(
+    runs: Sequence[Run], images: Images, rooms: Rooms, arguments: argparse.Namespace
+) -> tuple[list[str], list[Row]]:
+    """Run machines, some at a time; return the names of those where not all passed, and the rows of all."""
     qemu, _ = images.qemu_and_kernel()
     kernel = KERNELS[arguments.kernel](images)
     emulators: list[Emulator] = []
 
-    def boot(run: Run) -> bool:
+    def boot(run: Run) -> tuple[bool, list[Row]]:
         place = rooms.folder / "runs" / run.name
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
-        images.initrd({"machine": described(run.machine), "cases": run.cases, "tests": arguments.tests}, place)
+        wanted = {"tests": arguments.tests, "movers": arguments.mover, "full": arguments.full}
+        images.initrd({"machine": described(run.machine), "cases": run.cases, **wanted}, place)
         print(f"{run.name}: {(kernel / 'release').read_text()}, files in {place}", flush=True)
         emulator = Emulator(qemu, kernel, run.machine, place)
         emulators.append(emulator)
@@ -122,26 +140,28 @@ def boot_all(runs: Sequence[Run], images: Images, rooms: Rooms, arguments: argpa
 
     pool = ThreadPoolExecutor(max_workers=max(arguments.at_a_time, 1))
     try:
-        passed = list(pool.map(boot, runs))
+        ended = list(pool.map(boot, runs))
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for emulator in emulators:
             emulator.end()
-    return [run.name for run, well in zip(runs, passed, strict=True) if not well]
+    failed = [run.name for run, (well, _) in zip(runs, ended, strict=True) if not well]
+    return failed, [row for _, rows in ended for row in rows]
 
 
-def attend(run: Run, emulator: Emulator, place: Path, limit_s: float) -> bool:
-    """Run one machine; say whether all its tests passed."""
+def attend(run: Run, emulator: Emulator, place: Path, limit_s: float) -> tuple[bool, list[Row]]:
+    """Run one machine; return whether all its tests passed, and its rows."""
     started = time.monotonic()
     # One write for a line: machines speak at the same time.
     ended = emulator.run(limit_s, lambda line: print(f"{run.name}: {line}\n", end="", flush=True))
     for large in ("initrd", "disk"):
         (place / large).unlink()
     (place / "figures").write_text("".join(f"{figure} {value}\n" for figure, value in ended.figures.items()))
+    (place / "rows.jsonl").write_text("".join(json.dumps(asdict(row)) + "\n" for row in ended.rows))
     if ended.code is None or ended.why:
         print(f"{run.name}: the guest did not end well: {ended.why}")
     print(f"{run.name}: {time.monotonic() - started:.0f} s", flush=True)
-    return ended.code == 0 and not ended.why
+    return ended.code == 0 and not ended.why, ended.rows
 
 
 def described(machine: Machine) -> dict[str, object]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.rows import Row, parse
 from tests.vm.machine import Machine
 from tests.vm.qmp import MachineProtocol, MachineProtocolError
 from tests.vm.trouble import TroubleError
@@ -37,11 +38,12 @@ _POWEROFF_S = 20
 
 @dataclass
 class Ended:
-    """How a run ended: the guest's exit code, or None and why; and the figures that it printed."""
+    """How a run ended: the guest's exit code, or None and why; and the figures and rows that it printed."""
 
     code: int | None = None
     why: str = ""
     figures: dict[str, str] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
 
 
 def command(qemu: Path) -> list[str]:
@@ -141,6 +143,8 @@ class Emulator:
                         log.flush()
                         if figure := _FIGURE.search(line):
                             ended.figures[figure[1]] = figure[2]
+                        if row := parse(line):
+                            ended.rows.append(row)
                         if end := _END.search(line):
                             ended.code = int(end[1])
                             return ended

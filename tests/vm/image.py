@@ -55,8 +55,10 @@ _DIRECTORIES = ("dev", "out", "proc", "root", "run", "sys", "tmp", "etc", "usr/b
 #: What of the checkout the guest gets.
 _OF_TESTS = (
     "tests/books.py",
+    "tests/expected_precision.py",
     "tests/program/__init__.py",
     "tests/program/daemons.py",
+    "tests/rows.py",
     "tests/vm/__init__.py",
     "tests/vm/guest",
 )

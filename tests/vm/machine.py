@@ -93,6 +93,16 @@ TWO_NODES = Machine(
     top=(0,),
     pluggable=True,
 )
+#: A fast node with so much free that the kernel's rule of free space holds (pgdat_free_space_enough()) and lets all
+#: through that is ready: more than a gigabyte in one zone.
+ROOMY = Machine(
+    "roomy",
+    (
+        Node(2 * GIB, cpus=2, distance=(10, 20), latency_ns=80, bandwidth_gbps=20),
+        Node(1 * GIB, cpus=0, distance=(20, 10), latency_ns=250, bandwidth_gbps=4),
+    ),
+    top=(0,),
+)
 #: Two sockets and one slow node between them: which fast node a page should go to depends on who accesses it.
 THREE_NODES = Machine(
     "three-nodes",

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from tests.vm.machine import GIB, MIB, THREE_NODES, TWO_NODES, Machine, Node
+from tests.vm.machine import GIB, MIB, ROOMY, THREE_NODES, TWO_NODES, Machine, Node
 
 
 def numa(machine):
@@ -16,7 +16,7 @@ def numa(machine):
         yield kind, dict(pair.split("=") for pair in pairs)
 
 
-@pytest.mark.parametrize("machine", [TWO_NODES, THREE_NODES], ids=lambda machine: machine.name)
+@pytest.mark.parametrize("machine", [TWO_NODES, THREE_NODES, ROOMY], ids=lambda machine: machine.name)
 def test_every_cpu_is_on_one_node_and_the_sizes_add_up(machine):
     nodes = [values for kind, values in numa(machine) if kind == "node"]
     assert [one.get("cpus") is not None for one in nodes[: len(machine.nodes)]] == [
@@ -29,7 +29,7 @@ def test_every_cpu_is_on_one_node_and_the_sizes_add_up(machine):
     assert sizes == [f"{node.size // MIB}M" for node in machine.nodes]
 
 
-@pytest.mark.parametrize("machine", [TWO_NODES, THREE_NODES], ids=lambda machine: machine.name)
+@pytest.mark.parametrize("machine", [TWO_NODES, THREE_NODES, ROOMY], ids=lambda machine: machine.name)
 def test_distances_are_complete_and_alike_both_ways(machine):
     found = {(one["src"], one["dst"]): one["val"] for kind, one in numa(machine) if kind == "dist"}
     count = len(machine.nodes) + machine.pluggable

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tests.requirements import require
-from tests.vm.guest.target import LAYOUTS, PAGES_IN_HUGE, CorruptError, Memory, hot_set
+from tests.vm.guest.content import CorruptError, Memory
+from tests.vm.guest.hot_sets import LAYOUTS, PAGES_IN_HUGE, hot_set
 
 PAGES, HOT = 8 * PAGES_IN_HUGE, 2 * PAGES_IN_HUGE
 

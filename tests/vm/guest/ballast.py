@@ -1,7 +1,8 @@
 """Fill a node: `python -m tests.vm.guest.ballast --node 0 --leave-mb 64 --kind anonymous`, and `filled()` for tests.
 
-Kinds: `anonymous`, 4 KiB pages; `fragmented`, the same, of which every other page was given back, so that the free
-memory has no large block; `cache`, clean pages of a file, which reclaim could drop at any time.
+Kinds: `anonymous`, 4 KiB pages; `huge`, pages of 2 MiB; `fragmented`, pages of 4 KiB of which every other one was
+given back, so that the free memory has no large block; `cache`, clean pages of a file, which reclaim could drop at any
+time.
 """
 
 import argparse
@@ -18,12 +19,14 @@ from typing import BinaryIO
 
 import numpy as np
 
+from pghotd.procfs.zoneinfo import parse_zoneinfo
 from tests.vm.guest import syscalls
 from tests.vm.guest.forked import Forked
 
 MIB = 1 << 20
 _PAGE = 4096
 _STEP = 4 * MIB
+_LAST_STEP = MIB // 4
 #: A file larger than any node to fill, and on no node yet: the machine's disk, which nobody uses for anything else.
 DISK = Path("/dev/nvme0n1")
 #: So full the node is before holes are made. With half as much free the out-of-memory killer came.
@@ -53,17 +56,43 @@ def free_blocks(node: int, order: int) -> int:
     return total
 
 
+def between_watermarks(node: int) -> int:
+    """Return what of a node is free, in bytes, when its largest zone is half-way between its low and high watermarks.
+
+    There allocations leave a node that is full: below low kswapd begins, and at high it ends.
+    """
+    zones = [zone for zone in parse_zoneinfo(Path("/proc/zoneinfo").read_bytes()) if zone.nid == node]
+    largest = max(zones, key=lambda zone: zone.managed)
+    others = sum(zone.free for zone in zones if zone is not largest and zone.name == "DMA")
+    return (others + (largest.low + largest.high) // 2) * _PAGE
+
+
 def fill(node: int, leave: int) -> list[mmap.mmap]:
-    """Touch small pages on a node until no more than `leave` bytes of it are free."""
+    """Touch small pages on a node until no more than `leave` bytes of it are free, or a little more."""
     pieces = []
     syscalls.set_mempolicy(syscalls.MPOL_BIND, 1 << node)
-    while free(node) > leave + _STEP:
-        piece = mmap.mmap(-1, _STEP, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    while (left := free(node)) > leave + _LAST_STEP:
+        size = _STEP if left > leave + 4 * _STEP else _LAST_STEP
+        piece = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         piece.madvise(mmap.MADV_NOHUGEPAGE)
-        memoryview(piece)[::_PAGE] = bytes(_STEP // _PAGE)
+        memoryview(piece)[::_PAGE] = bytes(size // _PAGE)
         pieces.append(piece)
     syscalls.set_mempolicy(syscalls.MPOL_DEFAULT)
     return pieces
+
+
+def fill_huge(node: int, leave: int) -> list[mmap.mmap]:
+    """Touch huge pages on a node until no more than `leave` bytes of it are free; small ones where no block is left."""
+    syscalls.set_mempolicy(syscalls.MPOL_BIND, 1 << node)
+    piece = mmap.mmap(-1, free(node), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    piece.madvise(mmap.MADV_HUGEPAGE)
+    whole = np.frombuffer(piece, dtype=np.uint8)
+    for place in range(-whole.ctypes.data % _HUGE, len(whole) - _HUGE, _HUGE):
+        if free(node) <= leave + _HUGE:
+            break
+        whole[place : place + _HUGE : _PAGE] = 1
+    syscalls.set_mempolicy(syscalls.MPOL_DEFAULT)
+    return [piece, *fill(node, leave)]
 
 
 def fragment(node: int, leave: int) -> list[mmap.mmap]:
@@ -72,7 +101,7 @@ def fragment(node: int, leave: int) -> list[mmap.mmap]:
     for piece in pieces:
         if free(node) >= leave:
             break
-        for place in range(0, _STEP, 2 * _PAGE):
+        for place in range(0, len(piece), 2 * _PAGE):
             piece.madvise(mmap.MADV_DONTNEED, place, _PAGE)
     syscalls.set_mempolicy(syscalls.MPOL_BIND, 1 << node)
     attempts = 2 * free_blocks(node, HUGE_ORDER)
@@ -101,7 +130,7 @@ def read_files(node: int, leave: int) -> BinaryIO:
 
 
 @contextmanager
-def filled(node: int, leave_mb: int, kind: str) -> Iterator[int]:
+def filled(node: int, leave_mb: float, kind: str) -> Iterator[int]:
     """Keep a node filled by a process of its own, whose pid is yielded."""
     words = ["--node", str(node), "--leave-mb", str(leave_mb), "--kind", kind]
     process = Forked([sys.executable, "-m", "tests.vm.guest.ballast", *words], stdout=subprocess.PIPE, text=True)
@@ -114,17 +143,22 @@ def filled(node: int, leave_mb: int, kind: str) -> Iterator[int]:
         process.communicate()
 
 
-_FILLERS: dict[str, Callable[[int, int], object]] = {"anonymous": fill, "fragmented": fragment, "cache": read_files}
+_FILLERS: dict[str, Callable[[int, int], object]] = {
+    "anonymous": fill,
+    "huge": fill_huge,
+    "fragmented": fragment,
+    "cache": read_files,
+}
 
 
 def main() -> None:
     """Fill a node, say so, and hold what fills it until killed."""
     options = argparse.ArgumentParser(prog="ballast")
     options.add_argument("--node", type=int, required=True)
-    options.add_argument("--leave-mb", type=int, required=True)
+    options.add_argument("--leave-mb", type=float, required=True)
     options.add_argument("--kind", choices=_FILLERS, required=True)
     arguments = options.parse_args()
-    leave = arguments.leave_mb * MIB
+    leave = int(arguments.leave_mb * MIB)
     held = _FILLERS[arguments.kind](arguments.node, leave)
     os.write(1, b"filled\n")
     signal.pause()

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 _PROGRAMS = {
     "pghotd": "pghotd.program",
     "tests.vm.guest.ballast": "tests.vm.guest.ballast",
+    "tests.vm.guest.bystander": "tests.vm.guest.bystander",
     "tests.vm.guest.target": "tests.vm.guest.target",
 }
 _MOST_FILES = 1024

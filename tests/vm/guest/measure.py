@@ -104,9 +104,10 @@ def pghotd(
     mountpoint: Path = Path("/run/pghot"),
     arguments: tuple[str, ...] = (),
     popen: type[subprocess.Popen[str]] = Forked,
+    watchdog_s: float = 240,
 ) -> Iterator[Program]:
     """Let a pghotd with this configuration run; at the end it must stop cleanly."""
-    program = Program(mountpoint, config, arguments, popen=popen)
+    program = Program(mountpoint, config, arguments, watchdog_s, popen)
     try:
         assert program.ready, f"pghotd did not start: {program.ended()}"
         yield program

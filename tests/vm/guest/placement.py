@@ -1,14 +1,15 @@
 """Say on which node each page of a target lies, by asking the kernel: never from what a mover counts itself."""
 
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from tests.vm.guest.hot_sets import PAGE_SIZE, Facts
 from tests.vm.guest.syscalls import move_pages
-from tests.vm.guest.target import PAGE_SIZE, Facts, hot_set
 
 _QUERY = 1 << 16
 
@@ -36,8 +37,8 @@ class Placement:
 
     @property
     def recall(self) -> float:
-        """The share of the hot pages that are there."""
-        return self.hot_there / self.hot
+        """The share of the hot pages that are there; 1 where none are hot."""
+        return self.hot_there / self.hot if self.hot else 1.0
 
     @property
     def precision(self) -> float:
@@ -45,11 +46,18 @@ class Placement:
         there = self.hot_there + self.cold_there
         return self.hot_there / there if there else 1.0
 
+    def __add__(self, other: "Placement") -> "Placement":
+        """Return the placement of the pages of both."""
+        return Placement(self.hot + other.hot, self.hot_there + other.hot_there, self.cold_there + other.cold_there)
+
 
 def placement(facts: Facts, node: int = 0) -> Placement:
-    """Return how many hot and cold pages of a target are on a node."""
-    there = nodes_of(facts) == node
-    hot = hot_set(facts.layout, facts.pages, facts.hot_pages, facts.seed)
+    """Return how many pages of a target are on a node, of those that are hot now and of the others."""
+    return placed(nodes_of(facts) == node, facts.hot_at(time.monotonic()))
+
+
+def placed(there: npt.NDArray[np.bool_], hot: npt.NDArray[np.int64]) -> Placement:
+    """Return the placement of pages of which these are there, for a hot set."""
     hot_there = int(np.count_nonzero(there[hot]))
     return Placement(len(hot), hot_there, int(np.count_nonzero(there)) - hot_there)
 

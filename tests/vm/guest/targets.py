@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.vm.guest.forked import Forked
-from tests.vm.guest.target import Facts
+from tests.vm.guest.hot_sets import Facts
 
 _END_S = 60
 

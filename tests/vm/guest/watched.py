@@ -6,8 +6,8 @@ from collections.abc import Callable
 import numpy as np
 
 from tests.program.daemons import Program
+from tests.vm.guest.hot_sets import PAGE_SIZE, Facts
 from tests.vm.guest.placement import Placement, placement
-from tests.vm.guest.target import PAGE_SIZE, Facts, hot_set
 from tests.vm.guest.targets import Target
 
 WAIT_S = 20
@@ -34,7 +34,7 @@ def everybody(*, memory: str = "", rest: str = "") -> str:
 
 def hot_pfns(facts: Facts) -> np.ndarray:
     """Return the page frames of a target's hot pages, from its pagemap."""
-    pages = hot_set(facts.layout, facts.pages, facts.hot_pages, facts.seed)
+    pages = facts.hot()
     with open(f"/proc/{facts.pid}/pagemap", "rb") as pagemap:
         pagemap.seek(facts.start // PAGE_SIZE * 8)
         entries = np.frombuffer(pagemap.read(facts.pages * 8), dtype=np.uint64)

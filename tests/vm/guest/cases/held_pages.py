@@ -6,7 +6,6 @@ from tests.books import balance
 from tests.vm.guest.clues import QUIET, growth, settings, vmstat
 from tests.vm.guest.measure import pghotd
 from tests.vm.guest.placement import nodes_of, placement
-from tests.vm.guest.target import hot_set
 from tests.vm.guest.targets import Target, target
 from tests.vm.guest.watched import config, counted, everybody, hot_pfns, inject
 
@@ -60,4 +59,4 @@ def test_pinned_pages_are_tried_twice_and_then_left_alone():
 def _hot_nodes(running: Target) -> np.ndarray:
     """Return the node of each hot page."""
     facts = running.facts
-    return nodes_of(facts)[hot_set(facts.layout, facts.pages, facts.hot_pages, facts.seed)]
+    return nodes_of(facts)[facts.hot()]

@@ -11,7 +11,6 @@ from tests.vm.guest.clues import QUIET, settings
 from tests.vm.guest.measure import figure, pghotd
 from tests.vm.guest.placement import addresses, placement
 from tests.vm.guest.syscalls import move_pages
-from tests.vm.guest.target import hot_set
 from tests.vm.guest.targets import target
 from tests.vm.guest.watched import config, counted, hot_pfns, inject, until
 
@@ -26,7 +25,7 @@ UNBRAKED = "move_limit_MBps = 100000\nmax_calls_per_s = 100000"
 def test_what_a_page_costs_through_the_daemon_and_by_the_call_alone():
     with settings(**QUIET), target("contiguous", *HOT) as running:
         facts = running.facts
-        where = addresses(facts, hot_set(facts.layout, facts.pages, facts.hot_pages, facts.seed))
+        where = addresses(facts, facts.hot())
         before, began = _cpu_s(), time.monotonic()
         for first in range(0, len(where), BATCH):
             move_pages(facts.pid, where[first : first + BATCH], 0)

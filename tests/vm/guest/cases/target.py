@@ -6,9 +6,10 @@ import numpy as np
 
 from tests.vm.guest import sysfs
 from tests.vm.guest.clues import QUIET, growth, settings, vmstat
+from tests.vm.guest.hot_sets import HUGE_SIZE, LAYOUTS, PAGE_SIZE, PAGES_IN_HUGE
 from tests.vm.guest.placement import addresses, nodes_of, numa_map, placement
 from tests.vm.guest.syscalls import move_pages
-from tests.vm.guest.target import EXIT_CORRUPT, HUGE_SIZE, LAYOUTS, PAGE_SIZE, PAGES_IN_HUGE, hot_set
+from tests.vm.guest.target import EXIT_CORRUPT
 from tests.vm.guest.targets import target
 
 SLOW = sysfs.tiers()[-1][0]
@@ -32,7 +33,7 @@ def test_moved_pages_keep_their_content():
             with settings(**QUIET), target(layout, *SMALL, *more) as running:
                 before = vmstat()
                 facts = running.facts
-                hot = hot_set(facts.layout, facts.pages, facts.hot_pages, facts.seed)
+                hot = facts.hot()
                 step = PAGES_IN_HUGE if layout == "huge" else 1
                 for node in (0, SLOW, 0):
                     failed = 0
@@ -53,7 +54,7 @@ def test_a_lost_word_is_found_where_it_is_hot_and_where_it_is_cold():
     for page_is_hot in (True, False):
         with target("contiguous", *SMALL) as running:
             facts = running.facts
-            hot = hot_set(facts.layout, facts.pages, facts.hot_pages, facts.seed)
+            hot = facts.hot()
             page = int(hot[5]) if page_is_hot else 7
             memory = os.open(f"/proc/{facts.pid}/mem", os.O_WRONLY)
             os.pwrite(memory, b"lost", facts.start + page * PAGE_SIZE)

@@ -1,0 +1,51 @@
+"""Hot sets of each layout beside cold pages that are read at random, every ten seconds on average.
+
+By the rule itself such a page gets hot sooner or later: two reads within the window suffice. So what is demanded is
+that pghotd is nearly as precise as the rule can be, which is computed (tests/expected_precision.py).
+"""
+
+from dataclasses import replace
+
+from tests.expected_precision import Rule, expected_precision
+from tests.vm.guest import asked
+from tests.vm.guest.judged import in_time, precise, recalled
+from tests.vm.guest.scenario import Part, Scenario, compare
+
+_RATE = 0.1
+_SIZE_MB, _HOT_MB, _MB_PAGES = 128, 16, 256
+_RANDOM = ("--size-mb", str(_SIZE_MB), "--hot-mb", str(_HOT_MB), "--cold-rate", str(_RATE))
+_OF_THE_RULE = 0.9
+
+
+def _least_precision(layout: str, at_s: float) -> float:
+    """Return nine tenths of what the rule gives; a huge page is read as often as all that it consists of."""
+    pages = 512 if layout == "huge" else 1
+    hot = _HOT_MB * _MB_PAGES // pages
+    cold = (_SIZE_MB - _HOT_MB) * _MB_PAGES // pages
+    return _OF_THE_RULE * expected_precision(hot, cold, _RATE * pages, at_s, Rule())
+
+
+def _random(layout: str) -> None:
+    scenario = Scenario(f"{layout} random", (Part(layout, _RANDOM),))
+    rows = compare(scenario, runs=3 if asked.full() else 1)
+    if asked.full():
+        rows += compare(replace(scenario, at=(10, 20, 60, 300)), movers=("numa_balancing", "pghotd"))
+    in_time(rows)
+    recalled(rows, 0.95)
+    precise(rows, lambda at_s: _least_precision(layout, at_s))
+
+
+def test_scattered():
+    _random("scattered")
+
+
+def test_contiguous():
+    _random("contiguous")
+
+
+def test_huge():
+    _random("huge")
+
+
+for _test in (test_scattered, test_contiguous, test_huge):
+    _test.limit_s = 1500  # type: ignore[attr-defined]

@@ -1,0 +1,30 @@
+"""A fast node with more than a gigabyte free: everything that is ready goes at once, as in the kernel.
+
+A rate limit of 1 MB/s would hold the hot set back for a quarter of a minute, but in this case it does not count.
+"""
+
+from tests.program.daemons import Program
+from tests.vm.guest.judged import in_time, recalled
+from tests.vm.guest.scenario import IDLE, Part, Scenario, compare
+
+_SWEEP = ("--size-mb", "128", "--hot-mb", "16", "--sweep-s", "10")
+_LIMIT_MB = 1
+
+
+def test_everything_ready_goes_at_once():
+    scenario = Scenario("roomy", (Part("scattered", _SWEEP),), at=(10, 20), balancing={"promote_rate_limit": _LIMIT_MB})
+    counters: dict[str, int] = {}
+
+    def listen(program: Program) -> None:
+        counters.update(program.counters())
+
+    rows = compare(scenario, f"{IDLE}[pghot]\npromote_rate_limit_MBps = {_LIMIT_MB}\n", listen=listen)
+    in_time(rows)
+    recalled(rows, 0.95)
+    if counters:
+        assert counters["pgpromote_candidate"] == 0, "something was judged as if there were no room"
+        assert counters["pghotd_refused_rate_limit"] == counters["pghotd_refused_age"] == 0, counters
+        assert counters["pgpromote_candidate_nrl"] >= counters["pgpromote_success"] > 0, counters
+
+
+test_everything_ready_goes_at_once.limit_s = 300  # type: ignore[attr-defined]

@@ -1,0 +1,30 @@
+"""Memory cgroups for processes of tests."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_ROOT = Path("/sys/fs/cgroup")
+_GONE_S = 10
+
+
+@contextmanager
+def cgroup(name: str) -> Iterator[str]:
+    """A cgroup with the memory controller, empty at first; its name is yielded. At the end nothing may be in it."""
+    (_ROOT / "cgroup.subtree_control").write_text("+memory")
+    place = _ROOT / name
+    place.mkdir()
+    try:
+        yield name
+    finally:
+        # A process that was waited for leaves its cgroup a moment later.
+        deadline = time.monotonic() + _GONE_S
+        while (place / "cgroup.procs").read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        place.rmdir()
+
+
+def enter(name: str) -> None:
+    """Put the calling process into a cgroup."""
+    (_ROOT / name / "cgroup.procs").write_text("0")

@@ -1,0 +1,222 @@
+"""Scenarios: processes with hot and cold pages, what fills the nodes beside them, and what a mover makes of it in time.
+
+`timeline()` runs one with one mover and returns a row; `compare()` runs the movers that are asked for, one after the
+other in the same boot, each on fresh processes, and prints their rows for the host to collect. Where pages are is asked
+of the kernel, and so is what moved: pages promoted are `pgmigrate_success` less `pgdemote_*`, whoever the mover is.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+from tests.program.daemons import Program
+from tests.rows import Point, Row
+from tests.vm.guest import asked, clues
+from tests.vm.guest.ballast import MIB, between_watermarks, filled
+from tests.vm.guest.bystander import Bystander, bystander
+from tests.vm.guest.cgroups import cgroup
+from tests.vm.guest.measure import numa_balancing, pghotd
+from tests.vm.guest.moving import Moving
+from tests.vm.guest.placement import Placement, nodes_of, placed, placement
+from tests.vm.guest.targets import Target, target
+from tests.vm.guest.watched import everybody
+
+_LOOK_EVERY_S = 0.25
+_REACHED = 0.9
+_TICKS_PER_S = 100
+#: The shipped settings. An emulated CPU makes every scan slow, so the budget does not bound it.
+IDLE = everybody(rest="[sources.idle]\ncpu_share = 1.0\n")
+MOVERS = ("none", "numa_balancing", "pghotd")
+
+Mover = Callable[[], AbstractContextManager[Program | None]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A target: its layout, its options, and the cgroup that it is in, which is made for it."""
+
+    layout: str
+    options: tuple[str, ...]
+    cgroup: str = ""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is there before a mover begins. The first part is the one whose hot set is waited for."""
+
+    name: str
+    parts: tuple[Part, ...]
+    demotion: bool = False
+    #: A kind of ballast, up to between the watermarks of node 0.
+    ballast: str = ""
+    #: Fill node 1 as well, once the mover runs: then nothing can be demoted to it.
+    slow_is_full: bool = False
+    bystander: bool = False
+    #: When it is looked at, in seconds from the mover's start.
+    at: tuple[float, ...] = (10, 20, 60)
+    #: More of the kernel's settings (clues.SETTINGS), and of NUMA balancing.
+    settings: dict[str, object] = field(default_factory=dict)
+    balancing: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A scenario's processes."""
+
+    targets: list[Target]
+    bystander: Bystander | None
+
+
+def compare(
+    scenario: Scenario,
+    config: str = IDLE,
+    runs: int = 1,
+    movers: tuple[str, ...] = MOVERS,
+    listen: Callable[[Program], object] = bool,
+) -> list[Row]:
+    """Run a scenario with each mover that is asked for, pghotd `runs` times; print the rows and return them.
+
+    `listen` is called with the daemon at the end of its time, before it stops.
+    """
+    rows = []
+    for name in asked.movers(movers):
+        for number in range(1, (runs if name == "pghotd" else 1) + 1):
+            row = replace(timeline(name, mover(name, scenario, config), scenario, listen), run=number)
+            print(row.line(), flush=True)
+            rows.append(row)
+    return rows
+
+
+def mover(name: str, scenario: Scenario, config: str = IDLE) -> Mover:
+    """Return the mover of a name as timeline() takes it."""
+    if name == "numa_balancing":
+        return lambda: numa_balancing(**scenario.balancing)
+    if name == "pghotd":
+        return lambda: pghotd(config, watchdog_s=max(scenario.at) + 120)
+    return _none
+
+
+def of(rows: list[Row], name: str) -> list[Row]:
+    """Return the rows of a mover."""
+    return [row for row in rows if row.mover == name]
+
+
+@contextmanager
+def set_up(scenario: Scenario) -> Iterator[Running]:
+    """Start what a scenario consists of, in the order in which it would come to be on a machine."""
+    with ExitStack() as stack:
+        # Huge pages for those who ask for them alone: an array that gets one by chance takes the room of a target.
+        thp = "madvise" if _has_huge_pages(scenario) else "never"
+        stack.enter_context(clues.settings(**(clues.QUIET | {"thp": thp} | scenario.settings)))
+        targets = []
+        for part in scenario.parts:
+            place = ("--cgroup", stack.enter_context(cgroup(part.cgroup))) if part.cgroup else ()
+            targets.append(stack.enter_context(target(part.layout, *part.options, *place)))
+        # It has its size before the node is full; from then on it frees as much as it takes.
+        beside = stack.enter_context(bystander()) if scenario.bystander else None
+        if scenario.ballast:
+            stack.enter_context(filled(0, between_watermarks(0) / MIB, scenario.ballast))
+        stack.enter_context(clues.settings(demotion=int(scenario.demotion)))
+        yield Running(targets, beside)
+
+
+def timeline(name: str, mover: Mover, scenario: Scenario, listen: Callable[[Program], object] = bool) -> Row:
+    """Run a scenario with a mover and return its row. The clock starts before the mover, so that its start counts."""
+    with set_up(scenario) as running:
+        facts = running.targets[0].facts
+        before, started = clues.vmstat(), time.monotonic()
+        with mover() as program, ExitStack() as stack:
+            start_s = time.monotonic() - started
+            if scenario.slow_is_full:
+                stack.enter_context(filled(1, between_watermarks(1) / MIB, "anonymous"))
+            if running.bystander:
+                running.bystander.count()
+            moving = Moving(facts) if facts.moves else None
+            seconds, points = _look(running, scenario.at, started, before, moving)
+            more: dict[str, float | str | None] = {"start_s": round(start_s, 2)}
+            more |= _more(running, moving, before)
+            covered, cpu_s = _covered(program), _cpu_s(program)
+            if program is not None:
+                listen(program)
+    return Row(scenario.name, name, 1, seconds, tuple(points), covered, cpu_s, more=more)
+
+
+def _look(
+    running: Running, at: tuple[float, ...], started: float, before: dict[str, int], moving: Moving | None
+) -> tuple[float | None, list[Point]]:
+    """Look until the last time of `at`; return how long the first part's hot set took, and the points."""
+    facts, points = running.targets[0].facts, list[Point]()
+    begins = max(started, facts.move_begins(0))
+    seconds: float | None = None
+    waiting = sorted(at)
+    while waiting:
+        due = started + waiting[0]
+        if moving or (seconds is None and facts.hot_pages):
+            due = min(due, max(time.monotonic() + _LOOK_EVERY_S, begins))
+        time.sleep(max(0.0, due - time.monotonic()))
+        now = time.monotonic()
+        there = nodes_of(facts) == 0
+        if moving:
+            moving.look(now, there)
+        if seconds is None and now >= begins and placed(there, facts.hot_at(now)).recall >= _REACHED:
+            seconds = now - begins
+        if now >= started + waiting[0]:
+            points.append(_point(running, now - started, before))
+            waiting = [one for one in waiting if started + one > now]
+    return (seconds if facts.hot_pages else None), points
+
+
+def _point(running: Running, at_s: float, before: dict[str, int]) -> Point:
+    where = reduce(add, (placement(one.facts) for one in running.targets), Placement(0, 0, 0))
+    grown = clues.growth(before)
+    demoted = sum(value for counter, value in grown.items() if counter.startswith("pgdemote_"))
+    promoted = grown.get("pgmigrate_success", 0) - demoted
+    return Point(round(at_s, 2), round(where.recall, 4), round(where.precision, 4), promoted, demoted)
+
+
+def _more(running: Running, moving: Moving | None, before: dict[str, int]) -> dict[str, float | str | None]:
+    more: dict[str, float | str | None] = {}
+    if running.bystander:
+        seen = running.bystander.stop()
+        more["bystander_pages"] = seen.pages
+        more["bystander_got"] = round(seen.at_first / max(seen.pages, 1), 4)
+        more["bystander_kept"] = round(seen.kept_share, 4)
+    if moving:
+        more["right_share"] = round(moving.right_share, 4)
+        more["slowest_move_s"] = moving.slowest_s()
+        more["moves_missed"] = moving.missed()
+        more["moves_s"] = " ".join("-" if one is None else f"{one:.1f}" for one in moving.reached_s.values())
+    grown = clues.growth(before)
+    for counter in ("pgpromote_success", "thp_migration_split", "compact_success", "oom_kill"):
+        if grown.get(counter):
+            more[counter] = grown[counter]
+    return more
+
+
+def _covered(program: Program | None) -> int | None:
+    """Return the share that the source idle covers, in millionths."""
+    if program is None:
+        return None
+    covered = program.values("sources/idle/stat").get("covered_ppm")
+    return None if covered is None else int(covered)
+
+
+def _cpu_s(program: Program | None) -> float | None:
+    """Return a daemon's CPU time until now."""
+    if program is None:
+        return None
+    fields = Path(f"/proc/{program.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_S
+
+
+def _has_huge_pages(scenario: Scenario) -> bool:
+    return scenario.ballast == "huge" or any(part.layout == "huge" for part in scenario.parts)
+
+
+@contextmanager
+def _none() -> Iterator[None]:
+    yield
