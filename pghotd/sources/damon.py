@@ -18,7 +18,7 @@ from pghotd.geometry import MAX_FOLIO_ORDER, MAX_FOLIO_PAGES, NUMA_NO_NODE, PAGE
 from pghotd.memory.protocol import PageState
 from pghotd.sources.cpu_account import CpuAccount
 from pghotd.sources.kdamond import Intervals, Kdamond, Regions
-from pghotd.sources.lower_folios import lower_ranges, states_in
+from pghotd.sources.lower_folios import lower_ranges, lower_sections, states_in
 from pghotd.sources.rule import Rule
 from pghotd.sources.source import InThread, in_thread
 from pghotd.sources.standing import ALL_PPM, Standing
@@ -124,6 +124,7 @@ class Damon:
     async def _report(self, regions: Regions) -> None:
         """Report one aggregation, section by section: a folio never crosses one, and each may have gone by now."""
         self._aggregations += 1
+        self._pghot.heat.looked(lower_sections(self._pghot), self._clock())
         self._regions = len(regions.first)
         hot = np.flatnonzero((regions.accesses >= self._least()) & (regions.end > regions.first))
         first, end = regions.first[hot], regions.end[hot]

@@ -223,6 +223,7 @@ class SectionScan(Generic[Left]):
         else:
             if is_tracked(self._pghot, section):
                 self._seen[section] = _Seen(left, at)
+                self._pghot.heat.looked([section], self._clock())
                 if before is not None and not await self.report(section, pfns, before.at, rule):
                     outcome = "late"
         cpu_ms = (self._cpu.seconds - before_s) * 1000
