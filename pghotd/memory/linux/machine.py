@@ -90,12 +90,8 @@ class LinuxMachine:
         self._zones.exchanges = self._room.works
 
     def stop_while(self, paused: Callable[[], bool]) -> None:
-        """Begin no moving call while `paused` says so, also for what was handed over before."""
-        self._calls.paused = paused
-
-    def make_room_while(self, wanted: Callable[[], bool]) -> None:
-        """Have full targets demote while `wanted` says so: the tunable demotion_room."""
-        self._room.wanted = wanted
+        """Begin no moving call and ask for no room while `paused` says so, also for what was handed over before."""
+        self._calls.paused = self._room.paused = paused
 
     async def run(self) -> None:
         """Make moving calls, keep room on full targets, and follow memory that comes and goes, until cancelled."""
@@ -142,8 +138,8 @@ class LinuxMachine:
         # The kernel keeps the accessed bits of real pages.
         pass
 
-    def make_room(self, nid: int, pages: int) -> None:
-        self._room.want(nid, pages)
+    def make_room(self, nid: int, pages: int, *, exchange: bool) -> None:
+        self._room.want(nid, pages, exchange=exchange)
 
     def exchanges(self, nid: int) -> bool:
         return self._room.works(nid)

@@ -43,20 +43,23 @@ class RoomKeeper:
         self._proc = proc
         self._sys = sys
         self._act = act
-        #: Whether room is to be made at all: the tunable demotion_room.
-        self.wanted: Callable[[], bool] = lambda: False
+        #: Whether no room is to be asked for now.
+        self.paused: Callable[[], bool] = lambda: False
+        #: Whether room is to be made at all, as the last wish said.
+        self._on = False
         self._exchanges: dict[int, Exchange] = {}
         self._wish = trio.Event()
 
-    def want(self, nid: int, pages: int) -> None:
-        """Note that `pages` pages wait for room on node `nid`."""
-        if self.wanted():
+    def want(self, nid: int, pages: int, *, exchange: bool) -> None:
+        """Note that `pages` pages wait for room on node `nid`, and whether it may be made by an exchange."""
+        self._on = exchange
+        if exchange:
             self._exchange(nid).want(pages, self._clock())
             self._wish.set()
 
     def works(self, nid: int) -> bool:
         """Return whether promotion to node `nid` may go down to its low watermark."""
-        return self.wanted() and nid in self._exchanges and self._exchanges[nid].works
+        return self._on and nid in self._exchanges and self._exchanges[nid].works
 
     def stat(self) -> dict[str, int | str]:
         """Return what `status` shows: how often room was asked for, and why it is not."""
@@ -68,11 +71,11 @@ class RoomKeeper:
         while True:
             now = self._clock()
             warm = [nid for nid, one in self._exchanges.items() if one.is_warm(now)]
-            if not warm or not self.wanted():
+            if not warm or not self._on:
                 self._wish = trio.Event()
                 await self._wish.wait()
                 continue
-            for nid in warm:
+            for nid in [] if self.paused() else warm:
                 await self._look(nid)
             wanted = any(one.is_wanted(now) for one in self._exchanges.values())
             await trio.sleep(_WANTED_S if wanted else _WARM_S)

@@ -81,7 +81,7 @@ class Machine:
         orders = self.frames.orders_of(pfns)
         self.residency.mark(pfns >> orders << orders)
 
-    def make_room(self, nid: int, pages: int) -> None:
+    def make_room(self, nid: int, pages: int, *, exchange: bool) -> None:
         self.reclaim.wake(nid, for_promotion=True)
 
     def exchanges(self, nid: int) -> bool:
