@@ -36,6 +36,9 @@ log = logging.getLogger(__name__)
 
 #: For how long a reading of the watched processes' page tables is used, in ms.
 _MAPPED_AGE_MS = 1000
+#: Longer where a reading takes more than a tenth of that: a batch waits for it. What it does not know of is refused as
+#: unmapped or gone, rests for a second, and is asked about again.
+_MAPPED_STRETCH = 10
 #: For how long at least one is used to tell which sections have their pages, and how often as long as it took.
 _WATCHED_AGE_MS = 10_000
 _WATCHED_STRETCH = 100
@@ -80,6 +83,7 @@ class LinuxMachine:
         self._states = FrameStates(len(self._section_nid) - 1, proc)
         self._zones = ZoneReadings(proc)
         self._mapped = Mapped()
+        self._mapped_age_ms = _MAPPED_AGE_MS
         self._watched_age_ms = _WATCHED_AGE_MS
         self._owners: list[str] = []
         self._owner_of_process: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
@@ -205,8 +209,8 @@ class LinuxMachine:
             return
         same = await trio.to_thread.run_sync(self._read_again, heads, now)
         self._states.drop(heads[~same])
-        if now - self._mapped.at > _MAPPED_AGE_MS:
-            await self._read_mapped()
+        if now - self._mapped.at > self._mapped_age_ms:
+            self._mapped_age_ms = max(_MAPPED_AGE_MS, round(await self._read_mapped() * 1000 * _MAPPED_STRETCH))
 
     def _read_again(self, heads: Pfns, now: int) -> NDArray[np.bool_]:
         """Read zones, if that is due, and flags of folios in one visit to a thread."""
