@@ -89,7 +89,7 @@ class RoomKeeper:
                 await trio.to_thread.run_sync(self._act, nid, pages, self._proc, self._sys)
         except OSError as error:
             # The node may have gone, or the daemon's own cpuset keep it out: then nothing comes of asking.
-            exchange.reason = f"no room can be made on node {nid}: {error.strerror}"
+            exchange.give_up(f"no room can be made on node {nid}: {error.strerror}", self._clock())
         if exchange.reason != before:
             log.info("%s", exchange.reason or f"node {nid} makes room for hot pages again")
 
