@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from pghotd.engine.counters import Counters
 from pghotd.engine.pghot import Clock
 from pghotd.geometry import PAGE_SHIFT, SECTION_SHIFT
+from pghotd.memory.exchange import Reading
+from pghotd.memory.linux import kswapd
 from pghotd.memory.linux.batch_part import Request
 from pghotd.memory.linux.calls import Calls
 from pghotd.memory.linux.capabilities import require as require_capabilities
@@ -23,7 +25,7 @@ from pghotd.memory.linux.frame_states import FrameStates
 from pghotd.memory.linux.mapped import Mapped, read_mapped
 from pghotd.memory.linux.move import MovePages
 from pghotd.memory.linux.promotion import Promotion
-from pghotd.memory.linux.room import RoomKeeper
+from pghotd.memory.linux.room import read_room
 from pghotd.memory.linux.settings import LinuxSettings
 from pghotd.memory.linux.syscalls import move_pages
 from pghotd.memory.linux.tiers import LowerNodesError, require_lower_tier, with_lower_nodes
@@ -31,6 +33,7 @@ from pghotd.memory.linux.topology import Topology, read_topology
 from pghotd.memory.linux.uevents import Uevents, open_socket
 from pghotd.memory.linux.zone_readings import ZoneReadings
 from pghotd.memory.protocol import NO_SECTION, Moved, Node, PageState, Pfns, Zone
+from pghotd.memory.room_keeper import RoomKeeper
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +93,7 @@ class LinuxMachine:
         self._notifiers: list[Notify] = []
         self._calls = Calls(call, clock, settings.max_calls_per_s, self._zones.fitting, proc)
         self.promotion = Promotion(settings, self._calls, self._zones, clock, proc)
-        self._room = RoomKeeper(self._zones, lambda: self._topology.lower, clock, proc, sys)
+        self._room = RoomKeeper(self._read_room, self._ask_for_room, clock)
         self._zones.exchanges = self._room.works
 
     def stop_while(self, paused: Callable[[], bool]) -> None:
@@ -144,6 +147,14 @@ class LinuxMachine:
 
     def make_room(self, nid: int, pages: int, *, exchange: bool) -> None:
         self._room.want(nid, pages, exchange=exchange)
+
+    async def _read_room(self, nid: int) -> tuple[bool, Reading]:
+        return await trio.to_thread.run_sync(
+            read_room, nid, self._zones, self._topology.lower, self._clock(), self._sys
+        )
+
+    async def _ask_for_room(self, nid: int, pages: int) -> None:
+        await trio.to_thread.run_sync(kswapd.make_room, nid, pages, self._proc, self._sys)
 
     def exchanges(self, nid: int) -> bool:
         return self._room.works(nid)

@@ -6,8 +6,9 @@ import pytest
 import trio
 
 from pghotd.memory.linux.kswapd import above_low, make_room
-from pghotd.memory.linux.room import RoomKeeper
+from pghotd.memory.linux.room import read_room
 from pghotd.memory.linux.zone_readings import ZoneReadings
+from pghotd.memory.room_keeper import RoomKeeper
 from tests.memory.linux.trees import write
 
 LOW, HIGH = 1000, 1400
@@ -23,7 +24,7 @@ class World:
         write(root, "sys/kernel/mm/numa/demotion_enabled", "true\n")
         self.write()
         self.zones = ZoneReadings(str(root))
-        self.keeper = RoomKeeper(self.zones, lambda: [1], self.now, str(root), f"{root}/sys", self.act)
+        self.keeper = RoomKeeper(self.read, self.act, self.now)
 
     def now(self) -> int:
         return int(trio.current_time() * 1000)
@@ -37,7 +38,10 @@ class World:
         write(self.root, "zoneinfo", text)
         write(self.root, "sys/devices/system/node/node0/vmstat", f"pgdemote_kswapd {self.demoted}\n")
 
-    def act(self, nid, pages, proc, sys):
+    async def read(self, nid):
+        return read_room(nid, self.zones, [1], self.now(), f"{self.root}/sys")
+
+    async def act(self, nid, pages):
         self.asked.append(nid)
         if self.obeys:
             self.free += 600
@@ -53,11 +57,7 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path, autojump_clock, monkeypatch):
-    async def at_once(function, *arguments):
-        return function(*arguments)
-
-    monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
+def world(tmp_path, autojump_clock):
     return World(tmp_path)
 
 
@@ -128,11 +128,10 @@ async def test_a_node_that_does_not_demote_is_said(world):
 
 
 async def test_a_refusal_of_the_kernel_is_said_and_ends_nothing(world):
-    def refuse(nid, pages, proc, sys):
+    async def refuse(nid, pages):
         raise OSError(errno.EINVAL, "Invalid argument")
 
-    keeper = RoomKeeper(world.zones, lambda: [1], world.now, str(world.root), f"{world.root}/sys", refuse)
-    world.keeper = keeper
+    world.keeper = keeper = RoomKeeper(world.read, refuse, world.now)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
         await world.wanting(0.5)
