@@ -91,6 +91,9 @@ class Idle(SectionScan[SectionBits]):
         bits = left or SectionBits(section)
         return await self._cpu.in_thread(bits.look, self._tracker), bits
 
+    def is_empty(self, left: SectionBits) -> bool:
+        return left.empty
+
     def recorded(self, section: int, heads: NDArray[np.int64]) -> None:
         after_ms = self._pghot.tunables.recheck_once_ms
         if not after_ms or not len(heads):

@@ -3,7 +3,7 @@
 A bit counts as accessed only if it was read as 1 after marking and as 0 later. A frame that is free, a tail, on no LRU
 list or held by somebody else just then reads 0 as well, so marking alone proves nothing: what was marked is read back
 at once. Mark and read-back are a few words apart, for in between a hot page is accessed again and its bit is lost until
-the next try.
+the next try. So a look is many short system calls, with nothing done in between.
 """
 
 from itertools import pairwise
@@ -14,26 +14,29 @@ from numpy.typing import NDArray
 
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.procfs.page_idle import WORD_SHIFT
-from pghotd.procfs.words import Indices, Words
+from pghotd.procfs.words import Words
 
 WORDS = PAGES_PER_SECTION >> WORD_SHIFT
 #: So many words are marked before they are read back.
 _CHUNK = 16
+#: Up to so many words in between are visited as well rather than making another system call.
+_GAP = 3
 #: A bit that stayed 0 after so many markings in a row is most likely no folio's head on an LRU list: from then on a
-#: word's such bits are marked in one look of this many.
+#: chunk's such bits are marked in one look of this many.
 _TRIES = 2
 _RETRY_LOOKS = 4
-_NO_BITS = np.uint64(0)
+#: To which of these looks each word belongs.
+_RETRY_TURN = np.arange(WORDS) // _CHUNK % _RETRY_LOOKS
 
 
 class Bitmap(Protocol):
-    """The bitmap of the machine, word by word: PageIdle."""
+    """The bitmap of the machine: PageIdle."""
 
-    def read(self, indices: Indices) -> Words:
-        """Return the words at sorted `indices`."""
+    def read(self, first: int, words: Words) -> None:
+        """Fill `words` from word `first` on."""
 
-    def write(self, indices: Indices, words: Words) -> None:
-        """Mark the frames whose bits are 1."""
+    def write(self, first: int, words: Words) -> None:
+        """Mark the frames idle whose bits are 1."""
 
 
 class SectionBits:
@@ -47,6 +50,11 @@ class SectionBits:
         #: Bits that stayed 0 after the last marking, after the last two ... in a row.
         self._stayed = [np.zeros(WORDS, dtype=np.uint64) for _ in range(_TRIES)]
         self._looks = 0
+
+    @property
+    def empty(self) -> bool:
+        """Return whether no bit could be marked: there is nothing here to look at."""
+        return not self.armed.any()
 
     def look(self, bitmap: Bitmap) -> NDArray[np.int64]:
         """Return the PFNs accessed since they were marked, ascending, and mark again what is idle no more."""
@@ -85,22 +93,33 @@ class SectionBits:
 
     def _read_armed(self, bitmap: Bitmap, armed: Words) -> Words:
         """Return which of the bits `armed` read 0 now, and count them as armed no more."""
-        indices = np.flatnonzero(armed)
-        accessed = armed.copy()
-        accessed[indices] &= ~bitmap.read(indices + self._first_word)
+        now = np.zeros(WORDS, dtype=np.uint64)
+        for first, end in _runs(armed, WORDS):
+            bitmap.read(self._first_word + first, now[first:end])
+        accessed = armed & ~now
         self.armed &= ~accessed
         return accessed
 
     def _arm(self, bitmap: Bitmap, wanted: Words, chunk: int) -> None:
-        """Mark the bits `wanted`, a chunk of words at a time, and count as armed what reads 1 at once."""
-        indices = np.flatnonzero(wanted)
-        for start in range(0, len(indices), chunk):
-            some = indices[start : start + chunk]
-            bitmap.write(some + self._first_word, wanted[some])
-            self.armed[some] |= wanted[some] & bitmap.read(some + self._first_word)
+        """Mark the bits `wanted`, up to `chunk` words at a time, and count as armed what reads 1 at once."""
+        now = np.zeros(WORDS, dtype=np.uint64)
+        for first, end in _runs(wanted, chunk):
+            bitmap.write(self._first_word + first, wanted[first:end])
+            bitmap.read(self._first_word + first, now[first:end])
+        self.armed |= wanted & now
 
     def _passed_over(self) -> Words:
-        """Return the bits that are not worth a try in this look; each word has its look among a few."""
+        """Return the bits that are not worth a try in this look; each chunk has its look among a few."""
         passed_over = self._stayed[-1].copy()
-        passed_over[self._looks % _RETRY_LOOKS :: _RETRY_LOOKS] = _NO_BITS
+        passed_over[self._looks % _RETRY_LOOKS == _RETRY_TURN] = 0
         return passed_over
+
+
+def _runs(words: Words, longest: int) -> list[tuple[int, int]]:
+    """Return the runs, first word and end, of words that are not 0, none over a multiple of `longest`."""
+    indices = np.flatnonzero(words)
+    if not len(indices):
+        return []
+    breaks = np.flatnonzero((np.diff(indices) > _GAP + 1) | (np.diff(indices // longest) != 0)) + 1
+    firsts, ends = np.append(0, breaks), np.append(breaks, len(indices))
+    return list(zip(indices[firsts].tolist(), (indices[ends - 1] + 1).tolist(), strict=True))

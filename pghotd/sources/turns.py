@@ -30,6 +30,8 @@ class Turns:
         self._waiting: dict[bool, dict[int, None]] = {True: {}, False: {}}
         self._loads: dict[int, float] = {}
         self._loads_sum = 0.0
+        #: Sections whose last turn was over at once, for they were empty.
+        self._short: set[int] = set()
         #: What joined of either while both waited, by weight.
         self._served = {True: 0.0, False: 0.0}
 
@@ -58,6 +60,7 @@ class Turns:
         gone = [section for section in self._visits if section not in there]
         for section in known - there:
             self._visits.pop(section, None)
+            self._short.discard(section)
             self._loads_sum -= self._loads.pop(section, 0.0)
         self._waiting = {True: {}, False: {}}
         for section in (*order, *(section for section in sections if section not in known)):
@@ -85,7 +88,8 @@ class Turns:
         for section, had in self._visits.items():
             if wanted_ms <= 0:
                 break
-            if had >= visits and (may_go[section in self._watched] or load_ms > room_ms):
+            over = had >= visits or section in self._short
+            if over and (may_go[section in self._watched] or load_ms > room_ms):
                 leaving.append(section)
                 load_ms -= self._load(section)
                 wanted_ms -= self._load(section)
@@ -110,10 +114,14 @@ class Turns:
         self._visits[section] = 0
         return section
 
-    def visited(self, section: int, load_ms: float) -> None:
-        """Note that a member was visited, and what that loads; the load that counts is smoothed over two visits."""
+    def visited(self, section: int, load_ms: float, empty: bool = False) -> None:
+        """Note that a member was visited, and what that loads; the load that counts is smoothed over two visits.
+
+        The turn of an empty one is over: more visits would show no more.
+        """
         if section in self._visits:
             self._visits[section] += 1
+            (self._short.add if empty else self._short.discard)(section)
             before_ms = self._loads.get(section)
             self._loads[section] = load_ms if before_ms is None else (before_ms + load_ms) / 2
             self._loads_sum += self._loads[section] - (before_ms or 0.0)
@@ -138,8 +146,9 @@ class Turns:
             rivals_ms = self._load_of(one for one in self._visits if one not in members)
             most_ms = room_ms * (_WATCHED_SHARE if watched else 1 - _WATCHED_SHARE)
             share_ms = most_ms if self._waiting[not watched] else max(room_ms - rivals_ms, most_ms)
-            of_all_ms = self._load_of(members) + self._load_of(these)
-            passes = max(passes, of_all_ms / share_ms * visits)
+            of_these = {*members, *these}
+            of_all_ms = self._load_of(of_these & self._short) + self._load_of(of_these - self._short) * visits
+            passes = max(passes, of_all_ms / share_ms)
         return round(passes * pace_ms)
 
     def _load_of(self, sections: Iterable[int]) -> float:
