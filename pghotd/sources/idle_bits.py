@@ -43,6 +43,7 @@ class SectionBits:
     """What is known of the bits of section `section`, a word for 64 frames."""
 
     def __init__(self, section: int) -> None:
+        self._section = section
         self._first_pfn = section << SECTION_SHIFT
         self._first_word = self._first_pfn >> WORD_SHIFT
         #: Read as 1 since they were last marked, and not as 0 since then.
@@ -55,6 +56,13 @@ class SectionBits:
     def empty(self) -> bool:
         """Return whether no bit could be marked: there is nothing here to look at."""
         return not self.armed.any()
+
+    def pass_over(self) -> bool:
+        """Return whether this look can be left out, for the section has been empty and is tried now and then alone."""
+        if self._looks < _TRIES or not self.empty or (self._looks + self._section) % _RETRY_LOOKS == 0:
+            return False
+        self._looks += 1
+        return True
 
     def look(self, bitmap: Bitmap) -> NDArray[np.int64]:
         """Return the PFNs accessed since they were marked, ascending, and mark again what is idle no more."""
@@ -80,6 +88,14 @@ class SectionBits:
         accessed = self._read_armed(bitmap, self.armed & self.bits_of(pfns))
         self._arm(bitmap, accessed, _CHUNK)
         return self.pfns_of(accessed)
+
+    def ignore(self, pfns: NDArray[np.int64]) -> None:
+        """Ignore what happens to `pfns` until they are marked the next time."""
+        self.armed &= ~self.bits_of(pfns)
+
+    def mark(self, bitmap: Bitmap, pfns: NDArray[np.int64]) -> None:
+        """Mark `pfns`: what happens to them from now on counts."""
+        self._arm(bitmap, self.bits_of(pfns) & ~self.armed, _CHUNK)
 
     def bits_of(self, pfns: NDArray[np.int64]) -> Words:
         """Return words with the bits of `pfns` set."""
@@ -111,7 +127,7 @@ class SectionBits:
     def _passed_over(self) -> Words:
         """Return the bits that are not worth a try in this look; each chunk has its look among a few."""
         passed_over = self._stayed[-1].copy()
-        passed_over[self._looks % _RETRY_LOOKS == _RETRY_TURN] = 0
+        passed_over[(self._looks % _RETRY_LOOKS == _RETRY_TURN) | self.empty] = 0
         return passed_over
 
 

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 #: The load of a section before any was looked at, in ms: low, since the first look at it tells, and the next section
 #: joins only after that.
 _UNKNOWN_MS = 10.0
+#: How much more than a first visit the next ones are expected to load.
+_FIRST_VISIT = 2.0
 #: How much of the room is for sections of watched processes while others wait, and what their turns weigh then.
 _WATCHED_SHARE = 0.75
 _WATCHED_WEIGHT = 3.0
@@ -30,6 +32,8 @@ class Turns:
         self._waiting: dict[bool, dict[int, None]] = {True: {}, False: {}}
         self._loads: dict[int, float] = {}
         self._loads_sum = 0.0
+        #: Sections whose load is known from a first visit alone.
+        self._guessed: set[int] = set()
         #: Sections whose last turn was over at once, for they were empty.
         self._short: set[int] = set()
         #: What joined of either while both waited, by weight.
@@ -61,6 +65,7 @@ class Turns:
         for section in known - there:
             self._visits.pop(section, None)
             self._short.discard(section)
+            self._guessed.discard(section)
             self._loads_sum -= self._loads.pop(section, 0.0)
         self._waiting = {True: {}, False: {}}
         for section in (*order, *(section for section in sections if section not in known)):
@@ -82,16 +87,17 @@ class Turns:
             watched_ms > _WATCHED_SHARE * room_ms or (only_watched and watched_ms + self._mean() > room_ms)
         )
         may_go = {True: wait[True] or squeezed, False: wait[True] or wait[False]}
-        load_ms = self.load_ms
-        wanted_ms = load_ms + sum(map(self._load_of, self._waiting.values())) - room_ms
+        # What is only expected is no reason to end a turn.
+        measured_ms = self.load_ms - self._load_of(self._guessed & self._visits.keys()) * (1 - 1 / _FIRST_VISIT)
+        wanted_ms = self.load_ms + sum(map(self._load_of, self._waiting.values())) - room_ms
         leaving: list[int] = []
         for section, had in self._visits.items():
             if wanted_ms <= 0:
                 break
             over = had >= visits or section in self._short
-            if over and (may_go[section in self._watched] or load_ms > room_ms):
+            if over and (may_go[section in self._watched] or measured_ms > room_ms):
                 leaving.append(section)
-                load_ms -= self._load(section)
+                measured_ms -= self._load(section)
                 wanted_ms -= self._load(section)
         for section in leaving:
             del self._visits[section]
@@ -117,14 +123,25 @@ class Turns:
     def visited(self, section: int, load_ms: float, empty: bool = False) -> None:
         """Note that a member was visited, and what that loads; the load that counts is smoothed over two visits.
 
-        The turn of an empty one is over: more visits would show no more.
+        A first visit loads less than those that follow and find something, so where it is all that is known, more is
+        expected. The turn of an empty one is over: more visits would show no more.
         """
-        if section in self._visits:
-            self._visits[section] += 1
-            (self._short.add if empty else self._short.discard)(section)
-            before_ms = self._loads.get(section)
-            self._loads[section] = load_ms if before_ms is None else (before_ms + load_ms) / 2
-            self._loads_sum += self._loads[section] - (before_ms or 0.0)
+        if section not in self._visits:
+            return
+        self._visits[section] += 1
+        (self._short.add if empty else self._short.discard)(section)
+        before_ms = self._loads.get(section, 0.0)
+        if self._visits[section] > 1 or empty:
+            known = section in self._loads and section not in self._guessed
+            now_ms = (before_ms + load_ms) / 2 if known else load_ms
+            self._guessed.discard(section)
+        elif section in self._loads:
+            return
+        else:
+            now_ms = load_ms * _FIRST_VISIT
+            self._guessed.add(section)
+        self._loads[section] = now_ms
+        self._loads_sum += now_ms - before_ms
 
     def pace_ms(self, interval_ms: int, longest_ms: int, extra_ms: float = 0.0) -> int:
         """Return the time from one pass to the next: as long as it loads, but neither shorter nor longer than these.

@@ -146,6 +146,33 @@ async def test_what_was_seen_once_is_looked_at_again_soon(monkeypatch, tmp_path,
     assert np.count_nonzero(bench.rig.pghot.records_of(bench.heads) >= ready) == 7
 
 
+async def test_reading_once_through_a_huge_page_is_one_access(monkeypatch, tmp_path, nursery, autojump_clock):
+    bench = Bench(monkeypatch, tmp_path, pages=8 * 512, order=9, recheck_ms=250)
+    ready = bench.rig.pghot.format.ready_bit
+    swept, hot = bench.heads[:1], bench.heads[1:2]
+    nursery.start_soon(bench.source.run)
+    for tick in range(130):
+        await trio.sleep(0.02)
+        # From 0.9 s to 1.2 s, which is over the look at 1 s.
+        if 45 <= tick < 60:
+            bench.kernel.touch(swept)
+        bench.kernel.touch(hot)
+    records = bench.rig.pghot.records_of(np.concatenate((swept, hot)))
+    assert (records >= ready).tolist() == [False, True]
+    assert bench.rig.pghot.format.frequency(records)[0] == 1
+    # What is hot is still seen at each look.
+    assert bench.recorded >= 3
+
+
+async def test_without_rechecks_a_huge_page_is_marked_at_once(monkeypatch, tmp_path, nursery, autojump_clock):
+    bench = Bench(monkeypatch, tmp_path, pages=8 * 512, order=9)
+    nursery.start_soon(bench.source.run)
+    for _ in range(125):
+        await trio.sleep(0.02)
+        bench.kernel.touch(bench.heads[:1])
+    assert bench.recorded == 2
+
+
 async def test_what_is_ready_or_not_to_be_looked_at_again_is_not(monkeypatch, tmp_path, nursery, autojump_clock):
     bench = Bench(monkeypatch, tmp_path, recheck_ms=250)
     bench.rig.pghot.tunables.freq_threshold = 1
