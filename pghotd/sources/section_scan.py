@@ -227,8 +227,11 @@ class SectionScan(Generic[Left]):
     def _why_in_turns(self, sections: int) -> list[str]:
         if not self._turns.waiting:
             return []
-        members = len(self._turns.members)
-        return [f"cpu_share {self._cpu_share:g} allows {members} of {sections} sections at a time, each in its turn"]
+        if members := len(self._turns.members):
+            return [
+                f"cpu_share {self._cpu_share:g} allows {members} of {sections} sections at a time, each in its turn"
+            ]
+        return [f"cpu_share {self._cpu_share:g} is used up by the last turns: the next one waits for it"]
 
     async def _visit(self, section: int, rule: Rule) -> str:
         """Look at a section, and report what was accessed since the look before; return what came of it."""

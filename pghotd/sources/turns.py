@@ -88,7 +88,7 @@ class Turns:
         )
         may_go = {True: wait[True] or squeezed, False: wait[True] or wait[False]}
         # What is only expected is no reason to end a turn.
-        measured_ms = self.load_ms - self._load_of(self._guessed & self._visits.keys()) * (1 - 1 / _FIRST_VISIT)
+        measured_ms = self._measured_ms
         wanted_ms = self.load_ms + sum(map(self._load_of, self._waiting.values())) - room_ms
         leaving: list[int] = []
         for section, had in self._visits.items():
@@ -151,7 +151,7 @@ class Turns:
         """
         if self.waiting:
             return longest_ms
-        return min(max(interval_ms, round(self.load_ms + extra_ms)), longest_ms)
+        return min(max(interval_ms, round(self._measured_ms + extra_ms)), longest_ms)
 
     def round_ms(self, room_ms: float, visits: int, pace_ms: int) -> int:
         """Return about how long it takes until every section has had its turn."""
@@ -167,6 +167,11 @@ class Turns:
             of_all_ms = self._load_of(of_these & self._short) + self._load_of(of_these - self._short) * visits
             passes = max(passes, of_all_ms / share_ms)
         return round(passes * pace_ms)
+
+    @property
+    def _measured_ms(self) -> float:
+        """Return the load of a pass over all members, with nothing in it that is only expected."""
+        return self.load_ms - self._load_of(self._guessed & self._visits.keys()) * (1 - 1 / _FIRST_VISIT)
 
     def _load_of(self, sections: Iterable[int]) -> float:
         mean = self._mean()
