@@ -106,7 +106,7 @@ def bench_softdirty(report, tmp_path, monkeypatch):
     source = Softdirty(SoftdirtySettings(("db",)), bench.rig.pghot, bench.rig.clock, str(proc.root), at_once)
 
     def later():
-        bench.rig.time.now += 60_000
+        bench.rig.time.now += 2_500
 
     async def scan():
         await source._scan(Rule.of(bench.rig.pghot))

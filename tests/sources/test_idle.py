@@ -362,6 +362,23 @@ async def test_memory_that_the_budget_does_not_allow_for_is_covered_by_turns(
     assert (bench.rig.pghot.records_of(hot) != 0).all()
 
 
+async def test_a_budget_too_small_for_a_section_is_kept_over_time(monkeypatch, tmp_path, nursery, autojump_clock):
+    bench = Bench(monkeypatch, tmp_path, pages=4 * S - 4096, sections=4, interval_ms=500, cpu_share=0.005)
+    bench.kernel._walk_s = 1e-6
+    nursery.start_soon(bench.source.run)
+    whys = set()
+    for _ in range(600):
+        await trio.sleep(1)
+        stat = bench.source.stat()
+        whys.add(stat["why"])
+        assert int(stat["covered_ppm"]) <= 250_000
+    # What the last turn took beyond it has still to be waited for.
+    assert bench.kernel.cpu_s <= 0.005 * 600 + 4 * 2 * 0.07
+    assert bench.kernel.cpu_s >= 0.005 * 600 * 0.5
+    assert "cpu_share 0.005 is used up by the last turns: the next one waits for it" in whys
+    assert bench.source.stat()["late"] == 0
+
+
 async def test_it_closes_the_bitmap(bench, autojump_clock):
     with trio.move_on_after(1):
         await bench.source.run()
