@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pghotd.geometry import PAGE_SIZE
 from pghotd.procfs.maps import mapping_of
 from pghotd.procfs.pagemap import read_resident
-from pghotd.procfs.words import WORD, Indices, Words, read_words, write_words
+from pghotd.procfs.words import WORD, Words, read_words, write_words
 
 Pfns = NDArray[np.int64]
 
@@ -43,17 +43,14 @@ class PageIdle:
         """Close the bitmap; what is marked stays marked until it is accessed."""
         os.close(self._fd)
 
-    def read(self, indices: Indices) -> Words:
-        """Return the words at sorted `indices`, of 64 page frames each; a 1 is a frame that is still idle."""
-        return read_words(self._fd, indices, gap=1)
+    def read(self, first: int, words: Words) -> None:
+        """Fill `words`, of 64 page frames each, from word `first` on: a 1 is a frame that is still idle."""
+        got = os.preadv(self._fd, (words.data,), first * WORD) // WORD
+        words[got:] = 0  # behind the last page frame of the machine
 
-    def mark_and_read(self, first: int, words: Words) -> Words:
-        """Mark the frames idle whose bits are 1 in the words from index `first` on; return how these read then."""
-        found = np.empty(len(words), dtype=np.uint64)
-        os.pwrite(self._fd, np.ascontiguousarray(words).data, first * WORD)
-        if os.preadv(self._fd, [found.data], first * WORD) != found.nbytes:
-            raise OSError(errno.ENXIO, "the bitmap ends before these frames")
-        return found
+    def write(self, first: int, words: Words) -> None:
+        """Mark the frames idle whose bits are 1 in `words`, from word `first` on."""
+        os.pwrite(self._fd, words.data, first * WORD)
 
     def mark(self, pfns: Pfns) -> None:
         """Mark page frames idle, in any order, repeated or not."""

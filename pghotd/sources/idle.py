@@ -3,6 +3,10 @@
 Folios are marked idle; those that are not idle any more at the next look were accessed once (idle_bits.py). What was
 accessed once is looked at again soon, `recheck_once_ms` later, since a hot page then shows it at once. The state of a
 huge page is on its head. Ubuntu, RHEL and Fedora have it, Debian has not.
+
+Reading once through a huge page can take some time: 312 ms for one of 64 MiB that are read in 10 s. Before and after a
+look that would be two accesses. So a larger folio that was accessed once is marked again only after `recheck_once_ms`,
+and has to be accessed after that.
 """
 
 import time
@@ -16,6 +20,7 @@ from numpy.typing import NDArray
 
 from pghotd.engine.kinds import PGTSCANS
 from pghotd.engine.pghot import Clock, Pghot
+from pghotd.memory.protocol import PageState
 from pghotd.procfs.damon import kdamond_runs
 from pghotd.procfs.page_idle import PageIdle, probe
 from pghotd.sources.idle_bits import SectionBits
@@ -25,6 +30,9 @@ from pghotd.sources.source import InThread, in_thread
 
 #: What `stat` and the doctor say of a kdamond beside it.
 KDAMOND_RUNS = "a kdamond runs on this machine and clears the accessed bits that idle looks for"
+
+
+_NONE = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +47,12 @@ class IdleSettings:
 
 @dataclass(frozen=True, slots=True)
 class _Recheck:
-    """Heads of one section to be looked at again, and when, by trio's clock."""
+    """Heads of one section to be looked at again, those of larger folios to be marked, and when, by trio's clock."""
 
     at: float
     section: int
-    heads: NDArray[np.int64]
+    pages: NDArray[np.int64]
+    larger: NDArray[np.int64]
 
 
 class Idle(SectionScan[SectionBits]):
@@ -89,7 +98,12 @@ class Idle(SectionScan[SectionBits]):
         # This look tells what a recheck would, and whatever it finds is rechecked itself.
         self._rechecks = deque(one for one in self._rechecks if one.section != section)
         bits = left or SectionBits(section)
+        if bits.pass_over():
+            return _NONE, bits
         return await self._cpu.in_thread(bits.look, self._tracker), bits
+
+    def is_empty(self, left: SectionBits) -> bool:
+        return left.empty
 
     def recorded(self, section: int, heads: NDArray[np.int64]) -> None:
         after_ms = self._pghot.tunables.recheck_once_ms
@@ -97,7 +111,10 @@ class Idle(SectionScan[SectionBits]):
             return
         once = heads[self._pghot.records_of(heads) < self._pghot.format.ready_bit]
         if len(once):
-            self._rechecks.append(_Recheck(trio.current_time() + after_ms / 1000, section, once))
+            larger = (self._pghot.memory.states(once) & PageState.ORDER) != 0
+            due = _Recheck(trio.current_time() + after_ms / 1000, section, once[~larger], once[larger])
+            self._seen[section].left.ignore(due.larger)
+            self._rechecks.append(due)
 
     async def wait_until(self, deadline: float) -> None:
         """Look again, until the next pass, at what was accessed once and is due."""
@@ -115,10 +132,18 @@ class Idle(SectionScan[SectionBits]):
         if seen is None or not self._pghot.tunables.recheck_once_ms:
             return
         try:
-            accessed = await self._cpu.in_thread(seen.left.look_again, self._tracker, due.heads)
+            accessed = await self._cpu.in_thread(_look_again, self._tracker, seen.left, due)
         except OSError as error:
             self._errnos[error.errno or 0] += 1
             return
-        self._rechecked += len(due.heads)
+        self._rechecked += len(due.pages)
         self._seen_again += len(accessed)
         await self.report(due.section, accessed, seen.at, Rule.of(self._pghot))
+
+
+def _look_again(tracker: PageIdle, bits: SectionBits, due: _Recheck) -> NDArray[np.int64]:
+    """Return which single pages were accessed again, and mark larger folios."""
+    accessed = bits.look_again(tracker, due.pages) if len(due.pages) else _NONE
+    if len(due.larger):
+        bits.mark(tracker, due.larger)
+    return accessed

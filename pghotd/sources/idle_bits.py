@@ -3,8 +3,7 @@
 A bit counts as accessed only if it was read as 1 after marking and as 0 later. A frame that is free, a tail, on no LRU
 list or held by somebody else just then reads 0 as well, so marking alone proves nothing: what was marked is read back
 at once. Mark and read-back are a few words apart, for in between a hot page is accessed again and its bit is lost until
-the next try. To try those once more at once, word by word, was dropped: a page in use every 20 ms is lost once in ten
-looks, and the tries took three times as long as the look.
+the next try. So a look is many short system calls, with nothing done in between.
 """
 
 from itertools import pairwise
@@ -15,32 +14,36 @@ from numpy.typing import NDArray
 
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.procfs.page_idle import WORD_SHIFT
-from pghotd.procfs.words import Indices, Words
+from pghotd.procfs.words import Words
 
 WORDS = PAGES_PER_SECTION >> WORD_SHIFT
 #: So many words are marked before they are read back.
 _CHUNK = 16
+#: Up to so many words in between are visited as well rather than making another system call.
+_GAP = 3
 #: A bit that stayed 0 after so many markings in a row is most likely no folio's head on an LRU list: from then on a
-#: word's such bits are marked in one look of this many.
+#: chunk's such bits are marked in one look of this many.
 _TRIES = 2
 _RETRY_LOOKS = 4
-_NO_BITS = np.uint64(0)
+#: To which of these looks each word belongs.
+_RETRY_TURN = np.arange(WORDS) // _CHUNK % _RETRY_LOOKS
 
 
 class Bitmap(Protocol):
-    """The bitmap of the machine, word by word: PageIdle."""
+    """The bitmap of the machine: PageIdle."""
 
-    def read(self, indices: Indices) -> Words:
-        """Return the words at sorted `indices`."""
+    def read(self, first: int, words: Words) -> None:
+        """Fill `words` from word `first` on."""
 
-    def mark_and_read(self, first: int, words: Words) -> Words:
-        """Mark the frames whose bits are 1 in the words from index `first` on, and return what these read at once."""
+    def write(self, first: int, words: Words) -> None:
+        """Mark the frames idle whose bits are 1."""
 
 
 class SectionBits:
     """What is known of the bits of section `section`, a word for 64 frames."""
 
     def __init__(self, section: int) -> None:
+        self._section = section
         self._first_pfn = section << SECTION_SHIFT
         self._first_word = self._first_pfn >> WORD_SHIFT
         #: Read as 1 since they were last marked, and not as 0 since then.
@@ -49,11 +52,25 @@ class SectionBits:
         self._stayed = [np.zeros(WORDS, dtype=np.uint64) for _ in range(_TRIES)]
         self._looks = 0
 
+    @property
+    def empty(self) -> bool:
+        """Return whether no bit could be marked: there is nothing here to look at."""
+        return not self.armed.any()
+
+    def pass_over(self) -> bool:
+        """Return whether this look can be left out, for the section has been empty and is tried now and then alone."""
+        if self._looks < _TRIES or not self.empty or (self._looks + self._section) % _RETRY_LOOKS == 0:
+            return False
+        self._looks += 1
+        return True
+
     def look(self, bitmap: Bitmap) -> NDArray[np.int64]:
         """Return the PFNs accessed since they were marked, ascending, and mark again what is idle no more."""
         accessed = self._read_armed(bitmap, self.armed)
         wanted = ~self.armed & ~self._passed_over()
-        self._arm(bitmap, wanted)
+        self._arm(bitmap, wanted, _CHUNK)
+        # A page that is in use all the time may have been used again between mark and read-back. To try once more, word
+        # by word, cost as much as the rest of the look, for one bit in ten.
         missing = wanted & ~self.armed
         for fewer, more in reversed(tuple(pairwise(self._stayed))):
             more |= fewer & missing
@@ -69,8 +86,16 @@ class SectionBits:
         One that shows no access is not cold: no TLB is flushed when accessed bits are cleared. Nothing is concluded.
         """
         accessed = self._read_armed(bitmap, self.armed & self.bits_of(pfns))
-        self._arm(bitmap, accessed)
+        self._arm(bitmap, accessed, _CHUNK)
         return self.pfns_of(accessed)
+
+    def ignore(self, pfns: NDArray[np.int64]) -> None:
+        """Ignore what happens to `pfns` until they are marked the next time."""
+        self.armed &= ~self.bits_of(pfns)
+
+    def mark(self, bitmap: Bitmap, pfns: NDArray[np.int64]) -> None:
+        """Mark `pfns`: what happens to them from now on counts."""
+        self._arm(bitmap, self.bits_of(pfns) & ~self.armed, _CHUNK)
 
     def bits_of(self, pfns: NDArray[np.int64]) -> Words:
         """Return words with the bits of `pfns` set."""
@@ -84,28 +109,33 @@ class SectionBits:
 
     def _read_armed(self, bitmap: Bitmap, armed: Words) -> Words:
         """Return which of the bits `armed` read 0 now, and count them as armed no more."""
-        indices = np.flatnonzero(armed)
-        accessed = armed.copy()
-        accessed[indices] &= ~bitmap.read(indices + self._first_word)
+        now = np.zeros(WORDS, dtype=np.uint64)
+        for first, end in _runs(armed, WORDS):
+            bitmap.read(self._first_word + first, now[first:end])
+        accessed = armed & ~now
         self.armed &= ~accessed
         return accessed
 
-    def _arm(self, bitmap: Bitmap, wanted: Words) -> None:
-        """Mark the bits `wanted`, a chunk of words at a time, and count as armed what reads 1 at once.
-
-        A chunk is one range, from its first word with such a bit to its last: each is two system calls, and what numpy
-        does around them is to stay below that.
-        """
-        asked = wanted != 0
-        for chunk in np.flatnonzero(asked.reshape(-1, _CHUNK).any(axis=1)).tolist():
-            start = chunk * _CHUNK
-            inside = asked[start : start + _CHUNK]
-            first, end = start + int(inside.argmax()), start + _CHUNK - int(inside[::-1].argmax())
-            some = wanted[first:end]
-            self.armed[first:end] |= some & bitmap.mark_and_read(self._first_word + first, some)
+    def _arm(self, bitmap: Bitmap, wanted: Words, chunk: int) -> None:
+        """Mark the bits `wanted`, up to `chunk` words at a time, and count as armed what reads 1 at once."""
+        now = np.zeros(WORDS, dtype=np.uint64)
+        for first, end in _runs(wanted, chunk):
+            bitmap.write(self._first_word + first, wanted[first:end])
+            bitmap.read(self._first_word + first, now[first:end])
+        self.armed |= wanted & now
 
     def _passed_over(self) -> Words:
-        """Return the bits that are not worth a try in this look; each chunk of words has its look among a few."""
+        """Return the bits that are not worth a try in this look; each chunk has its look among a few."""
         passed_over = self._stayed[-1].copy()
-        passed_over.reshape(-1, _CHUNK)[self._looks % _RETRY_LOOKS :: _RETRY_LOOKS] = _NO_BITS
+        passed_over[(self._looks % _RETRY_LOOKS == _RETRY_TURN) | self.empty] = 0
         return passed_over
+
+
+def _runs(words: Words, longest: int) -> list[tuple[int, int]]:
+    """Return the runs, first word and end, of words that are not 0, none over a multiple of `longest`."""
+    indices = np.flatnonzero(words)
+    if not len(indices):
+        return []
+    breaks = np.flatnonzero((np.diff(indices) > _GAP + 1) | (np.diff(indices // longest) != 0)) + 1
+    firsts, ends = np.append(0, breaks), np.append(breaks, len(indices))
+    return list(zip(indices[firsts].tolist(), (indices[ends - 1] + 1).tolist(), strict=True))

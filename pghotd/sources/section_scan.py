@@ -32,6 +32,10 @@ Left = TypeVar("Left")
 _ASK_AGAIN_MS = 1000
 #: Where the interval is shorter, passes are no further apart than this share of the longest gap: some come late.
 _OF_LONGEST = 0.75
+#: A pass takes no more than this share of the time between two, whatever its CPU time.
+_WALL_SHARE = 0.8
+#: How often it is asked which sections come first, in s, and how long the first pass waits to know.
+_ASK_WATCHED_S = 1.0
 #: Between two passes there is so much time at least, in s.
 _BREATH_S = 0.01
 
@@ -76,6 +80,10 @@ class SectionScan(Generic[Left]):
         self._credited_at: float | None = None
         #: CPU time between the last two passes, in s.
         self._between_s = 0.0
+        #: Sections that come first, as far as is known, and the CPU time, in s, that it took to know.
+        self._watched: frozenset[int] = frozenset()
+        self._watched_known = trio.Event()
+        self._watched_s = 0.0
         self._scans = 0
         self._accessed = 0
         self._late = 0
@@ -96,6 +104,10 @@ class SectionScan(Generic[Left]):
 
     def close(self) -> None:
         """Give back what `probe` took."""
+
+    def is_empty(self, left: Left) -> bool:
+        """Return whether a look has found nothing that could be accessed, so that more looks would show no more."""
+        return False
 
     def recorded(self, section: int, heads: NDArray[np.int64]) -> None:
         """Take note of what a look has found and has been recorded."""
@@ -129,20 +141,36 @@ class SectionScan(Generic[Left]):
             return
         self._standing.say("no", "not yet looked")
         try:
-            while True:
-                began = trio.current_time()
-                rule = Rule.of(self._pghot)
-                misfit = rule.misfit(f"interval_ms {self._configured_ms}", self._configured_ms)
-                if misfit is None and self.enabled:
-                    await self._pass(rule)
-                    await self.wait_until(max(began + self._pace_ms / 1000, trio.current_time() + _BREATH_S))
-                else:
-                    if misfit is not None:
-                        self._standing.say("no", misfit)
-                    self._forget()
-                    await trio.sleep(min(self._configured_ms, _ASK_AGAIN_MS) / 1000)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._follow_watched)
+                with trio.move_on_after(_ASK_WATCHED_S):
+                    await self._watched_known.wait()
+                await self._scan()
         finally:
             self.close()
+
+    async def _scan(self) -> None:
+        while True:
+            began = trio.current_time()
+            rule = Rule.of(self._pghot)
+            misfit = rule.misfit(f"interval_ms {self._configured_ms}", self._configured_ms)
+            if misfit is None and self.enabled:
+                await self._pass(rule)
+                await self.wait_until(max(began + self._pace_ms / 1000, trio.current_time() + _BREATH_S))
+            else:
+                if misfit is not None:
+                    self._standing.say("no", misfit)
+                self._forget()
+                await trio.sleep(min(self._configured_ms, _ASK_AGAIN_MS) / 1000)
+
+    async def _follow_watched(self) -> None:
+        """Ask which sections come first where there is no room for all; beside the passes, since it can take long."""
+        while True:
+            if self.enabled and (self._turns.waiting or not self._watched_known.is_set()):
+                sections, cpu_s = await self._pghot.memory.watched_sections()
+                self._watched, self._watched_s = frozenset(sections.tolist()), self._watched_s + cpu_s
+                self._watched_known.set()
+            await trio.sleep(_ASK_WATCHED_S)
 
     def _forget(self) -> None:
         """Begin anew at the next pass: what happens until then was not seen within an interval."""
@@ -153,6 +181,8 @@ class SectionScan(Generic[Left]):
     async def _pass(self, rule: Rule) -> None:
         """Look at every member once, and let others join while there is room."""
         began, before_s = trio.current_time(), self._cpu.seconds
+        watched_s, self._watched_s = self._watched_s, 0.0
+        self._cpu.charge(watched_s)
         longest_ms = max(self._configured_ms, round(rule.longest_gap_ms * _OF_LONGEST))
         extra_ms = self._between_s / self._cpu_share * 1000
         room_ms = max(longest_ms - extra_ms, longest_ms / 4)
@@ -160,7 +190,7 @@ class SectionScan(Generic[Left]):
         sections = lower_sections(self._pghot)
         note = await self._cpu.in_thread(self.beside)
         for section in (
-            *self._turns.follow(sections, await self._watched_sections()),
+            *self._turns.follow(sections, self._watched),
             *self._turns.leave(room_ms, visits),
         ):
             self._seen.pop(section, None)
@@ -184,14 +214,6 @@ class SectionScan(Generic[Left]):
             self._turns.round_ms(room_ms, visits, self._pace_ms),
         )
 
-    async def _watched_sections(self) -> frozenset[int]:
-        """Return which sections come first; of no interest where there is room for all."""
-        if not self._turns.waiting:
-            return frozenset()
-        sections, cpu_s = await self._pghot.memory.watched_sections()
-        self._cpu.charge(cpu_s)
-        return frozenset(sections.tolist())
-
     def _may_join(self, now: float, longest_ms: int) -> bool:
         """Return whether the budget has been kept so far; what it has saved lasts for one pass."""
         most_s = self._cpu_share * longest_ms / 1000
@@ -205,8 +227,11 @@ class SectionScan(Generic[Left]):
     def _why_in_turns(self, sections: int) -> list[str]:
         if not self._turns.waiting:
             return []
-        members = len(self._turns.members)
-        return [f"cpu_share {self._cpu_share:g} allows {members} of {sections} sections at a time, each in its turn"]
+        if members := len(self._turns.members):
+            return [
+                f"cpu_share {self._cpu_share:g} allows {members} of {sections} sections at a time, each in its turn"
+            ]
+        return [f"cpu_share {self._cpu_share:g} is used up by the last turns: the next one waits for it"]
 
     async def _visit(self, section: int, rule: Rule) -> str:
         """Look at a section, and report what was accessed since the look before; return what came of it."""
@@ -226,8 +251,9 @@ class SectionScan(Generic[Left]):
                     outcome = "late"
         cpu_ms = (self._cpu.seconds - before_s) * 1000
         wall_ms = (trio.current_time() - began) * 1000
-        # Whatever the budget allows, all looks of a pass have to fit between two of them.
-        self._turns.visited(section, max(cpu_ms / self._cpu_share, wall_ms))
+        seen = self._seen.get(section)
+        empty = seen is not None and self.is_empty(seen.left)
+        self._turns.visited(section, max(cpu_ms / self._cpu_share, wall_ms / _WALL_SHARE), empty)
         return outcome
 
     async def report(self, section: int, pfns: NDArray[np.int64], since: int, rule: Rule) -> bool:

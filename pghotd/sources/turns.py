@@ -13,6 +13,8 @@ from collections.abc import Iterable, Sequence
 #: The load of a section before any was looked at, in ms: low, since the first look at it tells, and the next section
 #: joins only after that.
 _UNKNOWN_MS = 10.0
+#: How much more than a first visit the next ones are expected to load.
+_FIRST_VISIT = 2.0
 #: How much of the room is for sections of watched processes while others wait, and what their turns weigh then.
 _WATCHED_SHARE = 0.75
 _WATCHED_WEIGHT = 3.0
@@ -30,6 +32,10 @@ class Turns:
         self._waiting: dict[bool, dict[int, None]] = {True: {}, False: {}}
         self._loads: dict[int, float] = {}
         self._loads_sum = 0.0
+        #: Sections whose load is known from a first visit alone.
+        self._guessed: set[int] = set()
+        #: Sections whose last turn was over at once, for they were empty.
+        self._short: set[int] = set()
         #: What joined of either while both waited, by weight.
         self._served = {True: 0.0, False: 0.0}
 
@@ -58,6 +64,8 @@ class Turns:
         gone = [section for section in self._visits if section not in there]
         for section in known - there:
             self._visits.pop(section, None)
+            self._short.discard(section)
+            self._guessed.discard(section)
             self._loads_sum -= self._loads.pop(section, 0.0)
         self._waiting = {True: {}, False: {}}
         for section in (*order, *(section for section in sections if section not in known)):
@@ -79,15 +87,17 @@ class Turns:
             watched_ms > _WATCHED_SHARE * room_ms or (only_watched and watched_ms + self._mean() > room_ms)
         )
         may_go = {True: wait[True] or squeezed, False: wait[True] or wait[False]}
-        load_ms = self.load_ms
-        wanted_ms = load_ms + sum(map(self._load_of, self._waiting.values())) - room_ms
+        # What is only expected is no reason to end a turn.
+        measured_ms = self._measured_ms
+        wanted_ms = self.load_ms + sum(map(self._load_of, self._waiting.values())) - room_ms
         leaving: list[int] = []
         for section, had in self._visits.items():
             if wanted_ms <= 0:
                 break
-            if had >= visits and (may_go[section in self._watched] or load_ms > room_ms):
+            over = had >= visits or section in self._short
+            if over and (may_go[section in self._watched] or measured_ms > room_ms):
                 leaving.append(section)
-                load_ms -= self._load(section)
+                measured_ms -= self._load(section)
                 wanted_ms -= self._load(section)
         for section in leaving:
             del self._visits[section]
@@ -110,13 +120,28 @@ class Turns:
         self._visits[section] = 0
         return section
 
-    def visited(self, section: int, load_ms: float) -> None:
-        """Note that a member was visited, and what that loads; the load that counts is smoothed over two visits."""
-        if section in self._visits:
-            self._visits[section] += 1
-            before_ms = self._loads.get(section)
-            self._loads[section] = load_ms if before_ms is None else (before_ms + load_ms) / 2
-            self._loads_sum += self._loads[section] - (before_ms or 0.0)
+    def visited(self, section: int, load_ms: float, empty: bool = False) -> None:
+        """Note that a member was visited, and what that loads; the load that counts is smoothed over two visits.
+
+        A first visit loads less than those that follow and find something, so where it is all that is known, more is
+        expected. The turn of an empty one is over: more visits would show no more.
+        """
+        if section not in self._visits:
+            return
+        self._visits[section] += 1
+        (self._short.add if empty else self._short.discard)(section)
+        before_ms = self._loads.get(section, 0.0)
+        if self._visits[section] > 1 or empty:
+            known = section in self._loads and section not in self._guessed
+            now_ms = (before_ms + load_ms) / 2 if known else load_ms
+            self._guessed.discard(section)
+        elif section in self._loads:
+            return
+        else:
+            now_ms = load_ms * _FIRST_VISIT
+            self._guessed.add(section)
+        self._loads[section] = now_ms
+        self._loads_sum += now_ms - before_ms
 
     def pace_ms(self, interval_ms: int, longest_ms: int, extra_ms: float = 0.0) -> int:
         """Return the time from one pass to the next: as long as it loads, but neither shorter nor longer than these.
@@ -126,7 +151,7 @@ class Turns:
         """
         if self.waiting:
             return longest_ms
-        return min(max(interval_ms, round(self.load_ms + extra_ms)), longest_ms)
+        return min(max(interval_ms, round(self._measured_ms + extra_ms)), longest_ms)
 
     def round_ms(self, room_ms: float, visits: int, pace_ms: int) -> int:
         """Return about how long it takes until every section has had its turn."""
@@ -138,9 +163,15 @@ class Turns:
             rivals_ms = self._load_of(one for one in self._visits if one not in members)
             most_ms = room_ms * (_WATCHED_SHARE if watched else 1 - _WATCHED_SHARE)
             share_ms = most_ms if self._waiting[not watched] else max(room_ms - rivals_ms, most_ms)
-            of_all_ms = self._load_of(members) + self._load_of(these)
-            passes = max(passes, of_all_ms / share_ms * visits)
+            of_these = {*members, *these}
+            of_all_ms = self._load_of(of_these & self._short) + self._load_of(of_these - self._short) * visits
+            passes = max(passes, of_all_ms / share_ms)
         return round(passes * pace_ms)
+
+    @property
+    def _measured_ms(self) -> float:
+        """Return the load of a pass over all members, with nothing in it that is only expected."""
+        return self.load_ms - self._load_of(self._guessed & self._visits.keys()) * (1 - 1 / _FIRST_VISIT)
 
     def _load_of(self, sections: Iterable[int]) -> float:
         mean = self._mean()

@@ -8,13 +8,13 @@ from statistics import median
 
 import numpy as np
 
-from pghotd.geometry import PAGES_PER_GB, PAGES_PER_SECTION, SECTION_SHIFT
+from pghotd.geometry import PAGES_PER_GB, PAGES_PER_SECTION
 from pghotd.memory.linux.mapped import read_mapped
 from pghotd.memory.linux.settings import Watch
 from pghotd.procfs.maps import read_maps
 from pghotd.procfs.page_idle import PageIdle
 from pghotd.procfs.process_targets import Target
-from pghotd.sources.idle import _look_and_mark
+from pghotd.sources.idle_bits import SectionBits
 from pghotd.sources.kpageflags import _look
 from tests.bench.owner import owner
 from tests.requirements import require
@@ -69,7 +69,7 @@ def _resolve(report, pid):
 
 
 def bench_idle_bitmap(report, tmp_path):
-    """Look at every page of a GiB and mark it again; on a made-up bitmap where this kernel has none."""
+    """Mark every page of a GiB, read it back, and look at it; on a made-up bitmap where this kernel has none."""
     real = Path("/sys/kernel/mm/page_idle/bitmap").exists()
     sys_root = "/sys"
     if not real:
@@ -78,17 +78,25 @@ def bench_idle_bitmap(report, tmp_path):
         made_up.parent.mkdir(parents=True)
         made_up.write_bytes(b"\xff" * (PAGES_PER_GB // 8))
     tracker = PageIdle(sys_root)
-    sections = [np.arange(PAGES_PER_SECTION, dtype=np.int64) + (n << SECTION_SHIFT) for n in range(8)]
+
+    def look():
+        for n in range(8):
+            bits = SectionBits(n)
+            bits.look(tracker)
+            bits.look(tracker)
 
     def bare():
+        size = PAGES_PER_SECTION // 8
+        ones = b"\xff" * size
         for n in range(8):
-            data = os.pread(tracker._fd, PAGES_PER_SECTION // 8, n * PAGES_PER_SECTION // 8)
-            os.pwrite(tracker._fd, data, n * PAGES_PER_SECTION // 8)
+            os.pwrite(tracker._fd, ones, n * size)
+            os.pread(tracker._fd, size, n * size)
+            os.pread(tracker._fd, size, n * size)
 
-    ours, limit = cpu_s(lambda: [_look_and_mark(tracker, pfns) for pfns in sections]), cpu_s(bare)
+    ours, limit = cpu_s(look), cpu_s(bare)
     tracker.close()
     where = "the kernel's" if real else "a made-up file: this kernel has none"
-    more = " and write" if real else " and write; what the kernel would do for a bit is in neither"
+    more = ", write and read" if real else ", write and read; what the kernel would do for a bit is in neither"
     tell(report, f"idle bitmap, {where}", ours, limit, PAGES_PER_GB, more)
 
 

@@ -45,9 +45,9 @@ class MadeUpIdle:
     def close(self) -> None:
         self.closed = True
 
-    def read(self, indices: Indices) -> Words:
-        if len(indices):
-            self.before_read(indices)
+    def read(self, first: int, words: Words) -> None:
+        indices = np.arange(first, first + len(words))
+        self.before_read(indices)
         self.reads.extend(indices.tolist())
         pfns = self._frames(indices)
         found = pfns[self._with_bit(pfns)]
@@ -55,14 +55,10 @@ class MadeUpIdle:
         self._clear_accessed(walked)
         shown = np.zeros(len(pfns), dtype=np.uint8)
         shown[np.isin(pfns, walked[self.idle[walked]])] = 1
-        return np.packbits(shown, bitorder="little").view(np.uint64)
+        words[:] = np.packbits(shown, bitorder="little").view(np.uint64)
 
-    def mark_and_read(self, first: int, words: Words) -> Words:
-        indices = first + np.arange(len(words))
-        self.write(indices, words)
-        return self.read(indices)
-
-    def write(self, indices: Indices, words: Words) -> None:
+    def write(self, first: int, words: Words) -> None:
+        indices = np.arange(first, first + len(words))
         self.writes.extend(indices.tolist())
         pfns = self._frames(indices)
         marked = pfns[np.unpackbits(words.view(np.uint8), bitorder="little").view(bool)]

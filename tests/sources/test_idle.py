@@ -146,6 +146,33 @@ async def test_what_was_seen_once_is_looked_at_again_soon(monkeypatch, tmp_path,
     assert np.count_nonzero(bench.rig.pghot.records_of(bench.heads) >= ready) == 7
 
 
+async def test_reading_once_through_a_huge_page_is_one_access(monkeypatch, tmp_path, nursery, autojump_clock):
+    bench = Bench(monkeypatch, tmp_path, pages=8 * 512, order=9, recheck_ms=250)
+    ready = bench.rig.pghot.format.ready_bit
+    swept, hot = bench.heads[:1], bench.heads[1:2]
+    nursery.start_soon(bench.source.run)
+    for tick in range(130):
+        await trio.sleep(0.02)
+        # From 0.9 s to 1.2 s, which is over the look at 1 s.
+        if 45 <= tick < 60:
+            bench.kernel.touch(swept)
+        bench.kernel.touch(hot)
+    records = bench.rig.pghot.records_of(np.concatenate((swept, hot)))
+    assert (records >= ready).tolist() == [False, True]
+    assert bench.rig.pghot.format.frequency(records)[0] == 1
+    # What is hot is still seen at each look.
+    assert bench.recorded >= 3
+
+
+async def test_without_rechecks_a_huge_page_is_marked_at_once(monkeypatch, tmp_path, nursery, autojump_clock):
+    bench = Bench(monkeypatch, tmp_path, pages=8 * 512, order=9)
+    nursery.start_soon(bench.source.run)
+    for _ in range(125):
+        await trio.sleep(0.02)
+        bench.kernel.touch(bench.heads[:1])
+    assert bench.recorded == 2
+
+
 async def test_what_is_ready_or_not_to_be_looked_at_again_is_not(monkeypatch, tmp_path, nursery, autojump_clock):
     bench = Bench(monkeypatch, tmp_path, recheck_ms=250)
     bench.rig.pghot.tunables.freq_threshold = 1
@@ -333,6 +360,23 @@ async def test_memory_that_the_budget_does_not_allow_for_is_covered_by_turns(
     assert all(sum(gap <= 2872 for gap in one) >= 3 for one in gaps.values())
     assert bench.kernel.cpu_s <= 0.05 * 200 * 1.1
     assert (bench.rig.pghot.records_of(hot) != 0).all()
+
+
+async def test_a_budget_too_small_for_a_section_is_kept_over_time(monkeypatch, tmp_path, nursery, autojump_clock):
+    bench = Bench(monkeypatch, tmp_path, pages=4 * S - 4096, sections=4, interval_ms=500, cpu_share=0.005)
+    bench.kernel._walk_s = 1e-6
+    nursery.start_soon(bench.source.run)
+    whys = set()
+    for _ in range(600):
+        await trio.sleep(1)
+        stat = bench.source.stat()
+        whys.add(stat["why"])
+        assert int(stat["covered_ppm"]) <= 250_000
+    # What the last turn took beyond it has still to be waited for.
+    assert bench.kernel.cpu_s <= 0.005 * 600 + 4 * 2 * 0.07
+    assert bench.kernel.cpu_s >= 0.005 * 600 * 0.5
+    assert "cpu_share 0.005 is used up by the last turns: the next one waits for it" in whys
+    assert bench.source.stat()["late"] == 0
 
 
 async def test_it_closes_the_bitmap(bench, autojump_clock):
