@@ -105,6 +105,7 @@ VMSTAT: tuple[str, ...] = (
 _DAEMON_ONLY = {
     *(f"pghot_recorded_{kind}" for kind in ("accesses", *KINDS)),
     *("pgmigrate_success", "pgmigrate_fail", "numa_pages_migrated", "pghotd_inject_malformed", "pghotd_throttled"),
+    "pghotd_dropped_hugetlb",
 }
 #: The lines of `nodes/node<N>/vmstat`.
 NODE_VMSTAT: tuple[str, ...] = tuple(name for name in VMSTAT if name not in _DAEMON_ONLY)

@@ -196,6 +196,7 @@ class Recorder:
         states = self._memory.states(pfns)
         keep = (states & PageState.LRU) != 0
         if not keep.all():
+            self._count_hugetlb(states[~keep], _subset(counts, ~keep))
             pfns, states, nids, counts = pfns[keep], states[keep], _subset(nids, keep), _subset(counts, keep)
         if (states & PageState.ORDER).any():
             pfns = self._heads(pfns, states)
@@ -211,6 +212,13 @@ class Recorder:
             pfns, nids = np.repeat(pfns, each), _repeat(nids, each)
         self._counters.total["pghot_recorded_accesses"] += recorded
         self._update(pfns, node, nids, step)
+
+    def _count_hugetlb(self, states: NDArray[np.uint8], counts: PerAccess) -> None:
+        """Count accesses to pages of hugetlb among those that are on no LRU list: no other is lost for good."""
+        huge = (states & (PageState.HUGETLB | PageState.LRU)) == PageState.HUGETLB
+        if huge.any():
+            dropped = int(huge.sum()) * counts if isinstance(counts, int) else int(counts[huge].sum())
+            self._counters.total["pghotd_dropped_hugetlb"] += dropped
 
     def _update(self, pfns: NDArray[np.int64], node: int, nids: PerAccess, step: Step) -> None:
         """Apply one access after another to the records of `pfns` on `node`."""

@@ -49,6 +49,8 @@ class PageState:
     #: A page that cannot be taken off its LRU list now: pinned, or busy.
     PINNED = 0x40
     FILE = 0x80
+    #: What is said of a page of hugetlb, which is on no LRU list: a combination that has no other meaning.
+    HUGETLB = DIRTY_FILE | PINNED | FILE
 
 
 @dataclass(frozen=True, slots=True)

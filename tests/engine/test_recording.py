@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from pghotd.engine.kinds import FMA, HINTFAULTS, HWHINTS, KINDS, PGTSCANS
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.spec import ProcessSpec
+from pghotd.memory.protocol import PageState
 from tests.engine.reference import default_access, precise_access
-from tests.machines import Rig, node
+from tests.machines import Rig, node, two_nodes
 
 #: Top nodes 0 and 1 (1 without memory worth the name is tested apart), lower nodes 2 and 3.
 NODES = (
@@ -185,3 +186,22 @@ def test_a_section_that_goes_offline_takes_its_records_along():
     rig.machine.hotplug.set_online(3, True)
     assert not rig.pghot.store.node(3).records.any()
     assert not rig.pghot.store.hot_sections(3).size
+
+
+def test_accesses_to_hugetlb_pages_are_dropped_with_a_word(monkeypatch):
+    rig = Rig(two_nodes(), [ProcessSpec("p", 8, 1)])
+    base, states = rig.first_pfn(1), rig.machine.states
+
+    def with_hugetlb(pfns):
+        found = states(pfns).copy()
+        found[pfns == base + 1] = PageState.HUGETLB | 9
+        return found
+
+    monkeypatch.setattr(rig.machine, "states", with_hugetlb)
+    pfns = base + np.array([0, 1, 1, 2, 100])
+    rig.pghot.recorder.record(pfns, -1, HWHINTS, rig.time.now)
+    assert rig.total("pghotd_dropped_hugetlb") == 2
+    rig.pghot.recorder.record(pfns, -1, HWHINTS, rig.time.now, np.array([1, 5, 7, 1, 1]))
+    assert rig.total("pghotd_dropped_hugetlb") == 14
+    assert rig.total("pghot_recorded_hwhints") == 10
+    assert not rig.pghot.store.node(1).records[1:2].any()

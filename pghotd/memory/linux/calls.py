@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pghotd.engine.pghot import Clock
 from pghotd.memory.linux.brakes import CallRate
-from pghotd.memory.linux.mapped import some_frames_of
+from pghotd.memory.linux.mapped import landed
 from pghotd.memory.linux.move import MAX_ADDRESSES, NOT_TRIED, MovePages, locate, move
 from pghotd.memory.linux.syscalls import MPOL_MF_MOVE, MPOL_MF_MOVE_ALL
 from pghotd.memory.protocol import Pfns
@@ -45,7 +45,7 @@ _Key = tuple[int, int, int]
 class Called:
     """Hold what became of folios: a result each, as move.move() or NO_ROOM, and the page frame they are in now.
 
-    That is -1 for what has not moved, and where looking would take too long. `calls` is how many were made.
+    That is -1 for what has not moved. `calls` is how many were made.
     """
 
     results: NDArray[np.int64]
@@ -203,7 +203,7 @@ class Calls:
         # Here the next call moves already.
         became.results[:number], became.results[number:] = moved.results, NO_ROOM
         there = np.flatnonzero(became.results == 0)
-        became.landed[there] = some_frames_of(pid, addresses[there], self._proc)
+        became.landed[there] = landed(pid, addresses[there], self._proc)
         return Called(became.results, became.landed, moved.calls)
 
     def _take(self, key: _Key) -> list[_Part]:

@@ -26,9 +26,6 @@ from pghotd.procfs.words import read_words
 
 _NONE: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
 _PFN_BITS = np.uint64((1 << 55) - 1)
-#: So many pieces are few; pages that are no farther apart are in one.
-_FEW_PIECES = 8
-_NEAR_PAGES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +123,9 @@ def frames_of(pid: int, vpns: NDArray[np.int64], proc: str = "/proc") -> Pfns:
     return found
 
 
-def some_frames_of(pid: int, addresses: NDArray[np.uint64], proc: str = "/proc") -> Pfns:
-    """Return the frame of what is at addresses of a process now, -1 for none and for all that lies too far apart.
-
-    What can be read in a few system calls is read; what has vanished meanwhile is nowhere.
-    """
+def landed(pid: int, addresses: NDArray[np.uint64], proc: str = "/proc") -> Pfns:
+    """Return the frame of what is at addresses of a process now, -1 for none; what has vanished is nowhere."""
     vpns = (addresses >> np.uint64(PAGE_SHIFT)).astype(np.int64)
-    found = np.full(len(vpns), -1, dtype=np.int64)
-    order = np.argsort(vpns)
-    breaks = np.flatnonzero(np.diff(vpns[order]) > _NEAR_PAGES) + 1
-    some = order[: breaks[_FEW_PIECES - 1]] if len(breaks) >= _FEW_PIECES else order
-    if len(some):
-        with suppress(OSError):
-            found[some] = frames_of(pid, vpns[some], proc)
-    return found
+    with suppress(OSError):
+        return frames_of(pid, vpns, proc)
+    return np.full(len(vpns), -1, dtype=np.int64)

@@ -31,6 +31,9 @@ from pghotd.procfs.words import Words
 
 #: No memory of a process, now or ever.
 _NOTHING = np.uint64(KPF_BUDDY | KPF_HWPOISON | KPF_NOPAGE | KPF_OFFLINE | KPF_ZERO_PAGE)
+_HUGETLB_HEAD = np.uint64(KPF_HUGE | KPF_COMPOUND_HEAD)
+_HUGETLB_TAIL = np.uint64(KPF_HUGE | KPF_COMPOUND_TAIL)
+_HUGETLB_MASK = _HUGETLB_HEAD | _HUGETLB_TAIL | _NOTHING
 _ORDERS = np.zeros(MAX_FOLIO_PAGES + 1, dtype=np.uint8)
 for _order in range(MAX_FOLIO_PAGES.bit_length()):
     _ORDERS[1 << _order] = _order
@@ -39,18 +42,20 @@ for _order in range(MAX_FOLIO_PAGES.bit_length()):
 def states_of(flags: Words) -> NDArray[np.uint8]:
     """Return the PageState byte of each page frame, from the flags of a naturally aligned range such as a section.
 
-    A page of hugetlbfs is on no LRU list, whatever its flags say: it belongs to a pool that its owner sized. A folio
-    under writeback is busy: a move would wait for the device. FILE is what folio_is_file_lru() of the kernel means,
-    shared memory left out.
+    A page of hugetlbfs is on no LRU list, whatever its flags say, and is HUGETLB: it belongs to a pool that its owner
+    sized. A folio under writeback is busy: a move would wait for the device. FILE is what folio_is_file_lru() of the
+    kernel means, shared memory left out.
     """
     starts = np.flatnonzero((flags & np.uint64(KPF_COMPOUND_TAIL)) == 0)
     states = np.zeros(len(flags), dtype=np.uint8)
     if not len(starts):
+        _mark_hugetlb(states, flags)
         return states
     lengths = np.diff(starts, append=len(flags))
     own = _folio_states(flags.take(starts), starts, lengths)
     # What precedes the first head are tails of a folio that begins in another range.
     states[int(starts[0]) :] = np.repeat(own, lengths)
+    _mark_hugetlb(states, flags)
     return states
 
 
@@ -68,7 +73,15 @@ def states_of_blocks(flags: Words) -> NDArray[np.uint8]:
     begins = flags[::MAX_FOLIO_PAGES]
     apart = flags.copy()
     apart[::MAX_FOLIO_PAGES] = np.where(begins & np.uint64(KPF_COMPOUND_TAIL) == 0, begins, np.uint64(KPF_NOPAGE))
-    return states_of(apart)
+    states = states_of(apart)
+    _mark_hugetlb(states, flags)
+    return states
+
+
+def _mark_hugetlb(states: NDArray[np.uint8], flags: Words) -> None:
+    """Say of pages of hugetlb that they are; every page of one shows it, however large it is."""
+    huge = flags & _HUGETLB_MASK
+    states[(huge == _HUGETLB_HEAD) | (huge == _HUGETLB_TAIL)] |= PageState.HUGETLB
 
 
 def _folio_states(flags: Words, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pghotd.memory.linux.mapped import Mapped, WatchedProcess, some_frames_of
+from pghotd.memory.linux.mapped import Mapped, WatchedProcess, landed
 from pghotd.memory.linux.settings import Watch
 from pghotd.procfs.process_targets import Target
 from tests.memory.linux.trees import write
@@ -19,7 +19,7 @@ def proc(tmp_path):
 
 
 def frames(vpns, proc):
-    return some_frames_of(7, np.array(vpns, dtype=np.uint64) << np.uint64(12), proc).tolist()
+    return landed(7, np.array(vpns, dtype=np.uint64) << np.uint64(12), proc).tolist()
 
 
 def test_pages_near_each_other_are_found_in_any_order(proc):
@@ -27,14 +27,13 @@ def test_pages_near_each_other_are_found_in_any_order(proc):
     assert frames([], proc) == []
 
 
-def test_no_more_than_a_few_system_calls_are_made_for_pages_far_apart(proc):
+def test_pages_far_apart_are_found_too(proc):
     apart = list(range(0, 1000, 100))
-    assert frames(apart, proc) == [5000 + vpn for vpn in apart[:8]] + [-1, -1]
-    assert frames(apart[:8], proc) == [5000 + vpn for vpn in apart[:8]]
+    assert frames(apart, proc) == [5000 + vpn for vpn in apart]
 
 
 def test_a_process_that_has_gone_has_no_frames(proc):
-    assert some_frames_of(8, np.array([4096], dtype=np.uint64), proc).tolist() == [-1]
+    assert landed(8, np.array([4096], dtype=np.uint64), proc).tolist() == [-1]
 
 
 def test_where_a_process_may_have_its_pages_is_read_once_for_a_reading(tmp_path):

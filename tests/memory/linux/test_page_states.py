@@ -89,10 +89,18 @@ def section(seed: int, pages: int, largest: int) -> list[int]:
     return flags
 
 
+def hugetlb(flag: int) -> bool:
+    """Return whether a page's own flags say that it is of hugetlb."""
+    nothing = kpf.KPF_BUDDY | kpf.KPF_HWPOISON | kpf.KPF_NOPAGE | kpf.KPF_OFFLINE | kpf.KPF_ZERO_PAGE
+    parts = [bit for bit in (kpf.KPF_COMPOUND_HEAD, kpf.KPF_COMPOUND_TAIL) if flag & bit]
+    return bool(flag & kpf.KPF_HUGE) and len(parts) == 1 and not flag & nothing
+
+
 @given(st.integers(0, 2**32), st.sampled_from([(1, 0), (2, 1), (64, 3), (64, 6), (2048, 5), (4096, 10)]))
 def test_states(seed, shape):
     flags = section(seed, *shape)
-    assert states(flags) == reference(flags)
+    expected = [state | PageState.HUGETLB * hugetlb(flag) for state, flag in zip(reference(flags), flags, strict=True)]
+    assert states(flags) == expected
 
 
 def test_by_hand():
@@ -111,8 +119,9 @@ def test_by_hand():
     assert found[4:8] == [lru | 2 | PageState.FILE | PageState.PINNED] * 4
     assert found[8:12] == [0] * 4
     assert found[512:1024] == [lru | 9] * 512
-    # Pages of hugetlbfs have an order and are on no LRU list.
-    assert found[1024:] == [9] * 512
+    # Pages of hugetlbfs have an order, are on no LRU list, and are told from others that are not.
+    assert found[1024:] == [PageState.HUGETLB | 9] * 512
+    assert not PageState.HUGETLB & PageState.LRU
 
 
 def test_what_can_be_no_folio_has_no_state():
