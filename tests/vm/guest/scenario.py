@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.program.daemons import Program
 from tests.rows import Point, Row
 from tests.vm.guest import asked, clues
-from tests.vm.guest.ballast import MIB, between_watermarks, filled
+from tests.vm.guest.ballast import MIB, filled, halfway
 from tests.vm.guest.bystander import Bystander, bystander
 from tests.vm.guest.cgroups import cgroup
 from tests.vm.guest.measure import numa_balancing, pghotd
@@ -28,6 +28,7 @@ from tests.vm.guest.watched import everybody
 _LOOK_EVERY_S = 0.25
 _REACHED = 0.9
 _TICKS_PER_S = 100
+_TO_START_MB = 200
 #: The shipped settings. An emulated CPU makes every scan slow, so the budget does not bound it.
 IDLE = everybody(rest="[sources.idle]\ncpu_share = 1.0\n")
 MOVERS = ("none", "numa_balancing", "pghotd")
@@ -53,7 +54,7 @@ class Scenario:
     demotion: bool = False
     #: A kind of ballast, up to between the watermarks of node 0.
     ballast: str = ""
-    #: Fill node 1 as well, once the mover runs: then nothing can be demoted to it.
+    #: Fill node 1 as well, once the mover runs, and keep it so, below its low watermark: nothing can be demoted to it.
     slow_is_full: bool = False
     bystander: bool = False
     #: When it is looked at, in seconds from the mover's start.
@@ -119,7 +120,10 @@ def set_up(scenario: Scenario) -> Iterator[Running]:
         # It has its size before the node is full; from then on it frees as much as it takes.
         beside = stack.enter_context(bystander()) if scenario.bystander else None
         if scenario.ballast:
-            stack.enter_context(filled(0, between_watermarks(0) / MIB, scenario.ballast))
+            stack.enter_context(filled(0, halfway(0, "low", "high") / MIB, scenario.ballast))
+        if scenario.slow_is_full:
+            # But for what the mover needs to start, and what can be filled in a moment then.
+            stack.enter_context(filled(1, _TO_START_MB, "anonymous"))
         stack.enter_context(clues.settings(demotion=int(scenario.demotion)))
         yield Running(targets, beside)
 
@@ -132,7 +136,7 @@ def timeline(name: str, mover: Mover, scenario: Scenario, listen: Callable[[Prog
         with mover() as program, ExitStack() as stack:
             start_s = time.monotonic() - started
             if scenario.slow_is_full:
-                stack.enter_context(filled(1, between_watermarks(1) / MIB, "anonymous"))
+                stack.enter_context(filled(1, halfway(1, "min", "low") / MIB, "anonymous", keep=True))
             if running.bystander:
                 running.bystander.count()
             moving = Moving(facts) if facts.moves else None
