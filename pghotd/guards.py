@@ -1,7 +1,7 @@
-"""Watch what goes on around promotion on real nodes, and hold it back: other movers, memory pressure, thrashing.
+"""Watch what goes on around promotion on real nodes: other movers, memory pressure, demotions.
 
 The decisions are in memory/linux; here are the tasks that look, and what they do about it: pause, go over to a dry run,
-or divide a target's limit. None of them changes a setting of the kernel.
+count. None of them changes a setting of the kernel.
 """
 
 import logging
@@ -9,7 +9,7 @@ import logging
 import trio
 
 from pghotd.engine.pghot import Clock, Pghot
-from pghotd.memory.linux.brakes import ThrashGuard, pressure_reason
+from pghotd.memory.linux.brakes import pressure_reason
 from pghotd.memory.linux.machine import LinuxMachine
 from pghotd.memory.linux.other_movers import Mover, find_other_movers
 from pghotd.procfs.pressure import read_memory_pressure
@@ -36,7 +36,6 @@ class Guards:
         self._proc = proc
         self._sys = sys
         self._seen: dict[int, dict[str, int]] = {}
-        self._thrash: dict[int, ThrashGuard] = {}
         self._paused_for = ""
         movers = find_other_movers(proc, sys)
         if movers and machine.settings.other_movers == "refuse":
@@ -85,7 +84,7 @@ class Guards:
             await trio.sleep(_PRESSURE_S)
 
     async def _watch_demotions(self) -> None:
-        """Count the demotions of each top-tier node as the kernel does, and look whether promotion chases them."""
+        """Count the demotions of each top-tier node as the kernel does."""
         while True:
             for node in self._machine.nodes():
                 if node.tier == "top":
@@ -105,14 +104,3 @@ class Guards:
                 counters.demoted(nid, grown, direct=name == "pgdemote_direct")
                 self._machine.promotion.history.demoting(nid, self._clock())
         self._seen[nid] = vmstat
-        if not self._machine.settings.thrash_guard:
-            return
-        node, now = counters.node(nid), self._clock()
-        promoted, demoted = node["pgpromote_success"], sum(node[name] for name in _DEMOTIONS)
-        guard = self._thrash.setdefault(nid, ThrashGuard(promoted, demoted, now))
-        if guard.observe(promoted, demoted, now):
-            if guard.throttled:
-                counters.add("pghotd_throttled", 1)
-            if self._machine.promotion.divisor.get(nid, 1) != guard.divisor:
-                log.warning("node %d: the move limit is divided by %d", nid, guard.divisor)
-            self._machine.promotion.divisor[nid] = guard.divisor

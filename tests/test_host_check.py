@@ -114,6 +114,21 @@ def test_damon_in_use_is_not_damon_missing(tmp_path):
         assert line(host_check.findings(proc, sys), "source damon").ok is ok
 
 
+def test_idle_beside_a_kdamond_works_partly(tmp_path):
+    require(os.geteuid() == 0, "PFNs are for root")
+    _, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    bitmap = Path(sys) / "kernel/mm/page_idle/bitmap"
+    bitmap.parent.mkdir(parents=True)
+    bitmap.touch()
+    assert line(host_check.findings("/proc", sys), "source idle").ok is True
+    write(Path(sys), "kernel/mm/damon/admin/kdamonds/0/state", "on\n")
+    found = line(host_check.findings("/proc", sys), "source idle")
+    assert found.ok is None
+    assert found.what == (
+        "works partly: a kdamond runs on this machine and clears the accessed bits that idle looks for"
+    )
+
+
 def test_hint_faults_come_with_one_mode_alone(tmp_path):
     require(os.geteuid() == 0, "sampling all processes is for root")
     proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})

@@ -100,9 +100,7 @@ def _head(now: Standing) -> list[str]:
     state = given["state"]
     if state == "paused":
         state += f" ({given['pause_reason']})"
-    sources = [
-        f"{name} ({stat['kind']}{'' if stat['enabled'] == '1' else ', off'})" for name, stat in now.sources.items()
-    ]
+    sources = [f"{name} ({stat['kind']}{_works(stat)})" for name, stat in now.sources.items()]
     lines = [
         f"pghotd {now.version}  {state} for {duration(int(given['uptime_ms']) // 1000)}, "
         f"{given['mode']} mode on the {given['backend']} backend",
@@ -113,6 +111,14 @@ def _head(now: Standing) -> list[str]:
     if given.get("dry_run") == "1":
         lines.append("dry run    nothing is moved")
     return lines
+
+
+def _works(stat: Mapping[str, str]) -> str:
+    """Return what keeps a source from telling everything, nothing when nothing does."""
+    if stat["enabled"] != "1":
+        return ", off"
+    works = {"yes": "", "partly": ", works partly", "no": ", does not work"}[stat["works"]]
+    return works and f"{works}: {stat['why']}"
 
 
 def _nodes(now: Standing) -> list[str]:

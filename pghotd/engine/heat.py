@@ -20,6 +20,8 @@ from pghotd.geometry import SECTION_SHIFT
 HOTTEST = 8
 _SEEN = np.uint8(0x80)
 _LOOK_MS = 1000
+#: Looks that follow sooner are one: a source that looks every 100 ms would remember less than a second.
+_LEAST_LOOK_MS = 250
 #: A section that was looked at less than this ago is looked at by a source.
 _SCANNED_MS = 5000
 _HALVE = np.uint64(0x7F7F7F7F7F7F7F7F)
@@ -50,7 +52,7 @@ class Heat:
             return
         for section in sections:
             self._scanned_at[section] = now
-            if section in self._shifted_at:
+            if now - self._shifted_at.get(section, now) >= _LEAST_LOOK_MS:
                 self._shift(section, now)
 
     def seen(self, nid: int, pfns: _Pages) -> None:

@@ -7,7 +7,9 @@ from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.host_check.finding import Finding, attribute, fails
 from pghotd.procfs import page_idle, soft_dirty
 from pghotd.procfs.cpus import online_cpus
+from pghotd.procfs.damon import kdamond_runs
 from pghotd.procfs.kpageflags import read_flags
+from pghotd.sources.idle import KDAMOND_RUNS
 from pghotd.sources.perf import PerfSettings
 from pghotd.sources.perf_event import Event, Ring
 from pghotd.sources.pmu import Sampled, memory_events
@@ -21,15 +23,22 @@ _TIERING = 2
 def sources(proc: str, sys: str) -> Iterator[Finding]:
     """Probe the sources of accesses to real pages."""
     yield _damon(sys)
-    yield _probed(
-        "idle",
-        lambda: page_idle.probe(proc, sys).close(),
-        "any hot set, at a cost linear in the memory",
-    )
+    yield _idle(proc, sys)
     yield _perf(sys)
     yield _probed("softdirty", lambda: soft_dirty.probe(proc), "writes of the processes that its configuration names")
     yield _numab2(proc, sys)
     yield _kpageflags(proc)
+
+
+def _idle(proc: str, sys: str) -> Finding:
+    found = _probed(
+        "idle",
+        lambda: page_idle.probe(proc, sys).close(),
+        "any hot set, at a cost linear in the memory",
+    )
+    if found.ok and kdamond_runs(sys):
+        return Finding(found.name, None, f"works partly: {KDAMOND_RUNS}", "stop that, or use damon alone")
+    return found
 
 
 def _probed(name: str, probe: Callable[[], object], sees: str) -> Finding:

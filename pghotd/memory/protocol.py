@@ -81,9 +81,10 @@ class Zone:
     def room_above_low(self) -> int:
         """Return what a promotion may take where the machine makes room when it is asked to.
 
-        A quarter of what is between the watermarks stays above low: below it all other allocations pass over the node.
+        A quarter of what is between the watermarks, 4 MiB at most, stays above low: below it all other allocations pass
+        over the node.
         """
-        return self.free - self.low - (self.high - self.low) // 4 - self.protection
+        return self.free - self.low - min((self.high - self.low) // 4, 1024) - self.protection
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +157,17 @@ class Memory(Protocol):
     def moves_at_once(self) -> int:
         """Return how many batches of one kmigrated may be in `promote` at the same time."""
 
-    async def freshen(self, pfns: Pfns) -> None:
+    async def freshen(self, pfns: Pfns, age_ms: int | None = None) -> float:
         """Bring what `states` says of `pfns` and of their folios' heads up to date enough for recording accesses.
 
-        May read and so take time; a backend that always knows returns at once, without a checkpoint.
+        `age_ms` is how old it may be, instead of what the backend is set to. May read and so take time; a backend that
+        always knows returns at once, without a checkpoint. Returns the CPU time that reading took, in s.
+        """
+
+    async def watched_sections(self) -> tuple[NDArray[np.int64], float]:
+        """Return the lower-tier sections with pages that can be promoted, and the CPU time that it took to know, in s.
+
+        Ascending, as of some time ago. A backend that can promote every page returns all of them.
         """
 
     async def reread(self, pfns: Pfns) -> None:

@@ -2,7 +2,11 @@
 
 /sys/kernel/mm/page_idle/bitmap has a bit for each PFN in 8-byte words. Writing 1 marks the folio idle and clears its
 accessed bits, keeping for reclaim what they said; writing 0 does nothing. Only the head of a folio on an LRU list has a
-bit that can be set: see kpageflags.
+bit that can be set: see kpageflags. So a bit that reads 0 says that the frame was accessed, freed, taken off its list
+or made a tail, or never had such a bit; only if it was read as 1 after marking does it say anything.
+
+Reading a word makes the kernel visit its 64 frames and walk the mappings of those that are still idle, so words that
+nobody asks for are not read.
 """
 
 import contextlib
@@ -16,11 +20,11 @@ from numpy.typing import NDArray
 from pghotd.geometry import PAGE_SIZE
 from pghotd.procfs.maps import mapping_of
 from pghotd.procfs.pagemap import read_resident
-from pghotd.procfs.words import read_words, write_words
+from pghotd.procfs.words import Indices, Words, read_words, write_words
 
 Pfns = NDArray[np.int64]
 
-_WORD_SHIFT = 6
+WORD_SHIFT = 6
 _BIT = np.uint64(1) << np.arange(64, dtype=np.uint64)
 #: More than an LRU list's per-CPU batch takes in: a page that was touched just now is on no list yet.
 _PROBE_PAGES = 256
@@ -39,19 +43,27 @@ class PageIdle:
         """Close the bitmap; what is marked stays marked until it is accessed."""
         os.close(self._fd)
 
+    def read(self, indices: Indices) -> Words:
+        """Return the words at sorted `indices`, of 64 page frames each; a 1 is a frame that is still idle."""
+        return read_words(self._fd, indices, gap=1)
+
+    def write(self, indices: Indices, words: Words) -> None:
+        """Mark the frames idle whose bits are 1 in the words at sorted, unique `indices`."""
+        write_words(self._fd, indices, words)
+
     def mark(self, pfns: Pfns) -> None:
         """Mark page frames idle, in any order, repeated or not."""
         if not len(pfns):
             return
         ordered = np.sort(pfns)
-        words = ordered >> _WORD_SHIFT
+        words = ordered >> WORD_SHIFT
         firsts = np.concatenate(([0], np.flatnonzero(np.diff(words)) + 1))
         bits = np.bitwise_or.reduceat(_BIT.take(ordered & 63), firsts)
         write_words(self._fd, words[firsts], bits)
 
     def idle(self, pfns: Pfns) -> NDArray[np.bool_]:
         """Tell of each page frame whether it is still marked idle."""
-        indices, where = np.unique(pfns >> _WORD_SHIFT, return_inverse=True)
+        indices, where = np.unique(pfns >> WORD_SHIFT, return_inverse=True)
         words = read_words(self._fd, indices).take(where)
         idle: NDArray[np.bool_] = (words & _BIT.take(pfns & 63)) != 0
         return idle

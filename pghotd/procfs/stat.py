@@ -11,7 +11,10 @@ _FIELDS_AFTER_COMM = 22
 
 @dataclass(frozen=True, slots=True)
 class ProcessStat:
-    """Hold one reading; (pid, start_ticks) is the process, whoever has the pid later. rss in pages, vsize in bytes."""
+    """One reading; (pid, start_ticks) is the process, whoever has the pid later. rss in pages, vsize in bytes.
+
+    cpu_ticks is what it has run, in user space and in the kernel.
+    """
 
     pid: int
     comm: bytes
@@ -22,6 +25,7 @@ class ProcessStat:
     start_ticks: int
     vsize: int
     rss: int
+    cpu_ticks: int = 0
 
     @property
     def fingerprint(self) -> tuple[int, int, int, int]:
@@ -53,6 +57,7 @@ def parse_stat(data: bytes) -> ProcessStat:
         start_ticks=numbers[22 - 4],
         vsize=numbers[23 - 4],
         rss=numbers[24 - 4],
+        cpu_ticks=numbers[14 - 4] + numbers[15 - 4],
     )
 
 

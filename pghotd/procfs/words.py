@@ -36,18 +36,21 @@ def pieces(indices: Indices, gap: int = _GAP) -> Iterator[tuple[slice, int, int]
             start = stop
 
 
-def read_words(fd: int, indices: Indices) -> Words:
-    """Return the words at sorted `indices`, 0 behind the end of the file."""
+def read_words(fd: int, indices: Indices, gap: int = _GAP) -> Words:
+    """Return the words at sorted `indices`, 0 behind the end of the file.
+
+    A `gap` of 1 reads no word in between: for files in which a word costs more than a system call.
+    """
     found = np.zeros(len(indices), dtype=np.uint64)
     for start in range(0, len(indices), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
-        found[some] = _read_some(fd, indices[some])
+        found[some] = _read_some(fd, indices[some], gap)
     return found
 
 
-def _read_some(fd: int, indices: Indices) -> Words:
+def _read_some(fd: int, indices: Indices, gap: int) -> Words:
     """Read all pieces into one array, with nothing done for each but its system call: far-apart words are the rule."""
-    breaks = np.flatnonzero(indices[1:] - indices[:-1] > _GAP) + 1
+    breaks = np.flatnonzero(indices[1:] - indices[:-1] > gap) + 1
     starts, ends = np.append(0, breaks), np.append(breaks, len(indices))
     firsts = indices.take(starts)
     lengths = indices.take(ends - 1) - firsts + 1

@@ -16,9 +16,12 @@ from pghotd.engine.kinds import PGTSCANS
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.geometry import MAX_FOLIO_ORDER, MAX_FOLIO_PAGES, NUMA_NO_NODE, PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.memory.protocol import PageState
+from pghotd.sources.cpu_account import CpuAccount
 from pghotd.sources.kdamond import Intervals, Kdamond, Regions
-from pghotd.sources.lower_folios import lower_ranges, states_in
+from pghotd.sources.lower_folios import lower_ranges, lower_sections, states_in
+from pghotd.sources.rule import Rule
 from pghotd.sources.source import InThread, in_thread
+from pghotd.sources.standing import ALL_PPM, Standing
 
 _ASK_AGAIN_S = 10.0
 _WHY_NOT = {errno.EBUSY: "somebody else uses DAMON", errno.ENOENT: "this kernel has no DAMON for user space"}
@@ -26,7 +29,7 @@ _WHY_NOT = {errno.EBUSY: "somebody else uses DAMON", errno.ENOENT: "this kernel 
 
 @dataclass(frozen=True, slots=True)
 class DamonSettings:
-    """Describe the monitoring."""
+    """Settings of the monitoring."""
 
     #: A region counts from this many samples of an aggregation on; None: a quarter of them.
     min_nr_accesses: int | None = None
@@ -34,7 +37,7 @@ class DamonSettings:
 
 
 class Damon:
-    """Be the source `damon`; `kdamond` is how it reaches DAMON."""
+    """The source `damon`; `kdamond` is how it reaches DAMON."""
 
     name = "damon"
     kind = PGTSCANS
@@ -52,8 +55,8 @@ class Damon:
         self._pghot = pghot
         self._clock = clock
         self._kdamond = kdamond or Kdamond()
-        self._in_thread = in_thread
-        self._works = "not yet asked"
+        self._cpu = CpuAccount(in_thread)
+        self._standing = Standing()
         self._aggregations = 0
         self._regions = 0
         self._accessed = 0
@@ -62,7 +65,8 @@ class Damon:
     def stat(self) -> dict[str, int | str]:
         """Return whether it works here, and what it found."""
         return {
-            "works": self._works,
+            **self._standing.stat(self.enabled, self._cpu.seconds),
+            "kdamond_cpu_us": round(self._kdamond.cpu_s * 1e6),
             "min_nr_accesses": self._least(),
             "aggregations": self._aggregations,
             "regions": self._regions,
@@ -72,37 +76,46 @@ class Damon:
 
     async def run(self) -> None:
         """Monitor until cancelled; what was taken of DAMON is given back on every way out."""
-        await self._in_thread(self._kdamond.give_back_leftover)
+        await self._cpu.in_thread(self._kdamond.give_back_leftover)
         while True:
-            if self.enabled:
+            if self.enabled and self._misfit() is None:
                 ranges = list(lower_ranges(self._pghot))
                 try:
-                    await self._in_thread(self._kdamond.take, ranges, self._settings.intervals, self._least())
+                    await self._cpu.in_thread(self._kdamond.take, ranges, self._settings.intervals, self._least())
                 except OSError as error:
-                    self._works = f"no ({_WHY_NOT.get(error.errno or 0, error.strerror)})"
+                    self._standing.say("no", _WHY_NOT.get(error.errno or 0, error.strerror or "error"))
                 else:
-                    self._works = "yes"
+                    aggregation_ms = self._settings.intervals.aggregation_us // 1000
+                    self._standing.say("yes", covered_ppm=ALL_PPM, round_ms=aggregation_ms)
                     await self._monitor(ranges)
-            await trio.sleep(_ASK_AGAIN_S if self.enabled else 1.0)
+            if (misfit := self._misfit()) is not None:
+                self._standing.say("no", misfit)
+            await trio.sleep(_ASK_AGAIN_S if self.enabled and misfit is None else 1.0)
+
+    def _misfit(self) -> str | None:
+        """Return why aggregations come too seldom to tell what is hot, None when they do not."""
+        aggregation_us = self._settings.intervals.aggregation_us
+        return Rule.of(self._pghot).misfit(f"aggregation_us {aggregation_us}", -(-aggregation_us // 1000))
 
     async def _monitor(self, ranges: list[tuple[int, int]]) -> None:
         """Report each aggregation until it is switched off, or the lower tier's ranges change."""
         try:
-            while self.enabled and ranges == list(lower_ranges(self._pghot)):
+            while self.enabled and self._misfit() is None and ranges == list(lower_ranges(self._pghot)):
                 await trio.sleep(self._settings.intervals.aggregation_us / 1e6)
                 try:
-                    regions = await self._in_thread(self._kdamond.read)
+                    regions = await self._cpu.in_thread(self._kdamond.read)
                 except OSError as error:
                     if error.errno == errno.EBUSY:
                         # Somebody else writes to DAMON's files just now: the next aggregation tells as much.
                         self._missed += 1
                         continue
-                    self._works = f"no ({'it was stopped' if error.errno == errno.EINVAL else error.strerror})"
+                    stopped = error.errno == errno.EINVAL
+                    self._standing.say("no", "it was stopped" if stopped else error.strerror or "error")
                     return
                 await self._report(regions)
         finally:
             with trio.CancelScope(shield=True):
-                await self._in_thread(self._kdamond.give_back)
+                await self._cpu.in_thread(self._kdamond.give_back)
 
     def _least(self) -> int:
         least = self._settings.min_nr_accesses
@@ -111,6 +124,7 @@ class Damon:
     async def _report(self, regions: Regions) -> None:
         """Report one aggregation, section by section: a folio never crosses one, and each may have gone by now."""
         self._aggregations += 1
+        self._pghot.heat.looked(lower_sections(self._pghot), self._clock())
         self._regions = len(regions.first)
         hot = np.flatnonzero((regions.accesses >= self._least()) & (regions.end > regions.first))
         first, end = regions.first[hot], regions.end[hot]
@@ -119,9 +133,10 @@ class Damon:
             pfns = _expand(np.clip(first, base, base + PAGES_PER_SECTION), np.clip(end, base, base + PAGES_PER_SECTION))
             states = await states_in(self._pghot, section, pfns)
             if states is not None:
-                folios = _accessed_folios(pfns, states)
-                self._pghot.recorder.record(folios, NUMA_NO_NODE, PGTSCANS, self._clock())
-                self._accessed += len(folios)
+                with self._cpu.here():
+                    folios = _accessed_folios(pfns, states)
+                    self._pghot.recorder.record(folios, NUMA_NO_NODE, PGTSCANS, self._clock())
+                    self._accessed += len(folios)
             await trio.lowlevel.checkpoint()
 
 

@@ -1,35 +1,58 @@
 """Report accesses by idle page tracking: a bit for each page frame of the lower tier and interval.
 
-All folios are marked idle; those that are not idle any more an interval later were accessed once. The state of a huge
-page is on its head. Ubuntu, RHEL and Fedora have it, Debian has not.
+Folios are marked idle; those that are not idle any more at the next look were accessed once (idle_bits.py). What was
+accessed once is looked at again soon, `recheck_once_ms` later, since a hot page then shows it at once. The state of a
+huge page is on its head. Ubuntu, RHEL and Fedora have it, Debian has not.
 """
 
+import time
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.kinds import PGTSCANS
 from pghotd.engine.pghot import Clock, Pghot
+from pghotd.procfs.damon import kdamond_runs
 from pghotd.procfs.page_idle import PageIdle, probe
-from pghotd.sources.lower_folios import lru_heads
+from pghotd.sources.idle_bits import SectionBits
+from pghotd.sources.rule import Rule
 from pghotd.sources.section_scan import SectionScan
 from pghotd.sources.source import InThread, in_thread
+
+#: What `stat` and the doctor say of a kdamond beside it.
+KDAMOND_RUNS = "a kdamond runs on this machine and clears the accessed bits that idle looks for"
 
 
 @dataclass(frozen=True, slots=True)
 class IdleSettings:
-    """Describe the scan."""
+    """Settings of the scan."""
 
-    #: Time between two scans, in ms.
-    interval_ms: int = 2000
+    #: Time between two looks at a page, in ms.
+    interval_ms: int = 500
+    #: The share of one CPU that pghotd may spend on it.
+    cpu_share: float = 0.05
 
 
-class Idle(SectionScan[bool]):
-    """Be the source `idle`; `proc` and `sys` are where /proc and /sys are. A look leaves whether it marked any."""
+@dataclass(frozen=True, slots=True)
+class _Recheck:
+    """Heads of one section to be looked at again, and when, by trio's clock."""
+
+    at: float
+    section: int
+    heads: NDArray[np.int64]
+
+
+class Idle(SectionScan[SectionBits]):
+    """The source `idle`; `proc` and `sys` are where /proc and /sys are."""
 
     name = "idle"
     kind = PGTSCANS
+    # A frame that has been freed reads 0 as one that was accessed: its state has to be younger than the look.
+    state_age_ms = 0
 
     def __init__(
         self,
@@ -39,11 +62,19 @@ class Idle(SectionScan[bool]):
         proc: str = "/proc",
         sys: str = "/sys",
         in_thread: InThread = in_thread,
+        cpu_clock: Callable[[], float] = time.thread_time,
     ) -> None:
-        super().__init__(settings.interval_ms, pghot, clock, in_thread)
+        super().__init__(settings.interval_ms, settings.cpu_share, pghot, clock, in_thread, cpu_clock)
         self._proc = proc
         self._sys = sys
         self._tracker: PageIdle
+        self._rechecks: deque[_Recheck] = deque()
+        self._rechecked = 0
+        self._seen_again = 0
+
+    def stat(self) -> dict[str, int | str]:
+        """Return what every scan does, and how many pages were looked at again and seen again."""
+        return super().stat() | {"rechecked": self._rechecked, "seen_again": self._seen_again}
 
     def probe(self) -> None:
         self._tracker = probe(self._proc, self._sys)
@@ -51,16 +82,43 @@ class Idle(SectionScan[bool]):
     def close(self) -> None:
         self._tracker.close()
 
-    async def look(self, section: int, left: bool | None) -> tuple[NDArray[np.int64], bool]:
-        heads = await lru_heads(self._pghot, section)
-        if not len(heads):
-            return heads, False
-        idle = await self._in_thread(_look_and_mark, self._tracker, heads)
-        return (heads[~idle] if left else heads[:0]), True
+    def beside(self) -> str:
+        return KDAMOND_RUNS if kdamond_runs(self._sys) else ""
 
+    async def look(self, section: int, left: SectionBits | None) -> tuple[NDArray[np.int64], SectionBits]:
+        # This look tells what a recheck would, and whatever it finds is rechecked itself.
+        self._rechecks = deque(one for one in self._rechecks if one.section != section)
+        bits = left or SectionBits(section)
+        return await self._cpu.in_thread(bits.look, self._tracker), bits
 
-def _look_and_mark(tracker: PageIdle, heads: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell which folios are still idle, and mark all of them idle."""
-    idle = tracker.idle(heads)
-    tracker.mark(heads)
-    return idle
+    def recorded(self, section: int, heads: NDArray[np.int64]) -> None:
+        after_ms = self._pghot.tunables.recheck_once_ms
+        if not after_ms or not len(heads):
+            return
+        once = heads[self._pghot.records_of(heads) < self._pghot.format.ready_bit]
+        if len(once):
+            self._rechecks.append(_Recheck(trio.current_time() + after_ms / 1000, section, once))
+
+    async def wait_until(self, deadline: float) -> None:
+        """Look again, until the next pass, at what was accessed once and is due."""
+        before_s = self._cpu.seconds
+        while self._rechecks and max(self._rechecks[0].at, trio.current_time()) < deadline and self.enabled:
+            # No other task takes from them or adds to them while this one sleeps.
+            await trio.sleep_until(self._rechecks[0].at)
+            await self._recheck(self._rechecks.popleft())
+        self._between_s = self._cpu.seconds - before_s
+        self._credit_s -= self._between_s
+        await trio.sleep_until(deadline)
+
+    async def _recheck(self, due: _Recheck) -> None:
+        seen = self._seen.get(due.section)
+        if seen is None or not self._pghot.tunables.recheck_once_ms:
+            return
+        try:
+            accessed = await self._cpu.in_thread(seen.left.look_again, self._tracker, due.heads)
+        except OSError as error:
+            self._errnos[error.errno or 0] += 1
+            return
+        self._rechecked += len(due.heads)
+        self._seen_again += len(accessed)
+        await self.report(due.section, accessed, seen.at, Rule.of(self._pghot))

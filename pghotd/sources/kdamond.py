@@ -9,6 +9,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +65,9 @@ class Kdamond:
         self._proc = proc
         self._pause = pause
         self._held = False
+        #: CPU time that kdamonds taken here have used, in s, as of the last reading: the kernel's, and caused by us.
+        self.cpu_s = 0.0
+        self._cpu_of_earlier_s = 0.0
 
     def give_back_leftover(self) -> bool:
         """Give back what a killed daemon of ours left; tell whether there was anything."""
@@ -110,6 +114,7 @@ class Kdamond:
         OSError(EBUSY) while the kernel is at another write; EINVAL when the kdamond has been stopped.
         """
         self._write("0/state", "update_schemes_tried_regions")
+        self._note_cpu_time()
         base = f"{self._admin}/0/contexts/0/schemes/0/tried_regions"
         rows = []
         for number in sorted((name for name in os.listdir(base) if name.isdecimal()), key=int):
@@ -128,6 +133,7 @@ class Kdamond:
         if not self._held:
             return
         self._held = False
+        self._cpu_of_earlier_s = self.cpu_s
         for path, value in (("0/state", "off"), ("nr_kdamonds", "0")):
             for _ in range(_TRIES):
                 try:
@@ -173,6 +179,12 @@ class Kdamond:
         """Note that this process has it, and the pid of its kernel thread."""
         own = read_stat(os.getpid(), self._proc)
         self._owner.write_text(f"{own.pid} {own.start_ticks} {kdamond}\n")
+
+    def _note_cpu_time(self) -> None:
+        # A thread that has just ended, or a kernel that does not tell its pid, leaves the figure as it is.
+        with suppress(OSError, ValueError):
+            ticks = read_stat(int(self._read("0/pid")), self._proc).cpu_ticks
+            self.cpu_s = self._cpu_of_earlier_s + ticks / os.sysconf("SC_CLK_TCK")
 
     def _lives(self, pid: int, start_ticks: int) -> bool:
         try:

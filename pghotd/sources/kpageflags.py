@@ -8,6 +8,8 @@ for each GB of slow memory and scan.
 """
 
 import errno
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,10 +37,12 @@ _UNMAPPED_FILE_MASK = np.uint64(KPF_LRU | KPF_ANON | KPF_SWAPBACKED | KPF_MMAP |
 
 @dataclass(frozen=True, slots=True)
 class KpageflagsSettings:
-    """Describe the scan."""
+    """Settings of the scan."""
 
-    #: Time between two scans, in ms.
-    interval_ms: int = 5000
+    #: Time between two looks at a page, in ms.
+    interval_ms: int = 2000
+    #: The share of one CPU that pghotd may spend on it.
+    cpu_share: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ def _unmapped_file(flags: Words) -> NDArray[np.bool_]:
 
 
 class Kpageflags(SectionScan[Seen]):
-    """Be the source `kpageflags`; `proc` is where /proc is."""
+    """The source `kpageflags`; `proc` is where /proc is."""
 
     name = "kpageflags"
     kind = FMA
@@ -85,8 +89,9 @@ class Kpageflags(SectionScan[Seen]):
         clock: Clock,
         proc: str = "/proc",
         in_thread: InThread = in_thread,
+        cpu_clock: Callable[[], float] = time.thread_time,
     ) -> None:
-        super().__init__(settings.interval_ms, pghot, clock, in_thread)
+        super().__init__(settings.interval_ms, settings.cpu_share, pghot, clock, in_thread, cpu_clock)
         self._proc = proc
 
     def probe(self) -> None:
@@ -94,7 +99,7 @@ class Kpageflags(SectionScan[Seen]):
             raise OSError(errno.EPERM, "kpageflags shows nothing")
 
     async def look(self, section: int, left: Seen | None) -> tuple[NDArray[np.int64], Seen]:
-        return await self._in_thread(_look, section, left, self._proc)
+        return await self._cpu.in_thread(_look, section, left, self._proc)
 
 
 def _look(section: int, before: Seen | None, proc: str) -> tuple[NDArray[np.int64], Seen]:

@@ -7,7 +7,7 @@ import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.pghot import Clock, Pghot
-from pghotd.geometry import NUMA_NO_NODE, PAGES_PER_SECTION, SECTION_SHIFT
+from pghotd.geometry import NUMA_NO_NODE, SECTION_SHIFT
 from pghotd.memory.protocol import PageState
 
 
@@ -32,24 +32,15 @@ async def states_in(pghot: Pghot, section: int, pfns: NDArray[np.int64]) -> NDAr
     return pghot.memory.states(pfns) if is_tracked(pghot, section) else None
 
 
-async def lru_heads(pghot: Pghot, section: int) -> NDArray[np.int64]:
-    """Return the heads of a section's folios on LRU lists, none when the section has gone meanwhile."""
-    base = section << SECTION_SHIFT
-    pfns = np.arange(base, base + PAGES_PER_SECTION, dtype=np.int64)
-    states = await states_in(pghot, section, pfns)
-    if states is None:
-        return pfns[:0]
-    sizes = np.int64(1) << (states & PageState.ORDER).astype(np.int64)
-    heads: NDArray[np.int64] = pfns[((states & PageState.LRU) != 0) & (pfns & (sizes - 1) == 0)]
-    return heads
+async def record_folios(pghot: Pghot, pfns: NDArray[np.int64], kind: int, clock: Clock, latest: int) -> int:
+    """Record one access to each folio of the lower tier that any of `pfns`, ascending, is in; return how many.
 
-
-async def record_folios(pghot: Pghot, pfns: NDArray[np.int64], kind: int, clock: Clock) -> int:
-    """Record one access to each folio of the lower tier that any of `pfns`, ascending, is in; return how many."""
+    What cannot be recorded until `latest` by the clock is dropped: it would get the time of recording.
+    """
     recorded = 0
     for part in np.split(pfns, np.flatnonzero(np.diff(pfns >> SECTION_SHIFT)) + 1):
         states = await states_in(pghot, int(part[0]) >> SECTION_SHIFT, part) if len(part) else None
-        if states is not None:
+        if states is not None and clock() <= latest:
             orders = (states & PageState.ORDER).astype(np.int64)
             folios = np.unique(part >> orders << orders)
             pghot.recorder.record(folios, NUMA_NO_NODE, kind, clock())

@@ -33,6 +33,7 @@ from pghotd.sources.perf_ring import Samples
 from pghotd.sources.pmu import Sampled
 from pghotd.sources.sampling import Sampling
 from pghotd.sources.source import InThread, in_thread
+from pghotd.sources.standing import ALL_PPM, Standing
 
 #: PERF_TYPE_SOFTWARE, PERF_COUNT_SW_PAGE_FAULTS_MIN: told when the fault is done, so that the page has its frame.
 _MINOR_FAULTS = Event(1, 5)
@@ -44,7 +45,7 @@ _MOST_ARMINGS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Numab2Settings:
-    """Describe the scoring."""
+    """Settings of the scoring."""
 
     #: A fault so soon after an arming, in ms, is one of a hot page.
     hot_ms: int = 40
@@ -81,7 +82,7 @@ class Armings:
 
 
 class Numab2:
-    """Be the source `numab2`; `proc` and `sys` are where /proc and /sys are, `now_ns` is CLOCK_MONOTONIC."""
+    """The source `numab2`; `proc` and `sys` are where /proc and /sys are, `now_ns` is CLOCK_MONOTONIC."""
 
     name = "numab2"
     kind = HINTFAULTS
@@ -104,7 +105,7 @@ class Numab2:
         self._sys = sys
         self._in_thread = in_thread
         self._now_ns = now_ns
-        self._works = "not yet probed"
+        self._standing = Standing()
         self._sampling = Sampling(self.take, settings.ring_pages)
         self._nodes: NDArray[np.int64] = np.array([NUMA_NO_NODE])
         self.armings = Armings()
@@ -116,7 +117,7 @@ class Numab2:
     def stat(self) -> dict[str, int | str]:
         """Return whether it works here, what it found, and what the kernel promoted meanwhile."""
         return {
-            "works": self._works,
+            **self._standing.stat(self.enabled, self._sampling.cpu.seconds),
             "armings": self.armings.count,
             "hot": self._hot,
             "cold": self._cold,
@@ -134,9 +135,9 @@ class Numab2:
                     cpus = await self._in_thread(online_cpus, self._sys)
                     self._sampling.open([Sampled(_MINOR_FAULTS, cpus, "page faults")], 1)
                 except OSError as error:
-                    self._works = f"no ({error.strerror})"
+                    self._standing.say("no", error.strerror or "error")
                 else:
-                    self._works = "yes (but in this mode the kernel promotes hot pages as well)"
+                    self._standing.say("yes", "in this mode the kernel promotes hot pages as well", ALL_PPM)
                     await self._follow()
             await trio.sleep(_ASK_AGAIN_S if self.enabled else 1.0)
 
@@ -148,7 +149,7 @@ class Numab2:
                 try:
                     await self._note_armings()
                 except OSError as error:
-                    self._works = f"no ({error.strerror})"
+                    self._standing.say("no", error.strerror or "error")
                 nursery.cancel_scope.cancel()
         finally:
             self._sampling.close()
@@ -159,7 +160,8 @@ class Numab2:
         while self.enabled:
             await self._in_thread(self._require_mode)
             for _ in range(looks):
-                self._look()
+                with self._sampling.cpu.here():
+                    self._look()
                 await trio.sleep(self._settings.poll_ms / 1000)
                 if not self.enabled:
                     return
@@ -178,21 +180,25 @@ class Numab2:
 
     async def take(self, samples: Samples) -> None:
         """Score faults on pages that are tracked, and report those of hot ones."""
-        # A daemon that was kept waiting has samples of an arming that it has not seen yet.
-        self._look()
-        pfns = (samples["phys_addr"] >> np.uint64(PAGE_SHIFT)).astype(np.int64)
-        tracked = tracked_sections(self._pghot)
-        sections = np.minimum(pfns >> SECTION_SHIFT, len(tracked) - 1)
-        keep = (samples["addr"] != 0) & (pfns != 0) & tracked[sections]
-        hot = self.armings.since(samples["time"].astype(np.int64)) <= self._settings.hot_ms * 1_000_000
-        self._cold += int(np.count_nonzero(keep & ~hot))
-        keep &= hot
-        pfns, cpus = pfns[keep], samples["cpu"][keep]
+        cpu = self._sampling.cpu
+        with cpu.here():
+            # A daemon that was kept waiting has samples of an arming that it has not seen yet.
+            self._look()
+            pfns = (samples["phys_addr"] >> np.uint64(PAGE_SHIFT)).astype(np.int64)
+            tracked = tracked_sections(self._pghot)
+            sections = np.minimum(pfns >> SECTION_SHIFT, len(tracked) - 1)
+            keep = (samples["addr"] != 0) & (pfns != 0) & tracked[sections]
+            hot = self.armings.since(samples["time"].astype(np.int64)) <= self._settings.hot_ms * 1_000_000
+            self._cold += int(np.count_nonzero(keep & ~hot))
+            keep &= hot
+            pfns, cpus = pfns[keep], samples["cpu"][keep]
         if not len(pfns):
             return
-        await self._pghot.memory.freshen(pfns)
-        self._pghot.recorder.record(pfns, accessing_nodes(self._pghot, self._nodes, cpus), HINTFAULTS, self._clock())
-        self._hot += len(pfns)
+        cpu.charge(await self._pghot.memory.freshen(pfns))
+        with cpu.here():
+            nids = accessing_nodes(self._pghot, self._nodes, cpus)
+            self._pghot.recorder.record(pfns, nids, HINTFAULTS, self._clock())
+            self._hot += len(pfns)
 
     def _require_mode(self) -> None:
         mode = read_number(f"{self._proc}/sys/kernel/numa_balancing")

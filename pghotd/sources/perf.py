@@ -23,6 +23,7 @@ from pghotd.sources.perf_ring import Samples, from_memory
 from pghotd.sources.pmu import Sampled, memory_events
 from pghotd.sources.sampling import Sampling
 from pghotd.sources.source import InThread, in_thread
+from pghotd.sources.standing import ALL_PPM, Standing
 
 #: How often the period is adapted, and it is seen whether CPUs came or went.
 _ADAPT_S = 1.0
@@ -32,7 +33,7 @@ _STEP, _SHORTEST, _LONGEST = 16, 1_008, 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class PerfSettings:
-    """Describe the sampling."""
+    """Settings of the sampling."""
 
     #: The share of one CPU that pghotd may spend on samples.
     cpu_share: float = 0.01
@@ -45,7 +46,7 @@ class PerfSettings:
 
 
 class Perf:
-    """Be the source `perf`; `sys` is where /sys is."""
+    """The source `perf`; `sys` is where /sys is."""
 
     name = "perf"
     kind = HWHINTS
@@ -59,7 +60,8 @@ class Perf:
         self._clock = clock
         self._sys = sys
         self._in_thread = in_thread
-        self._works = "not yet probed"
+        self._standing = Standing(budget_ppm=round(settings.cpu_share * ALL_PPM))
+        self._events = "-"
         self._period = _fitting(settings.period)
         self._sampling = Sampling(self.take, settings.ring_pages)
         self._nodes: NDArray[np.int64] = np.array([NUMA_NO_NODE])
@@ -70,7 +72,8 @@ class Perf:
     def stat(self) -> dict[str, int | str]:
         """Return whether it works here, what it found and what it costs."""
         return {
-            "works": self._works,
+            **self._standing.stat(self.enabled, self._sampling.cpu.seconds),
+            "events": self._events,
             "period": self._period,
             "accessed": self._used,
             "distinct_pages": self._distinct,
@@ -85,15 +88,16 @@ class Perf:
                 events: list[Sampled] = await self._in_thread(memory_events, self._settings.ldlat, self._sys)
                 self._nodes = await self._in_thread(node_of_cpus, self._sys)
                 if not events:
-                    self._works = "no (no memory sampling here: neither ibs_op nor mem-loads with PEBS)"
+                    self._standing.say("no", "no memory sampling here: neither ibs_op nor mem-loads with PEBS")
                     return
                 if self.enabled:
                     self._sampling.open(events, self._period)
             except OSError as error:
-                self._works = f"no ({error.strerror})"
+                self._standing.say("no", error.strerror or "error")
                 return
             if self.enabled:
-                self._works = "yes (" + ", ".join(sampled.name for sampled in events) + ")"
+                self._standing.say("yes", covered_ppm=ALL_PPM)
+                self._events = ", ".join(sampled.name for sampled in events)
                 await self._sample()
             await trio.sleep(_ADAPT_S)
 
@@ -104,9 +108,9 @@ class Perf:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._sampling.run)
                 while self.enabled and cpus == await self._in_thread(online_cpus, self._sys):
-                    before = self._sampling.spent_s
+                    before = self._sampling.cpu.seconds
                     await trio.sleep(_ADAPT_S)
-                    spent = (self._sampling.spent_s - before) / _ADAPT_S
+                    spent = (self._sampling.cpu.seconds - before) / _ADAPT_S
                     period = next_period(self._period, spent, self._settings.cpu_share)
                     if period != self._period:
                         self._period = period
@@ -117,22 +121,25 @@ class Perf:
 
     async def take(self, samples: Samples) -> None:
         """Report samples: each one of a page that is tracked."""
-        pfns = (samples["phys_addr"] >> np.uint64(PAGE_SHIFT)).astype(np.int64)
-        tracked = tracked_sections(self._pghot)
-        sections = np.minimum(pfns >> SECTION_SHIFT, len(tracked) - 1)
-        keep = (samples["addr"] != 0) & (pfns != 0) & tracked[sections] & from_memory(samples["data_src"])
-        pfns, cpus = pfns[keep], samples["cpu"][keep]
+        cpu = self._sampling.cpu
+        with cpu.here():
+            pfns = (samples["phys_addr"] >> np.uint64(PAGE_SHIFT)).astype(np.int64)
+            tracked = tracked_sections(self._pghot)
+            sections = np.minimum(pfns >> SECTION_SHIFT, len(tracked) - 1)
+            keep = (samples["addr"] != 0) & (pfns != 0) & tracked[sections] & from_memory(samples["data_src"])
+            pfns, cpus = pfns[keep], samples["cpu"][keep]
+            distinct = np.unique(pfns)
         if not len(pfns):
             return
-        distinct = np.unique(pfns)
-        await self._pghot.memory.freshen(distinct)
-        now = self._clock()
-        self._pghot.recorder.record(pfns, accessing_nodes(self._pghot, self._nodes, cpus), HWHINTS, now)
-        self._used += len(pfns)
-        self._distinct += len(distinct)
-        huge = self._pghot.memory.states(pfns) & (PageState.ORDER | PageState.LRU) == MAX_FOLIO_ORDER | PageState.LRU
-        if huge.any():
-            self._huge_parts.add(pfns[huge], now)
+        cpu.charge(await self._pghot.memory.freshen(distinct))
+        with cpu.here():
+            now, memory = self._clock(), self._pghot.memory
+            self._pghot.recorder.record(pfns, accessing_nodes(self._pghot, self._nodes, cpus), HWHINTS, now)
+            self._used += len(pfns)
+            self._distinct += len(distinct)
+            huge = memory.states(pfns) & (PageState.ORDER | PageState.LRU) == MAX_FOLIO_ORDER | PageState.LRU
+            if huge.any():
+                self._huge_parts.add(pfns[huge], now)
 
 
 def accessing_nodes(pghot: Pghot, nodes: NDArray[np.int64], cpus: NDArray[np.uint32]) -> NDArray[np.int64]:

@@ -1,14 +1,15 @@
 """Sample events on all CPUs: a ring for each, read by a task of its own when it is a quarter full or a second old."""
 
 import errno
-import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
+from pghotd.sources.cpu_account import CpuAccount
 from pghotd.sources.perf_event import Ring
 from pghotd.sources.perf_ring import Records, Samples
 from pghotd.sources.pmu import Sampled
+from pghotd.sources.source import in_thread
 
 #: A ring is read so often at least, so that no sample is much older; and with so much between, so that a storm of
 #: them does not wake us for each.
@@ -29,8 +30,8 @@ class Sampling:
         self.lost = 0
         self.throttled = 0
         self.malformed = 0
-        #: Time spent on samples, in s: all of it, waiting for what `take` reads included.
-        self.spent_s = 0.0
+        #: CPU time spent on samples; `take` charges what it takes itself.
+        self.cpu = CpuAccount(in_thread)
 
     def stat(self) -> dict[str, int | str]:
         """Return the counts."""
@@ -40,7 +41,7 @@ class Sampling:
             "lost": self.lost,
             "throttled": self.throttled,
             "malformed": self.malformed,
-            "spent_us": round(self.spent_s * 1e6),
+            "spent_us": round(self.cpu.seconds * 1e6),
         }
 
     def open(self, events: Sequence[Sampled], period: int) -> None:
@@ -77,9 +78,9 @@ class Sampling:
         while True:
             with trio.move_on_after(_LONGEST_S):
                 await trio.lowlevel.wait_readable(ring.fd)
-            began = time.perf_counter()
-            await self._count(ring.read())
-            self.spent_s += time.perf_counter() - began
+            with self.cpu.here():
+                records = ring.read()
+            await self._count(records)
             await trio.sleep(_SHORTEST_S)
 
     async def _count(self, records: Records) -> None:

@@ -1,10 +1,15 @@
-"""Scan the lower tier section by section, once an interval, for what was accessed since the scan before.
+"""Scan the lower tier section by section, as often as the rule needs, for what was accessed since the look before.
 
-The cost of a scan is linear in the lower tier's memory, so the interval stretches with it. What the first look at a
-section finds was not accessed within an interval: a look gets what the one before left, and reports nothing without.
+The cost of a scan is linear in the lower tier's memory. Where the budget of CPU time does not allow for all of it at
+the configured interval, passes are further apart, but never further than the rule allows two looks at a page to be
+(rule.py); where that does not suffice, sections take turns (turns.py). What a first look finds was not accessed within
+an interval, and what a late one finds may have been accessed at any time: neither is reported.
 """
 
+import time
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -12,33 +17,71 @@ import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.pghot import Clock, Pghot
-from pghotd.sources.lower_folios import is_tracked, lower_sections, record_folios
+from pghotd.geometry import NUMA_NO_NODE
+from pghotd.memory.protocol import PageState
+from pghotd.sources.cpu_account import CpuAccount
+from pghotd.sources.lower_folios import is_tracked, lower_sections
+from pghotd.sources.rule import Rule
 from pghotd.sources.source import InThread, failures
+from pghotd.sources.standing import ALL_PPM, Standing
+from pghotd.sources.turns import Turns
 
 #: What a look leaves for the next one at the same section.
 Left = TypeVar("Left")
-#: The share of the time that a scan may take.
-_SHARE = 0.05
+#: How often it is seen whether it has been switched on, or an interval fits again.
+_ASK_AGAIN_MS = 1000
+#: Where the interval is shorter, passes are no further apart than this share of the longest gap: some come late.
+_OF_LONGEST = 0.75
+#: A pass takes no more than this share of the time between two, whatever its CPU time.
+_WALL_SHARE = 0.5
+#: Between two passes there is so much time at least, in s.
+_BREATH_S = 0.01
+
+
+@dataclass(slots=True)
+class _Seen(Generic[Left]):
+    """What a look left, and when it began, in ms."""
+
+    left: Left
+    at: int
 
 
 class SectionScan(Generic[Left]):
-    """Be a source that scans; a subclass says what a look at a section is."""
+    """A source that scans; a subclass says what a look at a section is."""
 
     name: str
     kind: int
+    #: How old a folio's state may be when an access to it is recorded, in ms; None: as the backend is set.
+    state_age_ms: int | None = None
 
-    def __init__(self, interval_ms: int, pghot: Pghot, clock: Clock, in_thread: InThread) -> None:
+    def __init__(
+        self,
+        interval_ms: int,
+        cpu_share: float,
+        pghot: Pghot,
+        clock: Clock,
+        in_thread: InThread,
+        cpu_clock: Callable[[], float] = time.thread_time,
+    ) -> None:
         self.enabled = True
         self._pghot = pghot
-        self._in_thread = in_thread
         self._clock = clock
-        self._works = "not yet probed"
-        self._left: dict[int, Left] = {}
+        self._cpu = CpuAccount(in_thread, cpu_clock)
+        self._configured_ms = interval_ms
+        self._pace_ms = interval_ms
+        self._cpu_share = cpu_share
+        self._standing = Standing(budget_ppm=round(cpu_share * ALL_PPM))
+        self._turns = Turns()
+        self._seen: dict[int, _Seen[Left]] = {}
+        #: CPU time that the budget has for us, in s: below 0 no section joins.
+        self._credit_s = 0.0
+        self._credited_at: float | None = None
+        #: CPU time between the last two passes, in s.
+        self._between_s = 0.0
         self._scans = 0
         self._accessed = 0
+        self._late = 0
         self._scan_us = 0
-        self._configured_ms = interval_ms
-        self._interval_ms = interval_ms
         self._errnos: Counter[int] = Counter()
 
     def probe(self) -> None:
@@ -48,60 +91,184 @@ class SectionScan(Generic[Left]):
     async def look(self, section: int, left: Left | None) -> tuple[NDArray[np.int64], Left]:
         """Return the PFNs of a section, ascending, that were accessed since the look that has `left`; and what is left.
 
-        OSError is counted, and the section passed over: frames at the end of memory can go while they are looked at.
+        Each is the head of a folio on an LRU list, as far as is known. OSError is counted, and the section passed over:
+        frames at the end of memory can go while they are looked at.
         """
         raise NotImplementedError
 
     def close(self) -> None:
         """Give back what `probe` took."""
 
+    def recorded(self, section: int, heads: NDArray[np.int64]) -> None:
+        """Take note of what a look has found and has been recorded."""
+
+    def beside(self) -> str:
+        """Return what takes evidence away from this source at present, in a thread; empty when nothing is known."""
+        return ""
+
+    async def wait_until(self, deadline: float) -> None:
+        """Wait for the next pass; a subclass may look at something meanwhile."""
+        await trio.sleep_until(deadline)
+
     def stat(self) -> dict[str, int | str]:
-        """Return whether it works here, what it found and what a scan costs."""
+        """Return whether it works here, what it covers, what it found and what a scan costs."""
         return {
-            "works": self._works,
+            **self._standing.stat(self.enabled, self._cpu.seconds),
             "scans": self._scans,
             "accessed": self._accessed,
+            "late": self._late,
             "last_scan_us": self._scan_us,
-            "interval_ms": self._interval_ms,
+            "interval_ms": self._pace_ms,
             **failures(self._errnos),
         }
 
     async def run(self) -> None:
         """Scan until cancelled; end at once where it cannot work."""
         try:
-            await self._in_thread(self.probe)
+            await self._cpu.in_thread(self.probe)
         except OSError as error:
-            self._works = f"no ({error.strerror})"
+            self._standing.say("no", error.strerror or "error")
             return
-        self._works = "yes"
+        self._standing.say("no", "not yet looked")
         try:
             while True:
-                if self.enabled:
-                    await self._scan()
+                began = trio.current_time()
+                rule = Rule.of(self._pghot)
+                misfit = rule.misfit(f"interval_ms {self._configured_ms}", self._configured_ms)
+                if misfit is None and self.enabled:
+                    await self._pass(rule)
+                    await self.wait_until(max(began + self._pace_ms / 1000, trio.current_time() + _BREATH_S))
                 else:
-                    self._left.clear()
-                await trio.sleep(self._interval_ms / 1000)
+                    if misfit is not None:
+                        self._standing.say("no", misfit)
+                    self._forget()
+                    await trio.sleep(min(self._configured_ms, _ASK_AGAIN_MS) / 1000)
         finally:
             self.close()
 
-    async def _scan(self) -> None:
-        began = trio.current_time()
-        before, self._left = self._left, {}
-        for section in lower_sections(self._pghot):
-            try:
-                accessed, left = await self.look(section, before.get(section))
-            except OSError as error:
-                self._errnos[error.errno or 0] += 1
-                continue
-            if is_tracked(self._pghot, section):
-                self._left[section] = left
-                self._accessed += await record_folios(self._pghot, accessed, self.kind, self._clock)
+    def _forget(self) -> None:
+        """Begin anew at the next pass: what happens until then was not seen within an interval."""
+        self._seen.clear()
+        self._turns = Turns()
+        self._credited_at = None
+
+    async def _pass(self, rule: Rule) -> None:
+        """Look at every member once, and let others join while there is room."""
+        began, before_s = trio.current_time(), self._cpu.seconds
+        longest_ms = max(self._configured_ms, round(rule.longest_gap_ms * _OF_LONGEST))
+        extra_ms = self._between_s / self._cpu_share * 1000
+        room_ms = max(longest_ms - extra_ms, longest_ms / 4)
+        visits = 1 + rule.least_looks
+        sections = lower_sections(self._pghot)
+        note = await self._cpu.in_thread(self.beside)
+        for section in (
+            *self._turns.follow(sections, await self._watched_sections()),
+            *self._turns.leave(room_ms, visits),
+        ):
+            self._seen.pop(section, None)
+        outcomes: Counter[str] = Counter()
+        for section in self._turns.members:
+            outcomes[await self._visit(section, rule)] += 1
+        if self._may_join(began, longest_ms):
+            while (joining := self._turns.join(room_ms)) is not None:
+                outcomes[await self._visit(joining, rule)] += 1
+        self._pace_ms = self._turns.pace_ms(self._configured_ms, longest_ms, extra_ms)
         self._scans += 1
-        taken = trio.current_time() - began
-        self._scan_us = round(taken * 1e6)
-        self._interval_ms = stretched_ms(self._configured_ms, taken)
+        self._scan_us = round((trio.current_time() - began) * 1e6)
+        self._credit_s -= self._cpu.seconds - before_s
+        self._between_s = 0.0
+        whys = [*filter(None, (note, *_why_not_all(outcomes, rule))), *self._why_in_turns(len(sections))]
+        covered_ppm = outcomes["on time"] * ALL_PPM // len(sections) if sections else ALL_PPM
+        self._standing.say(
+            "yes" if not whys else "partly" if covered_ppm else "no",
+            "; ".join(whys) or "-",
+            covered_ppm,
+            self._turns.round_ms(room_ms, visits, self._pace_ms),
+        )
+
+    async def _watched_sections(self) -> frozenset[int]:
+        """Return which sections come first; of no interest where there is room for all."""
+        if not self._turns.waiting:
+            return frozenset()
+        sections, cpu_s = await self._pghot.memory.watched_sections()
+        self._cpu.charge(cpu_s)
+        return frozenset(sections.tolist())
+
+    def _may_join(self, now: float, longest_ms: int) -> bool:
+        """Return whether the budget has been kept so far; what it has saved lasts for one pass."""
+        most_s = self._cpu_share * longest_ms / 1000
+        if self._credited_at is None:
+            self._credit_s = most_s
+        else:
+            self._credit_s = min(self._credit_s + self._cpu_share * (now - self._credited_at), most_s)
+        self._credited_at = now
+        return self._credit_s >= 0
+
+    def _why_in_turns(self, sections: int) -> list[str]:
+        if not self._turns.waiting:
+            return []
+        members = len(self._turns.members)
+        return [f"cpu_share {self._cpu_share:g} allows {members} of {sections} sections at a time, each in its turn"]
+
+    async def _visit(self, section: int, rule: Rule) -> str:
+        """Look at a section, and report what was accessed since the look before; return what came of it."""
+        before_s, began, at = self._cpu.seconds, trio.current_time(), self._clock()
+        before = self._seen.pop(section, None)
+        outcome = "on time"
+        try:
+            pfns, left = await self.look(section, None if before is None else before.left)
+        except OSError as error:
+            self._errnos[error.errno or 0] += 1
+            outcome = f"failed: {error.strerror}"
+        else:
+            if is_tracked(self._pghot, section):
+                self._seen[section] = _Seen(left, at)
+                self._pghot.heat.looked([section], self._clock())
+                if before is not None and not await self.report(section, pfns, before.at, rule):
+                    outcome = "late"
+        cpu_ms = (self._cpu.seconds - before_s) * 1000
+        wall_ms = (trio.current_time() - began) * 1000
+        self._turns.visited(section, max(cpu_ms / self._cpu_share, wall_ms / _WALL_SHARE))
+        return outcome
+
+    async def report(self, section: int, pfns: NDArray[np.int64], since: int, rule: Rule) -> bool:
+        """Record what was accessed after `since`; return whether that was in time, else it is dropped and counted.
+
+        Frames that are no heads of folios on LRU lists any more are left out.
+        """
+        if len(pfns):
+            self._cpu.charge(await self._pghot.memory.freshen(pfns, self.state_age_ms))
+        if not is_tracked(self._pghot, section):
+            return True
+        # No checkpoint from here on: what counts is the time that the records get.
+        now = self._clock()
+        if now - since > rule.longest_gap_ms:
+            self._late += 1
+            return False
+        with self._cpu.here():
+            heads = _heads(pfns, self._pghot.memory.states(pfns))
+            self._pghot.recorder.record(heads, NUMA_NO_NODE, self.kind, now)
+            self._accessed += len(heads)
+            self.recorded(section, heads)
+        return True
 
 
-def stretched_ms(interval_ms: int, taken_s: float) -> int:
-    """Return the time to the next scan: as configured, or longer where the last one took a twentieth of it."""
-    return max(interval_ms, round(taken_s / _SHARE * 1000))
+def _heads(pfns: NDArray[np.int64], states: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return those of `pfns` that are heads of folios on LRU lists."""
+    tail_bits = (np.int64(1) << (states & PageState.ORDER).astype(np.int64)) - 1
+    heads: NDArray[np.int64] = pfns[((states & PageState.LRU) != 0) & (pfns & tail_bits == 0)]
+    return heads
+
+
+def _why_not_all(outcomes: Counter[str], rule: Rule) -> list[str]:
+    """Return what kept looks of a pass from telling anything."""
+    looks = outcomes.total()
+    whys = [
+        f"{number} of {looks} sections looked at {outcome}" for outcome, number in outcomes.items() if ":" in outcome
+    ]
+    if late := outcomes["late"]:
+        whys.append(
+            f"{late} of {looks} looks were later than the {rule.longest_gap_ms} ms after the one before that "
+            "the rule allows, and tell nothing"
+        )
+    return whys

@@ -138,8 +138,12 @@ def _damon(table: SettingsTable) -> DamonSettings:
 
 
 def _idle(table: SettingsTable) -> IdleSettings:
-    settings = IdleSettings(table.take("interval_ms", integer(100, 3_600_000), IdleSettings().interval_ms))
-    table.finish(("interval_ms",))
+    default = IdleSettings()
+    settings = IdleSettings(
+        interval_ms=table.take("interval_ms", integer(100, 3_600_000), default.interval_ms),
+        cpu_share=table.take("cpu_share", number(0.0001, 1), default.cpu_share),
+    )
+    table.finish(("interval_ms", "cpu_share"))
     return settings
 
 
@@ -179,8 +183,11 @@ def _numab2(table: SettingsTable) -> Numab2Settings:
 
 def _kpageflags(table: SettingsTable) -> KpageflagsSettings:
     default = KpageflagsSettings()
-    settings = KpageflagsSettings(table.take("interval_ms", integer(100, 3_600_000), default.interval_ms))
-    table.finish(("interval_ms",))
+    settings = KpageflagsSettings(
+        interval_ms=table.take("interval_ms", integer(100, 3_600_000), default.interval_ms),
+        cpu_share=table.take("cpu_share", number(0.0001, 1), default.cpu_share),
+    )
+    table.finish(("interval_ms", "cpu_share"))
     return settings
 
 

@@ -23,16 +23,21 @@ from pghotd.procfs.pagemap import read_resident
 from pghotd.procfs.process_targets import Identity, choose
 from pghotd.procfs.soft_dirty import probe
 from pghotd.procfs.stat import read_stat
-from pghotd.sources.clear_refs_limits import CLEAR_REFS_MAX, ClearRefsLimits, pause_ms, targets_of
+from pghotd.sources.clear_refs_limits import CLEAR_REFS_MAX, STRETCH, ClearRefsLimits, pause_ms, targets_of
+from pghotd.sources.cpu_account import CpuAccount
 from pghotd.sources.lower_folios import only_tracked, record_folios, tracked_sections
+from pghotd.sources.rule import Rule
 from pghotd.sources.source import InThread, failures, in_thread
+from pghotd.sources.standing import ALL_PPM, Standing
 
+#: How often it is seen whether an interval fits again.
+_ASK_AGAIN_MS = 1000
 _NONE = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class SoftdirtySettings:
-    """Describe the scan."""
+    """Settings of the scan."""
 
     #: The processes it may be used on, each by its exact name or its pid.
     processes: tuple[str | int, ...] = ()
@@ -44,24 +49,29 @@ class SoftdirtySettings:
 
 @dataclass(slots=True)
 class _Watched:
-    """Hold one process: when it may be looked at again, and whether its bits were cleared the last time."""
+    """One process: when it may be looked at again, how long that is, and when its bits were cleared, if they were."""
 
     limits: ClearRefsLimits
     due: int = 0
-    cleared: bool = False
+    pause_ms: int = 0
+    cleared_at: int | None = None
+    #: Whether its last look came in time.
+    in_time: bool = True
     means: str = "not yet looked at"
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """Hold the lower tier's pages written since the look before, and for how long the process was locked."""
+    """The lower tier's pages written since the look before, and for how long the process was locked."""
 
     pfns: NDArray[np.int64] = field(default_factory=lambda: _NONE)
     locked_s: float = 0.0
+    #: Whether its bits are cleared now, so that the next look tells something.
+    cleared: bool = False
 
 
 class Softdirty:
-    """Be the source `softdirty`; `proc` is where /proc is."""
+    """The source `softdirty`; `proc` is where /proc is."""
 
     name = "softdirty"
     kind = PGTSCANS
@@ -80,20 +90,22 @@ class Softdirty:
         self._pghot = pghot
         self._clock = clock
         self._proc = proc
-        self._in_thread = in_thread
-        self._works = "not yet probed"
+        self._cpu = CpuAccount(in_thread)
+        self._standing = Standing(budget_ppm=ALL_PPM // STRETCH)
         self._watched: dict[Identity, _Watched] = {}
         self._errnos: Counter[int] = Counter()
         self._scans = 0
         self._written = 0
         self._locked_s = 0.0
+        self._late = 0
 
     def stat(self) -> dict[str, int | str]:
         """Return whether it works here, what it found, for how long it locked whom, and who is left alone and why."""
         return {
-            "works": self._works,
+            **self._standing.stat(self.enabled, self._cpu.seconds),
             "scans": self._scans,
             "written": self._written,
+            "late": self._late,
             "locked_us": round(self._locked_s * 1e6),
             "processes": len(self._watched),
             **{f"pid_{pid}": one.means for (pid, _), one in self._watched.items()},
@@ -103,27 +115,32 @@ class Softdirty:
     async def run(self) -> None:
         """Scan until cancelled; end at once where nobody is named, or the kernel keeps no such bits."""
         if not self._targets:
-            self._works = "no (no process is named)"
+            self._standing.say("no", "no process is named")
             return
         try:
-            await self._in_thread(probe, self._proc)
+            await self._cpu.in_thread(probe, self._proc)
         except OSError as error:
-            self._works = f"no ({error.strerror})"
+            self._standing.say("no", error.strerror or "error")
             return
-        self._works = "yes"
+        self._standing.say("no", "not yet looked")
+        interval_ms = self._settings.interval_ms
         while True:
-            if self.enabled:
-                await self._scan()
+            rule = Rule.of(self._pghot)
+            misfit = rule.misfit(f"interval_ms {interval_ms}", interval_ms)
+            if self.enabled and misfit is None:
+                await self._scan(rule)
             else:
+                if misfit is not None:
+                    self._standing.say("no", misfit)
                 # What is written meanwhile was not written within an interval.
                 for one in self._watched.values():
-                    one.cleared = False
-            await trio.sleep(self._settings.interval_ms / 1000)
+                    one.cleared_at = None
+            await trio.sleep(min(interval_ms, _ASK_AGAIN_MS if misfit else interval_ms) / 1000)
 
-    async def _scan(self) -> None:
+    async def _scan(self, rule: Rule) -> None:
         """Report what the processes that are due have written since their last look: each folio once."""
         try:
-            chosen = await self._in_thread(choose, self._targets, self._proc)
+            chosen = await self._cpu.in_thread(choose, self._targets, self._proc)
         except OSError as error:
             self._errnos[error.errno or 0] += 1
             return
@@ -132,32 +149,57 @@ class Softdirty:
             identity: self._watched.get(identity) or _Watched(ClearRefsLimits(self._settings.clear_refs_max))
             for identity in chosen.processes
         }
-        found = [_NONE]
+        found, latest = [_NONE], self._clock() + rule.longest_gap_ms
         for identity, one in list(self._watched.items()):
-            now = self._clock()
+            now, before = self._clock(), one.cleared_at
             if now < one.due:
                 continue
+            one.cleared_at = None
             try:
-                look = await self._in_thread(self._look, identity, one, tracked_sections(self._pghot))
+                look = await self._cpu.in_thread(
+                    self._look, identity, one, before is not None, rule, tracked_sections(self._pghot)
+                )
             except OSError as error:
-                one.cleared, one.means = False, f"none ({error.strerror})"
+                one.means = f"none ({error.strerror})"
                 self._errnos[error.errno or 0] += 1
                 continue
-            one.due = now + pause_ms(look.locked_s)
+            if look.locked_s:
+                one.pause_ms = pause_ms(look.locked_s)
+            one.due = now + one.pause_ms
             self._locked_s += look.locked_s
-            found.append(look.pfns)
-        pfns = await self._in_thread(_merge, found)
-        self._written += await record_folios(self._pghot, pfns, PGTSCANS, self._clock)
+            one.cleared_at = now if look.cleared else None
+            one.in_time = before is None or self._clock() - before <= rule.longest_gap_ms
+            if not one.in_time:
+                # Written at any time, and recorded as if just now.
+                self._late += 1
+            elif before is not None:
+                found.append(look.pfns)
+                latest = min(latest, before + rule.longest_gap_ms)
+        pfns = await self._cpu.in_thread(_merge, found)
+        self._written += await record_folios(self._pghot, pfns, PGTSCANS, self._clock, latest)
         self._scans += 1
+        self._say()
 
-    def _look(self, identity: Identity, one: _Watched, tracked: NDArray[np.bool_]) -> _Look:
-        """Read what was written, and clear the bits again."""
+    def _say(self) -> None:
+        """Say how many of the processes are followed."""
+        watched = self._watched.values()
+        followed = sum(one.cleared_at is not None and one.in_time for one in watched)
+        round_ms = max(self._settings.interval_ms, *(one.pause_ms for one in watched), 0)
+        if not watched:
+            self._standing.say("yes", "none of the processes named runs", ALL_PPM, round_ms)
+        elif followed == len(watched):
+            self._standing.say("yes", covered_ppm=ALL_PPM, round_ms=round_ms)
+        else:
+            why = f"{len(watched) - followed} of {len(watched)} processes are not followed: see pid_*"
+            self._standing.say("partly" if followed else "no", why, followed * ALL_PPM // len(watched), round_ms)
+
+    def _look(self, identity: Identity, one: _Watched, cleared: bool, rule: Rule, tracked: NDArray[np.bool_]) -> _Look:
+        """Read what was written since the bits were cleared, if they were, and clear them again."""
         pid, start_ticks = identity
         stat = read_stat(pid, self._proc)
         if stat.start_ticks != start_ticks:
             raise OSError(errno.ESRCH, "another process has this pid now")
-        cleared, one.cleared = one.cleared, False
-        if why_not := one.limits.why_not(stat):
+        if why_not := one.limits.why_not(stat) or _too_rare(one.pause_ms, rule):
             one.means = why_not
             return _Look()
         pfns, reading_s = _NONE, 0.0
@@ -169,8 +211,15 @@ class Softdirty:
             pfns = only_tracked(pages.pfns, tracked)
         clear_s = clear_soft_dirty(pid, start_ticks, self._proc)
         ended = one.limits.took(clear_s)
-        one.cleared, one.means = not ended, ended or "softdirty"
-        return _Look(pfns, reading_s + clear_s)
+        one.means = ended or "softdirty"
+        return _Look(pfns, reading_s + clear_s, not ended)
+
+
+def _too_rare(pause_ms: int, rule: Rule) -> str:
+    """Return why looks with such a pause are of no use, so that the process is spared them; empty when they are."""
+    if pause_ms <= rule.longest_gap_ms:
+        return ""
+    return f"none (a look may come every {pause_ms} ms, and the rule needs one every {rule.longest_gap_ms} ms)"
 
 
 def _merge(found: list[NDArray[np.int64]]) -> NDArray[np.int64]:

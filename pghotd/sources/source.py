@@ -24,7 +24,7 @@ class Source(Protocol):
     enabled: bool
 
     def stat(self) -> Mapping[str, int | str]:
-        """Return what it is doing, as names and values; memory only, at once."""
+        """Return what it is doing, as names and values, first of all its Standing; memory only, at once."""
 
     async def run(self) -> None:
         """Look and report until cancelled; whatever it changed outside is restored on the way out."""

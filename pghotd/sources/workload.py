@@ -16,7 +16,10 @@ from pghotd.engine.pghot import Clock, Pghot
 from pghotd.memory.model.machine import Machine
 from pghotd.memory.model.process import ModelProcess
 from pghotd.memory.model.spec import ProcessSpec
+from pghotd.sources.cpu_account import CpuAccount
 from pghotd.sources.observers import Observe, Observer, make_view
+from pghotd.sources.source import in_thread
+from pghotd.sources.standing import ALL_PPM, Standing
 
 #: How often accesses are generated: often enough for a rate limit of a second, rarely enough to cost little.
 TICK_S = 0.02
@@ -76,6 +79,7 @@ class Workload:
         #: Where in the region the hot set begins, and the order of the pages in it, hottest first.
         self._hot_start = 0
         self._order = self._random.permutation(settings.hot_pages)
+        self._cpu = CpuAccount(in_thread)
         self._happened = 0
         self._moves = 0
         self._phase_allocated = False
@@ -109,7 +113,8 @@ class Workload:
             number = int(min(owed, settings.rate))
             owed -= number
             if number:
-                self._access(number, now)
+                with self._cpu.here():
+                    self._access(number, now)
 
     def _access(self, number: int, now: int) -> None:
         slots = self._draw(number)
@@ -150,6 +155,7 @@ class Workload:
         hot = (self._hot_start + np.arange(self._settings.hot_pages)) % self._settings.pages
         recall, precision = self._observer.quality(hot)
         return {
+            **Standing("yes", "-", ALL_PPM).stat(self.enabled, self._cpu.seconds),
             "happened": self._happened,
             "seen": self._observer.seen,
             "hot_set_moves": self._moves,

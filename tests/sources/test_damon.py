@@ -1,6 +1,7 @@
 """Follow DAMON on a made-up /sys: what is reported, when it is not to be had, and how it is given back."""
 
 import errno
+import os
 
 import pytest
 import trio
@@ -11,8 +12,8 @@ from pghotd.memory.model.spec import ProcessSpec
 from pghotd.sources.damon import Damon, DamonSettings
 from pghotd.sources.kdamond import Intervals
 from tests.machines import Rig, two_nodes
-from tests.made_up_world import at_once
-from tests.sources.damon_tree import MadeUpDamon
+from tests.made_up_world import MadeUpProc, at_once
+from tests.sources.damon_tree import THREAD, MadeUpDamon
 
 S = PAGES_PER_SECTION
 #: One aggregation takes a second, and has ten samples.
@@ -107,7 +108,7 @@ async def test_somebody_elses_is_left_alone_and_asked_for_again(bench, autojump_
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.source.run)
         await trio.sleep(5)
-        assert bench.source.stat()["works"] == "no (somebody else uses DAMON)"
+        assert (bench.source.stat()["works"], bench.source.stat()["why"]) == ("no", "somebody else uses DAMON")
         assert bench.tree.written == []
         (bench.tree.root / "nr_kdamonds").write_text("0\n")
         await trio.sleep(10)
@@ -119,7 +120,10 @@ async def test_somebody_elses_is_left_alone_and_asked_for_again(bench, autojump_
 async def test_a_machine_without_damon(bench, autojump_clock):
     (bench.tree.root / "nr_kdamonds").unlink()
     await run_for(bench.source, 1)
-    assert bench.source.stat()["works"] == "no (this kernel has no DAMON for user space)"
+    assert (bench.source.stat()["works"], bench.source.stat()["why"]) == (
+        "no",
+        "this kernel has no DAMON for user space",
+    )
 
 
 async def test_a_busy_moment_is_missed_and_no_more(bench, autojump_clock):
@@ -136,10 +140,51 @@ async def test_one_that_somebody_stopped_is_taken_anew(bench, autojump_clock):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.source.run)
         await trio.sleep(5)
-        assert bench.source.stat()["works"] == "no (it was stopped)"
+        assert (bench.source.stat()["works"], bench.source.stat()["why"]) == ("no", "it was stopped")
         await trio.sleep(10)
         assert bench.source.stat()["works"] == "yes"
         nursery.cancel_scope.cancel()
+
+
+async def test_aggregations_that_do_not_fit_the_rule_are_not_used(bench, nursery, autojump_clock):
+    tunables = bench.rig.pghot.tunables
+    nursery.start_soon(bench.source.run)
+    await trio.sleep(2.5)
+    assert (bench.source.stat()["works"], bench.source.stat()["round_ms"]) == ("yes", 1000)
+    tunables.freq_threshold = 3
+    tunables.promote_freq_window_ms = 2000
+    await trio.sleep(2)
+    assert bench.tree.number == 0
+    assert bench.source.stat()["why"] == (
+        "aggregation_us 1000000 does not fit: freq_threshold 3 looks within promote_freq_window_ms 2000 "
+        "need one every 936 ms at most"
+    )
+    tunables.freq_threshold = 2
+    await trio.sleep(2)
+    assert (bench.source.stat()["works"], bench.tree.number) == ("yes", 1)
+
+
+async def test_what_kdamonds_take_is_told(tmp_path, nursery, autojump_clock):
+    proc = MadeUpProc(tmp_path / "proc")
+    bench = Bench(tmp_path)
+    # Field 14 and 15 of stat(5): its time in user space and in the kernel, in ticks.
+    proc.process(THREAD, 0)
+    proc.process(os.getpid(), 0)
+    stat = proc.root / f"{THREAD}/stat"
+    fields = stat.read_bytes().split(b" ")
+    fields[13], fields[14] = b"100", b"150"
+    stat.write_bytes(b" ".join(fields))
+    bench.tree._proc = str(proc.root)
+    nursery.start_soon(bench.source.run)
+    await trio.sleep(2.5)
+    expected = 250_000_000 // os.sysconf("SC_CLK_TCK")
+    assert bench.source.stat()["kdamond_cpu_us"] == expected
+    bench.source.enabled = False
+    await trio.sleep(2)
+    bench.source.enabled = True
+    await trio.sleep(3)
+    # Another one took as much.
+    assert bench.source.stat()["kdamond_cpu_us"] == 2 * expected
 
 
 async def test_switched_off_it_lets_go(bench, autojump_clock):

@@ -84,13 +84,17 @@ class Bench:
     """Hold a machine with a page-cache process on its slow node, a made-up /proc, and the source."""
 
     def __init__(self, folder) -> None:
-        self.rig = Rig(two_nodes(1, 2), [ProcessSpec("a", 256, 1, file=True)])
+        self.rig = Rig(
+            two_nodes(1, 2),
+            [ProcessSpec("a", 256, 1, file=True)],
+            clock=lambda: 1_000_000 + int(trio.current_time() * 1000),
+        )
         self.pfns = np.sort(self.rig.machine.processes[1].table.astype(np.int64) - 1)
         self.flags = np.full(3 * S, FILE, dtype=np.uint64)
         self.folder = folder
         self.write()
         self.source = Kpageflags(
-            KpageflagsSettings(1000), self.rig.pghot, self.rig.clock, str(folder), in_thread=at_once
+            KpageflagsSettings(1000), self.rig.pghot, self.rig.clock, str(folder), at_once, cpu_clock=lambda: 0.0
         )
 
     def write(self) -> None:
@@ -102,7 +106,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path):
+async def bench(tmp_path):
     return Bench(tmp_path)
 
 
@@ -158,11 +162,32 @@ async def test_a_reading_that_fails_is_counted(bench, nursery, autojump_clock):
     assert bench.source.stat()["failed_enoent"] == 2
 
 
+async def test_an_interval_that_does_not_fit_is_not_used(bench, nursery, autojump_clock):
+    bench.rig.pghot.tunables.freq_threshold = 3
+    bench.rig.pghot.tunables.promote_freq_window_ms = 2000
+    nursery.start_soon(bench.source.run)
+    await trio.sleep(2.5)
+    stat = bench.source.stat()
+    assert (stat["works"], stat["scans"]) == ("no", 0)
+    assert str(stat["why"]).startswith("interval_ms 1000 does not fit: freq_threshold 3 looks within")
+
+
+async def test_a_look_that_comes_late_tells_nothing(bench, nursery, autojump_clock):
+    nursery.start_soon(bench.source.run)
+    await trio.sleep(0.5)
+    bench.flags |= np.uint64(KPF_ACTIVE)
+    bench.write()
+    autojump_clock.jump(4)
+    await trio.sleep(0.6)
+    assert bench.recorded == 0
+    assert bench.source.stat()["late"] == 2
+
+
 async def test_a_machine_that_hides_them(bench, tmp_path):
     bench.flags[:] = 0
     bench.write()
     await bench.source.run()
-    assert bench.source.stat()["works"] == "no (kpageflags shows nothing)"
+    assert (bench.source.stat()["works"], bench.source.stat()["why"]) == ("no", "kpageflags shows nothing")
     (tmp_path / "kpageflags").unlink()
     await bench.source.run()
-    assert bench.source.stat()["works"] == "no (No such file or directory)"
+    assert (bench.source.stat()["works"], bench.source.stat()["why"]) == ("no", "No such file or directory")

@@ -1,8 +1,8 @@
 """Hold promotion back: decisions that stop it, slow it down or make it wait; time is an argument, in ms.
 
-On the kernel's rules promotion runs at copy speed while its target has free space, and a target that demotes what it
-was just given makes that work for nothing. None of these brakes looks at a clock or a file: who moves asks them first
-and tells them afterwards what happened.
+On the kernel's rules promotion runs at copy speed while its target has free space. None of these brakes looks at a
+clock or a file: who moves asks them first and tells them afterwards what happened. Promotion of what only comes back is
+braked by the engine (engine/returns.py).
 """
 
 from collections import deque
@@ -14,10 +14,6 @@ from pghotd.geometry import PAGES_PER_MB
 
 _SECOND_MS = 1000
 _BUCKET_MS = 100
-_THRASH_PERIOD_MS = 10_000
-_THRASH_PERIODS = 2
-_QUIET_PERIODS = 3
-_MOST_DIVIDED = 16
 _SPLIT_PAUSE_MS = 60_000
 
 
@@ -62,49 +58,6 @@ class MoveLimit:
             self._in_second -= self._passed.popleft()[1]
         # Rounded up: what is left of a page lets a folio pass like a page does.
         return min(-(-self._tokens // _SECOND_MS), per_second - self._in_second)
-
-
-class ThrashGuard:
-    """Divide one target's limit while it demotes what is promoted to it.
-
-    Every 10 s: demotions of half of the promotions or more, twice running, double the divisor, up to 16; three periods
-    running without halve it. Demotions without any promotion are not ours to answer for.
-    """
-
-    def __init__(self, promoted: int, demoted: int, now: int) -> None:
-        self.divisor = 1
-        self._base = promoted, demoted
-        self._began = now
-        self._thrashing = 0
-        self._quiet = 0
-
-    def observe(self, promoted: int, demoted: int, now: int) -> bool:
-        """Look at the counters, in pages since whenever: what pghotd promoted to the target, what it demoted.
-
-        Tell whether a period ended; one that is looked at late is longer, and one period.
-        """
-        if now - self._began < _THRASH_PERIOD_MS:
-            return False
-        promotions, demotions = promoted - self._base[0], demoted - self._base[1]
-        self._base, self._began = (promoted, demoted), now
-        if promotions > 0 and 2 * demotions >= promotions:
-            self._thrashing, self._quiet = self._thrashing + 1, 0
-            if self._thrashing == _THRASH_PERIODS:
-                self.divisor, self._thrashing = min(self.divisor * 2, _MOST_DIVIDED), 0
-        else:
-            self._thrashing, self._quiet = 0, self._quiet + 1
-            if self._quiet == _QUIET_PERIODS:
-                self.divisor, self._quiet = max(self.divisor // 2, 1), 0
-        return True
-
-    @property
-    def throttled(self) -> bool:
-        """Tell whether the limit is divided now."""
-        return self.divisor > 1
-
-    def limit_MBps(self, configured: int) -> int:  # noqa: N802 - a unit
-        """Return the limit to use instead of the configured one; not 0, which would end promotion, unless that is."""
-        return max(configured // self.divisor, min(configured, 1))
 
 
 class CallRate:

@@ -1,4 +1,4 @@
-"""Remember which pages were promoted, so that one that comes back at once is known: the history that pingpong_ms asks.
+"""Remember which pages were promoted, so that one that comes back at once is known: to pingpong_ms, and to the brake.
 
 A page is known by who maps it and where, (pid, start time, address): its page frame is another one's after it has
 moved. The kernel demotes without telling, so when a page was demoted is known as a time that it was not after: the
@@ -19,7 +19,7 @@ _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
 class PromotionHistory:
-    """Keep up to 2**`bits` promoted pages, 26 bytes each; a new one takes the place of another with the same hash."""
+    """Keep up to 2**`bits` promoted pages, 27 bytes each; a new one takes the place of another with the same hash."""
 
     def __init__(self, bits: int = 18) -> None:
         self._mask = np.uint64((1 << bits) - 1)
@@ -28,6 +28,8 @@ class PromotionHistory:
         self._promoted_at = np.zeros(1 << bits, dtype=np.int64)
         self._back_at = np.zeros(1 << bits, dtype=np.int64)
         self._nid = np.zeros(1 << bits, dtype=np.int16)
+        #: Whether came_back() has said of a page that it is back.
+        self._told = np.zeros(1 << bits, dtype=bool)
         self._demoted_at: dict[int, int] = {}
 
     def promoted(self, pid: int, start_ticks: int, vpns: _Pages, nid: int, now: int) -> None:
@@ -37,6 +39,7 @@ class PromotionHistory:
         self._promoted_at[slots] = now
         self._back_at[slots] = _UNSEEN
         self._nid[slots] = nid
+        self._told[slots] = False
 
     def demoting(self, nid: int, now: int) -> None:
         """Take note that node `nid` demoted something up to `now` (ms)."""
@@ -57,6 +60,14 @@ class PromotionHistory:
                 back_at[fresh[here]] = np.where(promoted_at[here] <= demoted_at, demoted_at, now)
             self._back_at[slots[fresh]] = back_at[fresh]
         return np.where(known, now - back_at, NEVER)
+
+    def came_back(self, pid: int, start_ticks: int, vpns: _Pages, within_ms: int, now: int) -> NDArray[np.bool_]:
+        """Return which pages, on the lower tier at `now`, were promoted less than `within_ms` ago; each return once."""
+        keys, slots = self._places(pid, start_ticks, vpns)
+        recent = now - self._promoted_at.take(slots) < within_ms
+        back: NDArray[np.bool_] = (self._key.take(slots) == keys) & recent & ~self._told.take(slots)
+        self._told[slots[back]] = True
+        return back
 
     def _places(self, pid: int, start_ticks: int, vpns: _Pages) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:
         seed = np.uint64(hash((pid, start_ticks)) & 0xFFFF_FFFF_FFFF_FFFF)

@@ -5,7 +5,9 @@ What the protocol asks without waiting - states, zones, owners - is answered fro
 """
 
 import logging
+import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar, TypeVarTuple
 
 import numpy as np
 import trio
@@ -21,6 +23,7 @@ from pghotd.memory.linux.frame_states import FrameStates
 from pghotd.memory.linux.mapped import Mapped, read_mapped
 from pghotd.memory.linux.move import MovePages
 from pghotd.memory.linux.promotion import Promotion
+from pghotd.memory.linux.room import RoomKeeper
 from pghotd.memory.linux.settings import LinuxSettings
 from pghotd.memory.linux.syscalls import move_pages
 from pghotd.memory.linux.tiers import LowerNodesError, require_lower_tier, with_lower_nodes
@@ -33,12 +36,17 @@ log = logging.getLogger(__name__)
 
 #: For how long a reading of the watched processes' page tables is used, in ms.
 _MAPPED_AGE_MS = 1000
+#: For how long at least one is used to tell which sections have their pages, and how often as long as it took.
+_WATCHED_AGE_MS = 10_000
+_WATCHED_STRETCH = 100
 #: Batches that one kmigrated may have on their way: a moving call is filled from several.
 _MOVES_AT_ONCE = 64
 #: How often, and after which time, a topology that is changing is read again.
 _TOPOLOGY_TRIES = 20
 _TOPOLOGY_AGAIN_S = 0.1
 
+Result = TypeVar("Result")
+Arguments = TypeVarTuple("Arguments")
 Notify = Callable[[int, int, bool], None]
 
 
@@ -72,20 +80,28 @@ class LinuxMachine:
         self._states = FrameStates(len(self._section_nid) - 1, proc)
         self._zones = ZoneReadings(proc)
         self._mapped = Mapped()
+        self._watched_age_ms = _WATCHED_AGE_MS
         self._owners: list[str] = []
         self._owner_of_process: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._notifiers: list[Notify] = []
         self._calls = Calls(call, clock, settings.max_calls_per_s, self._zones.fitting, proc)
         self.promotion = Promotion(settings, self._calls, self._zones, clock, proc)
+        self._room = RoomKeeper(self._zones, lambda: self._topology.lower, clock, proc, sys)
+        self._zones.exchanges = self._room.works
 
     def stop_while(self, paused: Callable[[], bool]) -> None:
         """Begin no moving call while `paused` says so, also for what was handed over before."""
         self._calls.paused = paused
 
+    def make_room_while(self, wanted: Callable[[], bool]) -> None:
+        """Have full targets demote while `wanted` says so: the tunable demotion_room."""
+        self._room.wanted = wanted
+
     async def run(self) -> None:
-        """Make moving calls, and follow memory that comes and goes, until cancelled."""
+        """Make moving calls, keep room on full targets, and follow memory that comes and goes, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._calls.run)
+            nursery.start_soon(self._room.run)
             nursery.start_soon(self._follow_uevents)
 
     @property
@@ -127,14 +143,15 @@ class LinuxMachine:
         pass
 
     def make_room(self, nid: int, pages: int) -> None:
-        # Filled in with the exchange.
-        pass
+        self._room.want(nid, pages)
 
     def exchanges(self, nid: int) -> bool:
-        return False
+        return self._room.works(nid)
 
     def came_back(self, heads: Pfns) -> NDArray[np.bool_]:
-        return np.zeros(len(heads), dtype=bool)
+        if not self.settings.thrash_guard:
+            return np.zeros(len(heads), dtype=bool)
+        return self.promotion.came_back(heads, self._mapped)
 
     def register_notifier(self, notify: Notify) -> None:
         self._notifiers.append(notify)
@@ -142,17 +159,37 @@ class LinuxMachine:
     def resolve(self, pid: int, address: int) -> int | None:
         return self._mapped.pfn_at(pid, address >> PAGE_SHIFT)
 
-    async def freshen(self, pfns: Pfns) -> None:
+    async def freshen(self, pfns: Pfns, age_ms: int | None = None) -> float:
         now = self._clock()
-        sections, alone = self._states.stale(pfns, self.settings.kpageflags_age_ms, now)
+        sections, alone = self._states.stale(pfns, self.settings.kpageflags_age_ms if age_ms is None else age_ms, now)
         alone = alone[np.isin(self._section_nid.take(alone >> SECTION_SHIFT), self._topology.lower)]
+        cpu_s = 0.0
         if len(alone):
-            self._states.put_alone(*await trio.to_thread.run_sync(self._states.read_alone, alone))
+            (read, states), cpu_s = await _in_thread(self._states.read_alone, alone)
+            self._states.put_alone(read, states)
         for section in sections:
             nid = int(self._section_nid[section])
             if nid != NO_SECTION and nid in self._topology.lower:
-                states = await trio.to_thread.run_sync(self._states.read, section)
+                states, taken_s = await _in_thread(self._states.read, section)
                 self._states.put(section, states, now)
+                cpu_s += taken_s
+        return cpu_s
+
+    async def watched_sections(self) -> tuple[NDArray[np.int64], float]:
+        """See the protocol; page tables are read for it for less than 1 % of the time."""
+        cpu_s = 0.0
+        if self._clock() - self._mapped.at >= self._watched_age_ms:
+            cpu_s = await self._read_mapped()
+            self._watched_age_ms = max(_WATCHED_AGE_MS, round(cpu_s * 1000 * _WATCHED_STRETCH))
+        return np.unique(self._mapped.pfns >> SECTION_SHIFT), cpu_s
+
+    async def _read_mapped(self) -> float:
+        """Read where the watched processes have their pages; return the CPU time that took, in s."""
+        tracked = np.isin(self._section_nid, self._topology.lower)
+        mapped, cpu_s = await _in_thread(read_mapped, self.settings.watches, tracked, self._clock(), self._proc)
+        self._owner_of_process = np.array([self._owner(one.cgroup) for one in mapped.processes], dtype=np.int64)
+        self._mapped = mapped
+        return cpu_s
 
     async def reread(self, pfns: Pfns) -> None:
         """See the protocol; the folios' states, and where they are mapped, if that reading is a second old."""
@@ -165,12 +202,7 @@ class LinuxMachine:
         same = await trio.to_thread.run_sync(self._read_again, heads, now)
         self._states.drop(heads[~same])
         if now - self._mapped.at > _MAPPED_AGE_MS:
-            tracked = np.isin(self._section_nid, self._topology.lower)
-            mapped = await trio.to_thread.run_sync(
-                read_mapped, self.settings.watches, tracked, self._clock(), self._proc
-            )
-            self._owner_of_process = np.array([self._owner(one.cgroup) for one in mapped.processes], dtype=np.int64)
-            self._mapped = mapped
+            await self._read_mapped()
 
     def _read_again(self, heads: Pfns, now: int) -> NDArray[np.bool_]:
         """Read zones, if that is due, and flags of folios in one visit to a thread."""
@@ -193,6 +225,7 @@ class LinuxMachine:
             "watched_processes": len(self._mapped.processes),
             "watched_pages_lower": len(self._mapped.pfns),
             "thp_splits": self.promotion.splits,
+            **self._room.stat(),
         }
 
     def _read_topology(self) -> Topology:
@@ -253,3 +286,14 @@ class LinuxMachine:
         log.info("section %d of node %d is %s", section, nid, "online" if online else "offline")
         for notify in self._notifiers:
             notify(section, nid, online)
+
+
+async def _in_thread(function: Callable[[*Arguments], Result], *arguments: *Arguments) -> tuple[Result, float]:
+    """Call `function` in a thread; return what it returns, and the CPU time that took, in s."""
+
+    def measured() -> tuple[Result, float]:
+        began = time.thread_time()
+        result = function(*arguments)
+        return result, time.thread_time() - began
+
+    return await trio.to_thread.run_sync(measured)

@@ -5,13 +5,14 @@ it still where its record was, has the target room, do the brakes allow it. The 
 in a thread; the decisions are on arrays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.pghot import Clock
+from pghotd.engine.returns import BACK_WITHIN_MS
 from pghotd.geometry import MAX_FOLIO_ORDER
 from pghotd.memory.linux.backoff import Backoff
 from pghotd.memory.linux.batch_part import UNDECIDED, BatchPart, Request, Results, parts_of
@@ -19,7 +20,7 @@ from pghotd.memory.linux.brakes import MoveLimit, SplitPause
 from pghotd.memory.linux.calls import NO_ROOM, Calls
 from pghotd.memory.linux.gathered import Gathered
 from pghotd.memory.linux.history import PromotionHistory
-from pghotd.memory.linux.mapped import Mapped
+from pghotd.memory.linux.mapped import Mapped, WatchedProcess
 from pghotd.memory.linux.move import NOT_TRIED
 from pghotd.memory.linux.settings import LinuxSettings
 from pghotd.memory.linux.zone_readings import ZoneReadings
@@ -48,8 +49,6 @@ class Promotion:
         self.history = PromotionHistory()
         self._limits: dict[int, MoveLimit] = {}
         self._split: dict[int, SplitPause] = {}
-        #: What the thrash guard divides a target's limit by.
-        self.divisor: dict[int, int] = {}
         #: Everything but the move: as configured, or while another mover is at work.
         self.dry_run = settings.dry_run
         self._pages_in_flight: dict[int, int] = {}
@@ -83,14 +82,17 @@ class Promotion:
 
     def since_demotion(self, heads: Pfns, mapped: Mapped) -> NDArray[np.int64]:
         """See Memory.since_demotion."""
-        rows, _ = mapped.find(heads)
         ages = np.full(len(heads), NEVER, dtype=np.int64)
-        process = np.where(rows >= 0, mapped.process.take(rows, mode="clip") if len(mapped.process) else -1, -1)
-        for index in np.flatnonzero(np.bincount(process[process >= 0])).tolist():
-            own, one = np.flatnonzero(process == index), mapped.processes[index]
-            vpns = mapped.vpns[rows[own]]
+        for own, one, vpns in _by_process(heads, mapped):
             ages[own] = self.history.since_demotion(one.pid, one.start_ticks, vpns, self._clock())
         return ages
+
+    def came_back(self, heads: Pfns, mapped: Mapped) -> NDArray[np.bool_]:
+        """See Memory.came_back."""
+        back = np.zeros(len(heads), dtype=bool)
+        for own, one, vpns in _by_process(heads, mapped):
+            back[own] = self.history.came_back(one.pid, one.start_ticks, vpns, BACK_WITHIN_MS, self._clock())
+        return back
 
     def _resting(self, part: BatchPart) -> NDArray[np.bool_]:
         one = part.process
@@ -126,9 +128,8 @@ class Promotion:
             # More free blocks than huge pages in flight: one is left over.
             results[huge[max(blocks - 1, 0) :]] = refusal("no_block")
             asked = asked[results[asked] == UNDECIDED]
-        limit = self._settings.move_limit_MBps // self.divisor.get(nid, 1)
-        limit = max(limit, min(self._settings.move_limit_MBps, 1))
-        number = self._limits.setdefault(nid, MoveLimit()).take(request.pages[asked], limit, now)
+        limit = self._limits.setdefault(nid, MoveLimit())
+        number = limit.take(request.pages[asked], self._settings.move_limit_MBps, now)
         results[asked[number:]] = refusal("move_limit")
         if self.dry_run:
             results[asked[:number]] = refusal("dry_run")
@@ -160,3 +161,12 @@ class Promotion:
             return read_vmstat(self._proc).get("thp_migration_split", 0)
         except OSError:
             return 0
+
+
+def _by_process(heads: Pfns, mapped: Mapped) -> Iterator[tuple[NDArray[np.int64], WatchedProcess, NDArray[np.int64]]]:
+    """Yield for each watched process which of the folios it maps, and at which virtual pages."""
+    rows, _ = mapped.find(heads)
+    process = np.where(rows >= 0, mapped.process.take(rows, mode="clip") if len(mapped.process) else -1, -1)
+    for index in np.flatnonzero(np.bincount(process[process >= 0])).tolist():
+        own = np.flatnonzero(process == index)
+        yield own, mapped.processes[index], mapped.vpns[rows[own]]

@@ -6,6 +6,7 @@ call, which can take long: call from a thread.
 
 import ctypes
 import errno
+import mmap
 import os
 import platform
 
@@ -29,6 +30,10 @@ _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "loongarch64"
 _PERF_NUMBER = _PERF_EVENT_OPEN.get(platform.machine(), -1)
 _PERF_FLAG_FD_CLOEXEC = 1 << 3
 
+_MBINDS = {"x86_64": 237, "aarch64": 235, "riscv64": 235, "loongarch64": 235, "ppc64le": 259, "s390x": 268}
+_MBIND = _MBINDS.get(platform.machine(), -1)
+_MPOL_BIND = 2
+
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
@@ -51,6 +56,18 @@ _perf_syscall.argtypes = [
     ctypes.c_int,
     ctypes.c_int,
     ctypes.c_int,
+    ctypes.c_ulong,
+]
+
+_mbind = _libc["syscall"]
+_mbind.restype = ctypes.c_long
+_mbind.argtypes = [
+    ctypes.c_long,
+    ctypes.c_void_p,
+    ctypes.c_ulong,
+    ctypes.c_ulong,
+    ctypes.c_void_p,
+    ctypes.c_ulong,
     ctypes.c_ulong,
 ]
 
@@ -78,6 +95,18 @@ def move_pages(pid: int, addresses: Addresses, nodes: Ints | None, flags: int) -
         flags,
     )
     return (int(returned) if returned >= 0 else -ctypes.get_errno()), status
+
+
+def bind_to_node(memory: mmap.mmap, nid: int) -> None:
+    """Call mbind(2): let what is touched of a mapping from now on come from node `nid` alone. OSError as the kernel."""
+    mask = np.zeros(nid // 64 + 1, dtype=np.uint64)
+    mask[nid // 64] = 1 << (nid % 64)
+    address = np.frombuffer(memory, dtype=np.uint8).ctypes.data
+    # The kernel takes one bit less than it is told that there are.
+    failed = _MBIND < 0 or _mbind(_MBIND, address, len(memory), _MPOL_BIND, mask.ctypes.data, len(mask) * 64 + 1, 0)
+    if failed:
+        code = ctypes.get_errno() if _MBIND >= 0 else errno.ENOSYS
+        raise OSError(code, os.strerror(code))
 
 
 def perf_event_open(attr: bytes, pid: int, cpu: int, group_fd: int = -1) -> int:

@@ -5,7 +5,7 @@ taken anew where it is old, or where what is to be moved comes near the high wat
 the kernel reclaim. Any thread may ask, and take another reading.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +36,8 @@ class ZoneReadings:
     def __init__(self, proc: str = "/proc") -> None:
         self._proc = proc
         self._last = _Reading(read_zoneinfo(proc), -(1 << 60))
+        #: Whether promotion to a node may go down to its low watermark, since it makes room when asked.
+        self.exchanges: Callable[[int], bool] = lambda nid: False
 
     def read(self, now: int) -> None:
         """Take a reading at `now` (ms)."""
@@ -58,7 +60,9 @@ class ZoneReadings:
         return present_pages(self._last.zoneinfo, nid)
 
     def room(self, nid: int) -> int:
-        """Return by how many pages the best zone of node `nid` is above its high watermark and reserve."""
+        """Return what the best zone of node `nid` has room for: down to high, or to low where room is made."""
+        if self.exchanges(nid):
+            return max((zone.room_above_low for zone in self.of(nid)), default=0)
         return max((zone.room for zone in self.of(nid)), default=0)
 
     def fitting(self, nid: int, pages: NDArray[np.int64], now: int) -> int:

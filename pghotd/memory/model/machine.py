@@ -94,8 +94,12 @@ class Machine:
     def moves_at_once(self) -> int:
         return 1
 
-    async def freshen(self, pfns: Pfns) -> None:
-        pass
+    async def freshen(self, pfns: Pfns, age_ms: int | None = None) -> float:
+        return 0.0
+
+    async def watched_sections(self) -> tuple[NDArray[np.int64], float]:
+        lower = [node.nid for node in self.nodes() if node.tier == "lower"]
+        return np.flatnonzero(np.isin(self.section_nid, lower)), 0.0
 
     async def reread(self, pfns: Pfns) -> None:
         pass

@@ -31,6 +31,8 @@ from pghotd.sources.procscan.look import STRETCH_SIZES, Look, Looker, Means
 from pghotd.sources.procscan.mirror import STEP, Mirror, Plan, water_level
 from pghotd.sources.procscan.settings import ProcscanSettings
 from pghotd.sources.procscan.watched import Watched, read_stats
+from pghotd.sources.rule import Rule
+from pghotd.sources.standing import ALL_PPM, Standing
 
 Result = TypeVar("Result")
 #: Run a function that takes time elsewhere, as trio.to_thread.run_sync does.
@@ -74,6 +76,7 @@ class Procscan:
         self._last_us = 0
         self._last_cpu_us = 0
         self._cpu_s = 0.0
+        self._cpu_of_earlier_s = 0.0
         self._clears = 0
         self._clear_s = 0.0
         self._accessed = 0
@@ -88,6 +91,7 @@ class Procscan:
         watched = self._watched.values()
         total = Bounds.sum(one.bounds for one in watched)
         return {
+            **self._standing().stat(self.enabled, self._cpu_of_earlier_s + self._cpu_s),
             "processes": len(watched),
             "pages": sum(one.mirror.pages for one in watched),
             "pages_not_modelled": sum(one.mirror.process.pages_not_modelled for one in watched),
@@ -110,6 +114,18 @@ class Procscan:
             **self._observers(),
             **{f"means_{pid}": one.means for (pid, _), one in self._watched.items()},
         }
+
+    def _standing(self) -> Standing:
+        """Return how it stands: an interval that does not fit the rule is used here, where nothing can be harmed."""
+        interval_ms = self._settings.interval_ms
+        misfit = Rule.of(self._pghot).misfit(f"interval_ms {interval_ms}", interval_ms)
+        watched = self._watched.values()
+        left_out = sum(one.mirror.process.pages_not_modelled for one in watched)
+        pages = sum(one.mirror.pages for one in watched) + left_out
+        covered_ppm = (pages - left_out) * ALL_PPM // pages if pages else ALL_PPM
+        no_room = f"{left_out} of {pages} pages find no room on the model" if left_out else None
+        whys = [why for why in (misfit, no_room) if why is not None]
+        return Standing("partly" if whys else "yes", "; ".join(whys) or "-", covered_ppm, interval_ms)
 
     def _observers(self) -> dict[str, str]:
         """Return what accesses can be told by here, best first, and why not by a better one."""
@@ -139,6 +155,7 @@ class Procscan:
 
     async def scan(self) -> None:
         """Scan once."""
+        self._cpu_of_earlier_s += self._cpu_s
         began, self._cpu_s = time.perf_counter(), 0.0
         stats, errors = await self._in_thread(read_stats, tuple(self._watched), self._proc)
         for error in errors:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pghotd.memory.linux.brakes import CallRate, MoveLimit, SplitPause, ThrashGuard, pressure_reason
+from pghotd.memory.linux.brakes import CallRate, MoveLimit, SplitPause, pressure_reason
 
 MB = 256
 
@@ -82,45 +82,6 @@ def test_no_second_has_more_than_the_limit_and_one_folio(steps):
         window = history[: i + 1]
         highest = max(was for when, _, was in window if end - when < 1000)
         assert sum(s for when, s, _ in window if end - when < 1000) - size < highest * MB
-
-
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 100), st.integers(0, 100), st.sampled_from([10_000, 10_000, 10_000, 25_000, 4000])),
-        max_size=60,
-    )
-)
-def test_thrash_guard(steps):
-    guard = ThrashGuard(1000, 500, 0)
-    promoted, demoted, now, began, base = 1000, 500, 0, 0, (1000, 500)
-    exponent = 0
-    bad: list[bool] = []
-    for promotions, demotions, later in steps:
-        promoted, demoted, now = promoted + promotions, demoted + demotions, now + later
-        ended = now - began >= 10_000
-        if ended:
-            grown = promoted - base[0], demoted - base[1]
-            base, began = (promoted, demoted), now
-            bad.append(grown[0] > 0 and grown[1] >= grown[0] / 2)
-            if bad[-2:] == [True, True]:
-                exponent, bad = min(exponent + 1, 4), []
-            elif bad[-3:] == [False, False, False]:
-                exponent, bad = max(exponent - 1, 0), []
-        assert guard.observe(promoted, demoted, now) == ended
-        assert guard.divisor == 2**exponent
-        assert guard.throttled == (exponent > 0)
-
-
-def test_a_divided_limit_is_never_0_unless_it_was():
-    guard = ThrashGuard(0, 0, 0)
-    for period in range(1, 20):
-        guard.observe(period * 10, period * 5, period * 10_000)
-    assert guard.divisor == 16
-    assert [guard.limit_MBps(configured) for configured in (0, 1, 15, 16, 200)] == [0, 1, 1, 1, 12]
-    # Demotions that nothing of ours caused are quiet, and three quiet periods double the limit.
-    for period in range(20, 23):
-        guard.observe(190, 95 + period, period * 10_000)
-    assert guard.divisor == 8
 
 
 @given(st.lists(st.tuples(st.integers(0, 700), st.integers(1, 3), st.sampled_from([1, 2, 5, 100])), max_size=60))

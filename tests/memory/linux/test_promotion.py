@@ -243,12 +243,6 @@ async def test_the_move_limit_holds_the_rest_back(autojump_clock, world):
     )
 
 
-async def test_a_divided_limit_is_never_none(autojump_clock, world):
-    promotion = world.promotion(move_limit_MBps=1)
-    promotion.divisor[0] = 16
-    assert "moved" in await world.promote(promotion, 40, watch=WATCH)
-
-
 async def test_a_folio_that_was_busy_twice_running_is_left_alone_for_a_minute(autojump_clock, world):
     promotion = world.promotion()
     world.busy = {17}

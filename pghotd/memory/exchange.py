@@ -1,0 +1,111 @@
+"""Decide when a full top-tier node is to make room: the improvement `demotion_room`.
+
+The kernel's own promotion wakes kswapd where it finds no room. A mover in user space cannot: it holds at the high
+watermark, kswapd sleeps above low, and a full node stays full. So promotion goes down to just above low, and then a
+page is allocated below it, which wakes kswapd; that demotes up to high, and promotion goes on. Promoting down to
+between min and low was tried: it needs no waking, but below low all other allocations pass over the node, for as long
+as it goes on.
+
+It is not asked for while that could not work: the slow nodes have no room for what would be demoted, or the node has
+demoted nothing for all the asking. For a minute after an exchange, a node that falls to low is restored: allocations
+that find it there would go to a slow node, for room that promotion took.
+"""
+
+from dataclasses import dataclass
+
+#: How long a wish for room is good, and how often it is asked for at most, in ms.
+_WISH_MS = 1000
+_ASK_EVERY_MS = 50
+#: A node that has demoted nothing for so much asking is left alone for a while.
+_STALLED_ASKS, _STALLED_MS = 10, 2000
+_TRY_AGAIN_MS = 10_000
+_RESTORE_MS = 60_000
+#: What the slow nodes must have free beyond their high watermarks, in pages, for a demotion: what kswapd takes at once.
+_SLOW_ROOM = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is known of a top-tier node: the figures of its best zone, in pages, and what it has demoted so far.
+
+    `slow_room` is by how many pages the lower tier is above its high watermarks.
+    """
+
+    free: int
+    low: int
+    high: int
+    demoted: int
+    slow_room: int
+
+
+class Exchange:
+    """Exchange of cold pages for hot ones on one top-tier node; every method is told the time, in ms."""
+
+    def __init__(self, nid: int) -> None:
+        self._nid = nid
+        #: Whether the kernel demotes from this node at all.
+        self.demotes = False
+        #: Why it is not asked for room now, in one sentence; empty while it is.
+        self.reason = ""
+        #: How often it was asked for room.
+        self.asked = 0
+        self._wanted = 0
+        self._wanted_at: int | None = None
+        self._asked_at: int | None = None
+        self._demoted: int | None = None
+        self._asks_without = 0
+        self._first_without = 0
+        self._stalled_until: int | None = None
+
+    def want(self, pages: int, now: int) -> None:
+        """Note that `pages` pages wait for room on the node."""
+        self._wanted, self._wanted_at = pages, now
+
+    @property
+    def works(self) -> bool:
+        """Return whether promotion may count on room that is made: go down to low."""
+        return self.demotes and not self.reason
+
+    def is_wanted(self, now: int) -> bool:
+        """Return whether pages wait for room now."""
+        return self._wanted_at is not None and now - self._wanted_at < _WISH_MS
+
+    def is_warm(self, now: int) -> bool:
+        """Return whether the node is to be looked at: an exchange is wanted, or was less than a minute ago."""
+        return self.is_wanted(now) or (self._asked_at is not None and now - self._asked_at < _RESTORE_MS)
+
+    def ask(self, seen: Reading, now: int) -> bool:
+        """Return whether to have the node make room now; the caller does so, and that counts as asked."""
+        if not self.demotes:
+            self.reason = ""
+            return False
+        self._judge(seen, now)
+        if self.reason or (self._asked_at is not None and now - self._asked_at < _ASK_EVERY_MS):
+            return False
+        gap = seen.high - seen.low
+        margin = min(gap // 4, 1024)
+        wanted = self.is_wanted(now) and seen.free - seen.low - margin < min(self._wanted, 1024) + 1
+        restore = self.is_warm(now) and seen.free <= seen.low + min(gap // 2, 4096)
+        if not wanted and not restore:
+            return False
+        if self.is_wanted(now):
+            self._asked_at = now
+        self.asked += 1
+        if not self._asks_without:
+            self._first_without = now
+        self._asks_without += 1
+        return True
+
+    def _judge(self, seen: Reading, now: int) -> None:
+        """Find out whether asking can work."""
+        if self._demoted is None or seen.demoted > self._demoted:
+            self._asks_without, self._stalled_until = 0, None
+        self._demoted = seen.demoted
+        if self._asks_without >= _STALLED_ASKS and now - self._first_without >= _STALLED_MS:
+            self._stalled_until, self._asks_without = now + _TRY_AGAIN_MS, 0
+        if seen.slow_room < _SLOW_ROOM:
+            self.reason = f"node {self._nid} cannot demote: the slow nodes are short of free memory"
+        elif self._stalled_until is not None and now < self._stalled_until:
+            self.reason = f"node {self._nid} has demoted nothing for {_STALLED_MS // 1000} s though it was asked to"
+        else:
+            self.reason = ""

@@ -1,0 +1,177 @@
+"""Refused folios rest for as long as the reason can last, and competing ones go by heat, through a real walk."""
+
+import errno
+
+import numpy as np
+import pytest
+
+from pghotd.engine.kinds import PGTSCANS
+from pghotd.engine.rests import AWAKE, BRAKED, FOR_ROOM, TIMED
+from pghotd.engine.verdicts import REFUSED
+from pghotd.engine.walk import SectionWalk, settle
+from pghotd.geometry import SECTION_SHIFT
+from pghotd.memory.model.spec import ProcessSpec
+from pghotd.memory.protocol import Moved, Zone, refusal
+from tests.books import balance
+from tests.machines import Rig, two_nodes
+
+PAGES = 200
+
+
+class Resting(Rig):
+    """A machine with `PAGES` pages on the slow node, of which all became ready once."""
+
+    def __init__(self, **tunables: int) -> None:
+        super().__init__(two_nodes(1, 2), [ProcessSpec("p", PAGES, 1)])
+        for name, value in {"refusal_rest": 1, **tunables}.items():
+            self.pghot.tunables.set(name, value)
+        self.base = self.first_pfn(1)
+        self.section = self.base >> SECTION_SHIFT
+        self.access(np.arange(PAGES))
+
+    def access(self, places: np.ndarray, times: int = 2) -> None:
+        for _ in range(times):
+            self.pghot.recorder.record(self.base + places, -1, PGTSCANS, self.time.now)
+
+    def pass_over(self, result: int = 0, chosen=None) -> int:
+        """Walk the section once, every move with the same result; return how many folios were taken."""
+        taken = self.total("pghotd_taken")
+        walk = SectionWalk(self.pghot, 1, self.section, chosen)
+        while (batch := walk.next_batch(self.time.now)) is not None:
+            if len(batch.heads):
+                results = np.full(len(batch.heads), result)
+                settle(self.pghot, 1, batch, Moved(results, np.full(len(batch.heads), -1)), self.time.now)
+        assert balance(self.counters.total) == 0
+        assert self.total("pghotd_in_flight") == 0
+        return self.total("pghotd_taken") - taken
+
+    def resting(self) -> int:
+        self.pghot.rests.count(1, self.time.now)
+        return self.pghot.rests.resting[1]
+
+
+@pytest.mark.parametrize("reason", ["unmapped", "shared", "policy", "cpuset", "dry_run"])
+def test_rests_double_up_to_a_minute(reason):
+    rig = Resting()
+    takes = []
+    for second in range(400):
+        if rig.pass_over(refusal(reason)):
+            takes.append(second)
+        rig.time.now += 1000
+        rig.access(np.arange(PAGES), 1)
+    assert np.diff(takes).tolist() == [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]
+
+
+def test_a_page_that_moves_begins_with_a_short_rest_again():
+    rig = Resting()
+    for _ in range(70):
+        rig.pass_over(refusal("shared"))
+        rig.time.now += 1000
+        rig.access(np.arange(PAGES), 1)
+    rig.time.now += 60_000
+    rig.access(np.arange(PAGES))
+    assert rig.pass_over(0) == PAGES
+    takes = []
+    rig.access(np.arange(PAGES))
+    for second in range(5):
+        if rig.pass_over(refusal("shared")):
+            takes.append(second)
+        rig.time.now += 1000
+        rig.access(np.arange(PAGES), 1)
+    assert takes == [0, 1, 3]
+
+
+@pytest.mark.parametrize("code", [errno.EBUSY, errno.ENOMEM, refusal("gone")])
+def test_what_failed_or_is_gone_does_not_rest(code):
+    rig = Resting()
+    assert rig.pass_over(code) == PAGES
+    assert rig.resting() == 0
+    assert not rig.pghot.store.node(1).records.any()
+
+
+def test_without_the_switch_a_refused_page_loses_its_record():
+    rig = Resting(refusal_rest=0)
+    rig.pass_over(refusal("shared"))
+    assert not rig.pghot.store.node(1).records.any()
+
+
+def test_for_want_of_room_a_page_is_refused_once_and_goes_as_soon_as_there_is_some(monkeypatch):
+    rig = Resting()
+    zones = rig.machine.zones
+    marks = rig.machine.watermarks(0)
+    room = {"pages": 0}
+    monkeypatch.setattr(
+        rig.machine,
+        "zones",
+        lambda nid: [_zone(marks, marks.high + room["pages"])] if nid == 0 else zones(nid),
+    )
+    assert rig.pass_over() == PAGES
+    assert rig.total("pghotd_refused_no_space") == PAGES
+    for _ in range(20):
+        rig.time.now += 100
+        rig.access(np.arange(PAGES), 1)
+        assert rig.pass_over() == 0
+    assert rig.resting() == PAGES
+    room["pages"] = 100
+    assert rig.pass_over() == PAGES
+    assert rig.total("pgpromote_success") == PAGES
+    assert rig.total("pghotd_refused_no_space") == PAGES
+
+
+def _zone(marks, free):
+    return Zone(free, marks.min, marks.low, marks.high, marks.promo, 1 << 15)
+
+
+def test_who_is_not_chosen_waits_and_is_counted_once():
+    rig = Resting()
+    chosen = {0: rig.base + np.arange(0, PAGES, 4)}
+    assert rig.pass_over(chosen=chosen) == PAGES
+    assert rig.total("pgpromote_success") == PAGES // 4
+    assert rig.total("pghotd_refused_no_space") == PAGES - PAGES // 4
+    assert rig.pass_over(chosen=chosen) == 0
+    chosen = {0: rig.base + np.arange(1, PAGES, 4)}
+    assert rig.pass_over(chosen=chosen) == PAGES // 4
+    assert rig.total("pghotd_refused_no_space") == PAGES - PAGES // 4
+
+
+def test_a_page_that_was_accessed_while_it_moved_stays_ready():
+    rig = Resting()
+    heads, places = rig.base + np.arange(2), np.arange(2)
+    records = rig.pghot.store.node(1).records[places].copy()
+    rig.pghot.store.node(1).records[places] = 0
+    rig.access(np.array([0]), 1)
+    verdicts = np.full(2, REFUSED["shared"], dtype=np.uint8)
+    assert rig.pghot.rests.rest(1, heads, verdicts, records, rig.time.now).tolist() == [0, 1]
+    after = rig.pghot.store.node(1).records[places]
+    assert (after >= rig.pghot.format.ready_bit).all()
+    assert rig.pghot.format.frequency(after).tolist() == [1, 2]
+
+
+def test_states():
+    rig = Resting()
+    heads = rig.base + np.arange(4)
+    records = rig.pghot.store.node(1).records[:4].copy()
+    verdicts = np.array([REFUSED[name] for name in ("shared", "no_space", "returning", "age")], dtype=np.uint8)
+    assert rig.pghot.rests.rest(1, heads, verdicts, records, rig.time.now).tolist() == [0, 1, 2]
+    state = rig.pghot.rests.state
+    assert state(rig.section, np.arange(4), rig.time.now).tolist() == [TIMED, FOR_ROOM, BRAKED, AWAKE]
+    assert state(rig.section, np.arange(4), rig.time.now + 1000).tolist() == [AWAKE, FOR_ROOM, BRAKED, AWAKE]
+    assert state(rig.section + 1, np.arange(4), rig.time.now) is None
+
+
+def test_a_record_that_outlived_the_window_in_flight_does_not_come_back():
+    rig = Resting(record_ageing=1)
+    walk = SectionWalk(rig.pghot, 1, rig.section)
+    batch = walk.next_batch(rig.time.now)
+    rig.time.now += 3500
+    results = np.full(len(batch.heads), refusal("shared"))
+    settle(rig.pghot, 1, batch, Moved(results, np.full(len(batch.heads), -1)), rig.time.now)
+    assert not rig.pghot.store.node(1).records.any()
+    assert rig.resting() == 0
+
+
+def test_a_section_that_comes_back_knows_no_rests():
+    rig = Resting()
+    rig.pass_over(refusal("shared"))
+    rig.pghot.rests.forget(rig.section)
+    assert rig.pghot.rests.state(rig.section, np.arange(4), rig.time.now) is None

@@ -1,0 +1,30 @@
+"""Whether a kdamond runs, in made-up files."""
+
+import pytest
+
+from pghotd.procfs.damon import kdamond_runs
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_a_kernel_without_damon(tmp_path):
+    assert not kdamond_runs(str(tmp_path))
+
+
+def test_any_of_those_in_sysfs(tmp_path):
+    for number in range(3):
+        write(tmp_path / f"kernel/mm/damon/admin/kdamonds/{number}/state", "off\n")
+    assert not kdamond_runs(str(tmp_path))
+    write(tmp_path / "kernel/mm/damon/admin/kdamonds/2/state", "on\n")
+    assert kdamond_runs(str(tmp_path))
+
+
+@pytest.mark.parametrize("module", ["damon_stat", "damon_reclaim", "damon_lru_sort"])
+def test_one_of_a_module(tmp_path, module):
+    write(tmp_path / f"module/{module}/parameters/enabled", "N\n")
+    assert not kdamond_runs(str(tmp_path))
+    write(tmp_path / f"module/{module}/parameters/enabled", "Y\n")
+    assert kdamond_runs(str(tmp_path))

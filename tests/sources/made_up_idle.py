@@ -1,0 +1,83 @@
+"""Make a kernel's idle page tracking up, as mm/page_idle.c has it, frame by frame."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.procfs.words import Indices, Words
+
+
+class MadeUpIdle:
+    """Be a PageIdle on `frames` page frames, none on an LRU list; every attribute but `cpu_s` is an array of them.
+
+    `states`, if given, says by PFN which are heads of folios on LRU lists, whatever is written into `lru` and `tail`.
+    A visit to a frame takes `visit_s` of CPU time, a walk of its mappings `walk_s`.
+    """
+
+    def __init__(
+        self,
+        frames: int,
+        heads: Callable[[NDArray[np.int64]], NDArray[np.bool_]] | None = None,
+        visit_s: float = 0.0,
+        walk_s: float = 0.0,
+    ) -> None:
+        self.lru, self.tail, self.locked, self.idle, self.young = (np.zeros(frames, dtype=bool) for _ in range(5))
+        self._heads = heads
+        self._visit_s = visit_s
+        self._walk_s = walk_s
+        self.cpu_s = 0.0
+        self.closed = False
+        self.reads: list[int] = []
+        self.writes: list[int] = []
+        #: What happens to the machine while words are read, or after some were marked; given their numbers.
+        self.before_read: Callable[[Indices], None] = lambda indices: None
+        self.after_write: Callable[[Indices], None] = lambda indices: None
+
+    def clock(self) -> float:
+        """Return the CPU time spent, as a thread's clock does."""
+        return self.cpu_s
+
+    def touch(self, pfns: NDArray[np.int64]) -> None:
+        """Let pages be accessed through a mapping."""
+        self.young[pfns] = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def read(self, indices: Indices) -> Words:
+        if len(indices):
+            self.before_read(indices)
+        self.reads.extend(indices.tolist())
+        pfns = self._frames(indices)
+        found = pfns[self._with_bit(pfns)]
+        walked = found[self.idle[found]]
+        self._clear_accessed(walked)
+        shown = np.zeros(len(pfns), dtype=np.uint8)
+        shown[np.isin(pfns, walked[self.idle[walked]])] = 1
+        return np.packbits(shown, bitorder="little").view(np.uint64)
+
+    def write(self, indices: Indices, words: Words) -> None:
+        self.writes.extend(indices.tolist())
+        pfns = self._frames(indices)
+        marked = pfns[np.unpackbits(words.view(np.uint8), bitorder="little").view(bool)]
+        marked = marked[self._with_bit(marked)]
+        self._clear_accessed(marked)
+        self.idle[marked] = True
+        self.after_write(indices)
+
+    def _frames(self, indices: Indices) -> NDArray[np.int64]:
+        return (indices[:, np.newaxis] * 64 + np.arange(64)).reshape(-1)
+
+    def _with_bit(self, pfns: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which frames are heads of folios on LRU lists: the others are passed over."""
+        self.cpu_s += self._visit_s * len(pfns)
+        if self._heads is not None:
+            return self._heads(pfns)
+        return self.lru[pfns] & ~self.tail[pfns]
+
+    def _clear_accessed(self, pfns: NDArray[np.int64]) -> None:
+        """Walk the mappings: what was accessed is idle no more. A locked folio is left as it is."""
+        self.cpu_s += self._walk_s * len(pfns)
+        accessed = pfns[self.young[pfns] & ~self.locked[pfns]]
+        self.young[accessed] = self.idle[accessed] = False

@@ -1,0 +1,198 @@
+"""Hold what a look at a section's idle bits tells against a scalar oracle, on a made-up kernel."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pghotd.geometry import PAGES_PER_SECTION
+from pghotd.sources.idle_bits import WORDS, SectionBits
+from tests.sources.made_up_idle import MadeUpIdle
+
+S = PAGES_PER_SECTION
+SECTION = 1
+FIRST = SECTION * S
+
+
+@pytest.fixture
+def kernel():
+    kernel = MadeUpIdle(2 * S)
+    kernel.lru[FIRST : FIRST + 1000] = True
+    return kernel
+
+
+def some(*pfns):
+    return np.array(pfns, dtype=np.int64)
+
+
+def test_what_was_accessed_between_two_looks_is_found_once(kernel):
+    bits = SectionBits(SECTION)
+    kernel.touch(np.arange(FIRST, FIRST + 50))
+    assert bits.look(kernel).tolist() == []
+    kernel.touch(some(FIRST + 3, FIRST + 64, FIRST + 999))
+    assert bits.look(kernel).tolist() == [FIRST + 3, FIRST + 64, FIRST + 999]
+    assert bits.look(kernel).tolist() == []
+
+
+def freed(kernel, pfn):
+    kernel.lru[pfn] = kernel.idle[pfn] = False
+
+
+def made_a_tail(kernel, pfn):
+    kernel.tail[pfn] = True
+
+
+@pytest.mark.parametrize("gone", [freed, made_a_tail])
+def test_a_frame_that_never_read_1_is_no_access(kernel, gone):
+    bits = SectionBits(SECTION)
+    gone(kernel, FIRST + 7)
+    for _ in range(10):
+        kernel.touch(some(FIRST + 7))
+        assert bits.look(kernel).tolist() == []
+
+
+def test_a_frame_that_is_allocated_between_looks_is_found_at_its_second_access(kernel):
+    bits = SectionBits(SECTION)
+    bits.look(kernel)
+    kernel.lru[FIRST + 2000] = True
+    found = []
+    for _ in range(8):
+        kernel.touch(some(FIRST + 2000))
+        found += bits.look(kernel).tolist()
+    # It has been passed over for a few looks at most.
+    assert len(found) >= 3
+    assert set(found) == {FIRST + 2000}
+
+
+def test_a_page_that_is_accessed_between_mark_and_read_back_is_not_believed(kernel):
+    bits = SectionBits(SECTION)
+    kernel.after_write = lambda indices: kernel.touch(some(FIRST + 5))
+    for _ in range(5):
+        assert bits.look(kernel).tolist() == []
+    kernel.after_write = lambda indices: None
+    found = []
+    for _ in range(6):
+        found += bits.look(kernel).tolist()
+        kernel.touch(some(FIRST + 5))
+    assert FIRST + 5 in found
+
+
+def test_a_hot_page_gets_a_second_and_closer_try_at_once(kernel):
+    bits = SectionBits(SECTION)
+    bits.look(kernel)
+    kernel.touch(some(FIRST + 5))
+    # As long as a chunk of several words takes, it is accessed; not while one word is.
+    kernel.lru[FIRST + 5 + 64] = True
+    kernel.touch(some(FIRST + 5 + 64))
+    kernel.after_write = lambda indices: kernel.touch(some(FIRST + 5)) if len(indices) > 1 else None
+    assert bits.look(kernel).tolist() == [FIRST + 5, FIRST + 5 + 64]
+    kernel.touch(some(FIRST + 5))
+    assert FIRST + 5 in bits.look(kernel)
+
+
+def test_mark_and_read_back_are_a_few_words_apart(kernel):
+    kernel.lru[FIRST:] = True
+    apart = []
+    kernel.after_write = lambda indices: apart.append(len(indices))
+    SectionBits(SECTION).look(kernel)
+    assert sum(apart) == WORDS
+    assert max(apart) <= 32
+
+
+def test_an_empty_section_costs_a_quarter_of_a_full_one_at_most(kernel):
+    kernel.lru[:] = False
+    bits = SectionBits(SECTION)
+    for _ in range(3):
+        bits.look(kernel)
+    kernel.reads.clear()
+    kernel.writes.clear()
+    for _ in range(8):
+        bits.look(kernel)
+    assert len(kernel.reads) == len(kernel.writes) == 8 * WORDS // 4
+    # And each word has had its turn.
+    assert set(kernel.writes) == set(range(WORDS, 2 * WORDS))
+
+
+def test_what_is_still_idle_is_not_marked_again(kernel):
+    kernel.lru[FIRST:] = True
+    bits = SectionBits(SECTION)
+    bits.look(kernel)
+    kernel.writes.clear()
+    bits.look(kernel)
+    assert kernel.writes == []
+
+
+def test_a_second_look_reads_the_words_concerned_alone_and_concludes_nothing_from_no_access(kernel):
+    bits = SectionBits(SECTION)
+    bits.look(kernel)
+    again = some(FIRST + 1, FIRST + 2, FIRST + 700)
+    kernel.touch(some(FIRST + 2, FIRST + 3, FIRST + 300))
+    kernel.reads.clear()
+    assert bits.look_again(kernel, again).tolist() == [FIRST + 2]
+    assert set(kernel.reads) == {WORDS, WORDS + 700 // 64}
+    kernel.touch(some(FIRST + 1))
+    # What else was accessed in those words is not lost, and FIRST + 2 is marked again.
+    assert bits.look(kernel).tolist() == [FIRST + 1, FIRST + 3, FIRST + 300]
+    kernel.touch(some(FIRST + 2))
+    assert bits.look(kernel).tolist() == [FIRST + 2]
+
+
+#: Frames in a few words, so that they meet often.
+FRAMES = st.integers(0, 200).map(lambda place: FIRST + place)
+EVENTS = st.lists(
+    st.tuples(
+        st.sampled_from(["touch", "free", "allocate", "tail", "head", "lock", "unlock", "look", "look again"]), FRAMES
+    ),
+    max_size=60,
+)
+
+
+@given(EVENTS)
+@settings(deadline=None)
+def test_a_report_is_of_a_frame_that_was_idle_and_is_not_any_more(events):
+    kernel = MadeUpIdle(2 * S)
+    kernel.lru[FIRST : FIRST + 100] = True
+    bits = SectionBits(SECTION)
+    #: PFNs whose bit reads 1, as far as anybody was told; and what happened to each since it was marked.
+    armed: set[int] = set()
+    happened: dict[int, set[str]] = {}
+
+    def reads_1(pfn: int) -> bool:
+        """Return what the bitmap would say, without changing it."""
+        there = kernel.lru[pfn] and not kernel.tail[pfn] and kernel.idle[pfn]
+        return bool(there and (kernel.locked[pfn] or not kernel.young[pfn]))
+
+    def note(found: list[int], asked: set[int]) -> None:
+        expected = {pfn for pfn in asked & armed if not shown[pfn]}
+        assert set(found) == expected
+        assert found == sorted(found)
+        for pfn in found:
+            assert happened[pfn] & {"touch", "free", "tail"}
+        now = {pfn for pfn in range(FIRST, FIRST + 201) if bits.armed[(pfn - FIRST) // 64] >> np.uint64(pfn % 64) & 1}
+        for pfn in now:
+            # Armed is only what reads 1.
+            assert reads_1(pfn) or pfn in armed
+        for pfn in now - armed | expected:
+            happened[pfn] = {"touch"} if kernel.locked[pfn] else set()
+        armed.clear()
+        armed.update(now)
+
+    for what, pfn in events:
+        shown = {one: reads_1(one) for one in range(FIRST, FIRST + 201)}
+        if what == "look":
+            note(bits.look(kernel).tolist(), set(shown))
+        elif what == "look again":
+            asked = np.arange(pfn, min(pfn + 5, FIRST + 201))
+            note(bits.look_again(kernel, asked).tolist(), set(asked.tolist()))
+        else:
+            happened.setdefault(pfn, set()).add(what)
+            if what == "touch":
+                kernel.touch(some(pfn))
+            elif what == "free":
+                freed(kernel, pfn)
+            elif what == "allocate":
+                kernel.lru[pfn] = True
+            elif what in ("tail", "head"):
+                kernel.tail[pfn] = what == "tail"
+            else:
+                kernel.locked[pfn] = what == "lock"

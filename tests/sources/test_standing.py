@@ -1,0 +1,61 @@
+"""What every driver's stat begins with, before it has run."""
+
+from dataclasses import fields
+
+import pytest
+
+from pghotd.sources.settings import SourceSettings, make_source
+from pghotd.sources.source import Source
+from pghotd.sources.standing import ALL_PPM, Standing
+from tests.machines import Rig
+
+NAMES = ["works", "why", "covered_ppm", "round_ms", "budget_ppm", "cpu_us"]
+DRIVERS = [field.name for field in fields(SourceSettings)]
+
+
+def settings_of(name):
+    """Return a driver's default settings."""
+    made = next(field.type for field in fields(SourceSettings) if field.name == name)
+    return made.__args__[0]()
+
+
+def driver(name) -> Source:
+    rig = Rig()
+    return make_source(name, settings_of(name), rig.machine, rig.pghot, rig.clock)
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_every_driver_says_whether_it_works_and_why_not_better(name):
+    stat = driver(name).stat()
+    assert list(stat)[: len(NAMES)] == NAMES
+    assert stat["works"] in ("yes", "partly", "no")
+    assert stat["works"] == "yes" or stat["why"] != "-"
+    assert all(isinstance(stat[key], int) for key in NAMES[2:])
+    assert 0 <= stat["covered_ppm"] <= ALL_PPM
+    # One line, and a value in each.
+    assert all("\n" not in str(value) and str(value) for value in stat.values())
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_one_that_is_switched_off_covers_nothing(name):
+    source = driver(name)
+    source.enabled = False
+    stat = source.stat()
+    assert (stat["works"], stat["covered_ppm"]) == ("no", 0)
+    assert stat["why"] in ("switched off", "not yet probed")
+
+
+def test_why_it_cannot_work_is_said_also_when_it_is_switched_off():
+    standing = Standing()
+    standing.say("no", "this kernel has no such thing")
+    assert standing.stat(False, 0.0)["why"] == "this kernel has no such thing"
+    standing.say("yes", covered_ppm=ALL_PPM, round_ms=7)
+    assert standing.stat(False, 0.5) == {
+        "works": "no",
+        "why": "switched off",
+        "covered_ppm": 0,
+        "round_ms": 0,
+        "budget_ppm": 0,
+        "cpu_us": 500_000,
+    }
+    assert standing.stat(True, 0.0)["round_ms"] == 7

@@ -1,0 +1,139 @@
+"""Plan turns on a clock of passes: what is covered, how far apart looks are, and that every section has its turn."""
+
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pghotd.sources.turns import Turns
+
+LONGEST_MS = 2154
+VISITS = 4
+
+
+class Scan:
+    """Be a scan of sections with true loads, pass after pass."""
+
+    def __init__(self, loads: list[float], watched=frozenset(), interval_ms: int = 500) -> None:
+        self.loads = dict(enumerate(loads))
+        self.watched = frozenset(watched)
+        self.interval_ms = interval_ms
+        self.turns = Turns()
+        self.now = 0
+        self.pace_ms = interval_ms
+        #: By section the times of the looks of each of its turns.
+        self.looks: dict[int, list[list[int]]] = {section: [] for section in self.loads}
+
+    def one_pass(self, room_ms: float = LONGEST_MS) -> list[int]:
+        """Look at all members, and return them."""
+        turns, before = self.turns, set(self.turns.members)
+        turns.follow(sorted(self.loads), self.watched)
+        turns.leave(room_ms, VISITS)
+        for section in turns.members:
+            self._look(section, section not in before)
+        while (joining := turns.join(room_ms)) is not None:
+            self._look(joining, True)
+        self.pace_ms = turns.pace_ms(self.interval_ms, LONGEST_MS)
+        self.now += self.pace_ms
+        return turns.members
+
+    def _look(self, section: int, first: bool) -> None:
+        if first:
+            self.looks[section].append([])
+        self.looks[section][-1].append(self.now)
+        self.turns.visited(section, self.loads[section])
+
+
+LOADS = st.lists(st.floats(0.5, 3000), min_size=1, max_size=40)
+
+
+@given(LOADS, st.sets(st.integers(0, 39)))
+@settings(deadline=None)
+def test_every_section_has_its_turn_of_enough_looks_that_are_not_too_far_apart(loads, watched):
+    scan = Scan(loads, watched)
+    for _ in range(VISITS * len(loads) * 6 + 20):
+        members = scan.one_pass()
+        total = sum(loads[section] for section in members)
+        # What joined may have turned out to load more than was expected of it: one section a pass, and it leaves.
+        if len(members) > 1 and total > LONGEST_MS:
+            assert total - max(loads[section] for section in members) <= LONGEST_MS
+    for section, turns in scan.looks.items():
+        assert turns, section
+        for times in turns[:-1]:
+            assert len(times) >= VISITS
+        for times in turns:
+            assert all(after - before <= LONGEST_MS for before, after in pairwise(times))
+    if sum(loads) <= LONGEST_MS:
+        assert set(scan.turns.members) == set(scan.loads)
+        assert not scan.turns.waiting
+
+
+def test_where_all_fit_at_the_interval_they_are_looked_at_at_the_interval():
+    scan = Scan([30.0] * 16)
+    assert scan.one_pass() == list(range(16))
+    assert scan.pace_ms == 500
+    assert scan.turns.round_ms(LONGEST_MS, VISITS, scan.pace_ms) == 500
+
+
+def test_where_all_fit_within_the_longest_gap_looks_are_as_far_apart_as_they_load():
+    scan = Scan([100.0] * 16)
+    assert scan.one_pass() == list(range(16))
+    assert scan.pace_ms == 1600
+
+
+def test_where_they_do_not_fit_a_round_takes_as_many_turns_as_it_needs():
+    scan = Scan([300.0] * 70)
+    assert len(scan.one_pass()) == 7
+    assert scan.pace_ms == LONGEST_MS
+    begun = [None] * 70
+    for _ in range(10 * VISITS):
+        for section in scan.one_pass():
+            begun[section] = scan.now if begun[section] is None else begun[section]
+    assert None not in begun
+    expected = scan.turns.round_ms(LONGEST_MS, VISITS, scan.pace_ms)
+    assert 0.8 * expected <= 10 * VISITS * LONGEST_MS <= 1.2 * expected
+
+
+def test_watched_sections_that_fit_into_three_quarters_are_always_covered():
+    scan = Scan([300.0] * 40, watched={3, 20, 21, 22})
+    for _ in range(2 * VISITS):
+        scan.one_pass()
+    for _ in range(200):
+        assert {3, 20, 21, 22} <= set(scan.one_pass())
+    assert all(scan.looks.values())
+
+
+def test_watched_sections_that_do_not_fit_get_three_turns_of_four():
+    scan = Scan([300.0] * 80, watched=set(range(40)))
+    for _ in range(400):
+        scan.one_pass()
+    looks = [sum(map(len, scan.looks[section])) for section in range(80)]
+    assert 2.5 <= sum(looks[:40]) / sum(looks[40:]) <= 3.5
+    assert min(looks) > 0
+
+
+def test_a_section_that_loads_more_than_there_is_room_for_is_looked_at_alone():
+    scan = Scan([5000.0, 5000.0])
+    for _ in range(20):
+        assert len(scan.one_pass()) <= 2
+    assert len(scan.one_pass()) == 1
+    assert all(scan.looks.values())
+
+
+def test_sections_come_and_go():
+    scan = Scan([30.0] * 4)
+    scan.one_pass()
+    del scan.loads[2]
+    assert scan.turns.follow(sorted(scan.loads), frozenset()) == [2]
+    scan.loads[7] = 30.0
+    scan.looks[7] = []
+    assert scan.one_pass() == [0, 1, 3, 7]
+
+
+def test_loads_that_grow_cost_members_and_no_more_than_needed():
+    scan = Scan([100.0] * 20)
+    assert len(scan.one_pass()) == 20
+    scan.loads = dict.fromkeys(scan.loads, 200.0)
+    for _ in range(3 * VISITS):
+        scan.one_pass()
+    assert 9 <= len(scan.turns.members) <= 10
