@@ -66,10 +66,11 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Running:
-    """A scenario's processes."""
+    """A scenario's processes; of what fills the fast node, the pid."""
 
     targets: list[Target]
     bystander: Bystander | None
+    ballast: int | None
 
 
 def compare(
@@ -119,13 +120,14 @@ def set_up(scenario: Scenario) -> Iterator[Running]:
             targets.append(stack.enter_context(target(part.layout, *part.options, *place)))
         # It has its size before the node is full; from then on it frees as much as it takes.
         beside = stack.enter_context(bystander()) if scenario.bystander else None
+        pid = None
         if scenario.ballast:
-            stack.enter_context(filled(0, halfway(0, "low", "high") / MIB, scenario.ballast))
+            pid = stack.enter_context(filled(0, halfway(0, "low", "high") / MIB, scenario.ballast))
         if scenario.slow_is_full:
             # But for what the mover needs to start, and what can be filled in a moment then.
             stack.enter_context(filled(1, _TO_START_MB, "anonymous"))
         stack.enter_context(clues.settings(demotion=int(scenario.demotion)))
-        yield Running(targets, beside)
+        yield Running(targets, beside, pid)
 
 
 def timeline(name: str, mover: Mover, scenario: Scenario, listen: Callable[[Program], object] = bool) -> Row:
