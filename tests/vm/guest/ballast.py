@@ -63,10 +63,14 @@ def halfway(node: int, lower: str, upper: str) -> int:
     """Return what of a node is free, in bytes, when its zones are half-way between two watermarks: min, low, high.
 
     Between low and high is where allocations leave a full node whose pages can be reclaimed or demoted: below low
-    kswapd begins, at high it ends. Zone DMA counts with what it has free: it is kept from whoever can use another zone.
+    kswapd begins, at high it ends. Its reserve a zone keeps beyond that; with less the out-of-memory killer came. Zone
+    DMA counts with what it has free: it is kept from whoever can use another zone.
     """
     zones = [zone for zone in parse_zoneinfo(Path("/proc/zoneinfo").read_bytes()) if zone.nid == node]
-    pages = [zone.free if zone.name == "DMA" else (getattr(zone, lower) + getattr(zone, upper)) // 2 for zone in zones]
+    pages = [
+        zone.free if zone.name == "DMA" else (getattr(zone, lower) + getattr(zone, upper)) // 2 + zone.reserve
+        for zone in zones
+    ]
     return sum(pages) * _PAGE
 
 
