@@ -177,7 +177,13 @@ def _leave_terminal() -> None:
 
 def _exporter(settings: Settings, parts: Parts) -> Exporter:
     pghot = parts.pghot
-    families = Families(pghot, lambda: clock() - pghot.started_at, parts.standing, parts.kmigrated.standing)
+    families = Families(
+        pghot,
+        lambda: clock() - pghot.started_at,
+        parts.standing,
+        parts.kmigrated.standing,
+        lambda: {name: source.stat() for name, source in parts.sources.by_name.items()},
+    )
     return Exporter(settings.metrics, families)
 
 

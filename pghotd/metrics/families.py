@@ -42,7 +42,10 @@ _TASK_COUNTERS = {
 
 
 class Families:
-    """Collect all metrics of one daemon; `standing` is what else `status` shows, `task` a node's kmigrated."""
+    """Collect all metrics of one daemon.
+
+    `standing` is what else `status` shows, `task` a node's kmigrated, `sources` the `stat` of each driver by its name.
+    """
 
     def __init__(
         self,
@@ -50,17 +53,20 @@ class Families:
         uptime_ms: Callable[[], int],
         standing: Callable[[], Mapping[str, int | str]],
         task: Callable[[int], _Task],
+        sources: Callable[[], Mapping[str, Mapping[str, int | str]]],
     ) -> None:
         self._pghot = pghot
         self._uptime_ms = uptime_ms
         self._standing = standing
         self._task = task
+        self._sources = sources
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric, as prometheus_client's collectors do."""
         yield from self._daemon()
         yield from self._totals()
         yield from self._by_node()
+        yield from self._of_sources()
         yield from self._memory()
         yield from self._tunables()
 
@@ -131,6 +137,16 @@ class Families:
             for nid in self._pghot.lower_nids:
                 family.add_metric([str(nid)], getattr(self._task(nid), attribute))
             yield family
+
+    def _of_sources(self) -> Iterator[Metric]:
+        covered = GaugeMetricFamily(
+            "pghotd_source_covered", "the share of its memory that a driver sees", labels=["source"], unit="ratio"
+        )
+        taken = CounterMetricFamily("pghotd_source_cpu", "CPU time of a driver", labels=["source"], unit="seconds")
+        for name, stat in self._sources().items():
+            covered.add_metric([name], int(stat["covered_ppm"]) / 1e6)
+            taken.add_metric([name], int(stat["cpu_us"]) / 1e6)
+        yield from (covered, taken)
 
     def _memory(self) -> Iterator[Metric]:
         memory = self._pghot.memory

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pghotd.geometry import PAGE_SIZE
 from pghotd.procfs.maps import mapping_of
 from pghotd.procfs.pagemap import read_resident
-from pghotd.procfs.words import Indices, Words, read_words, write_words
+from pghotd.procfs.words import WORD, Indices, Words, read_words, write_words
 
 Pfns = NDArray[np.int64]
 
@@ -47,9 +47,13 @@ class PageIdle:
         """Return the words at sorted `indices`, of 64 page frames each; a 1 is a frame that is still idle."""
         return read_words(self._fd, indices, gap=1)
 
-    def write(self, indices: Indices, words: Words) -> None:
-        """Mark the frames idle whose bits are 1 in the words at sorted, unique `indices`."""
-        write_words(self._fd, indices, words)
+    def mark_and_read(self, first: int, words: Words) -> Words:
+        """Mark the frames idle whose bits are 1 in the words from index `first` on; return how these read then."""
+        found = np.empty(len(words), dtype=np.uint64)
+        os.pwrite(self._fd, np.ascontiguousarray(words).data, first * WORD)
+        if os.preadv(self._fd, [found.data], first * WORD) != found.nbytes:
+            raise OSError(errno.ENXIO, "the bitmap ends before these frames")
+        return found
 
     def mark(self, pfns: Pfns) -> None:
         """Mark page frames idle, in any order, repeated or not."""

@@ -32,8 +32,6 @@ Left = TypeVar("Left")
 _ASK_AGAIN_MS = 1000
 #: Where the interval is shorter, passes are no further apart than this share of the longest gap: some come late.
 _OF_LONGEST = 0.75
-#: A pass takes no more than this share of the time between two, whatever its CPU time.
-_WALL_SHARE = 0.5
 #: Between two passes there is so much time at least, in s.
 _BREATH_S = 0.01
 
@@ -228,7 +226,8 @@ class SectionScan(Generic[Left]):
                     outcome = "late"
         cpu_ms = (self._cpu.seconds - before_s) * 1000
         wall_ms = (trio.current_time() - began) * 1000
-        self._turns.visited(section, max(cpu_ms / self._cpu_share, wall_ms / _WALL_SHARE))
+        # Whatever the budget allows, all looks of a pass have to fit between two of them.
+        self._turns.visited(section, max(cpu_ms / self._cpu_share, wall_ms))
         return outcome
 
     async def report(self, section: int, pfns: NDArray[np.int64], since: int, rule: Rule) -> bool:

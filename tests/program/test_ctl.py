@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from pghotd.ctl import over_time
+from pghotd.ctl import over_time, screen
 from pghotd.ctl.client import NotMountedError, connect
 from pghotd.ctl.program import parser
 from pghotd.ctl.standing import NodeStanding, Standing, advice
@@ -125,6 +125,24 @@ def test_status_says_whether_what_is_hot_has_room(program):
     assert "hot on node 1: 64.0 MiB, room on node 0: 256 MiB" in lines
     advice = json.loads(program.command("status", "--json").stdout)["advice"]
     assert advice == ["hot on node 1: 64.0 MiB, room on node 0: 256 MiB"]
+
+
+@pytest.mark.parametrize(
+    ("stat", "shown"),
+    [
+        ({"enabled": "1", "works": "yes", "why": "-"}, "idle (pgtscans)"),
+        ({"enabled": "1", "works": "partly", "why": "one of two"}, "idle (pgtscans, works partly: one of two)"),
+        ({"enabled": "1", "works": "no", "why": "it cannot"}, "idle (pgtscans, does not work: it cannot)"),
+        ({"enabled": "0", "works": "no", "why": "switched off"}, "idle (pgtscans, off)"),
+    ],
+)
+def test_a_source_that_does_not_tell_everything_is_seen(stat, shown):
+    status = {
+        **dict.fromkeys(("uptime_ms", "cpu_ppm", "rss_bytes", "record_bytes"), "1"),
+        **{"state": "running", "mode": "default", "backend": "linux"},
+    }
+    now = Standing("1", status, {}, {}, {"idle": {"kind": "pgtscans"} | stat}, (), {}, {}, {})
+    assert f"sources    {shown}" in screen._head(now)
 
 
 def test_advice_names_the_threshold_that_fits():

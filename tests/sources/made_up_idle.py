@@ -57,6 +57,11 @@ class MadeUpIdle:
         shown[np.isin(pfns, walked[self.idle[walked]])] = 1
         return np.packbits(shown, bitorder="little").view(np.uint64)
 
+    def mark_and_read(self, first: int, words: Words) -> Words:
+        indices = first + np.arange(len(words))
+        self.write(indices, words)
+        return self.read(indices)
+
     def write(self, indices: Indices, words: Words) -> None:
         self.writes.extend(indices.tolist())
         pfns = self._frames(indices)

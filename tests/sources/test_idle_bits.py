@@ -77,19 +77,6 @@ def test_a_page_that_is_accessed_between_mark_and_read_back_is_not_believed(kern
     assert FIRST + 5 in found
 
 
-def test_a_hot_page_gets_a_second_and_closer_try_at_once(kernel):
-    bits = SectionBits(SECTION)
-    bits.look(kernel)
-    kernel.touch(some(FIRST + 5))
-    # As long as a chunk of several words takes, it is accessed; not while one word is.
-    kernel.lru[FIRST + 5 + 64] = True
-    kernel.touch(some(FIRST + 5 + 64))
-    kernel.after_write = lambda indices: kernel.touch(some(FIRST + 5)) if len(indices) > 1 else None
-    assert bits.look(kernel).tolist() == [FIRST + 5, FIRST + 5 + 64]
-    kernel.touch(some(FIRST + 5))
-    assert FIRST + 5 in bits.look(kernel)
-
-
 def test_mark_and_read_back_are_a_few_words_apart(kernel):
     kernel.lru[FIRST:] = True
     apart = []

@@ -105,6 +105,12 @@ class FrameStates:
         same: NDArray[np.bool_] = (flags & _LRU != 0) & (flags & _TAIL == 0) & ((flags & _HEAD != 0) == large)
         return same
 
+    def is_known(self, pfns: Pfns) -> NDArray[np.bool_]:
+        """Return of which page frames the section was read whole at any time."""
+        sections = pfns >> SECTION_SHIFT
+        known: NDArray[np.bool_] = self._read_at.take(sections, mode="clip") > _NEVER
+        return known & (sections < len(self._read_at))
+
     def drop(self, heads: Pfns) -> None:
         """Note that folios are not what they were: they are on no LRU list as far as is known."""
         self._states[heads] &= ~PageState.LRU & 0xFF

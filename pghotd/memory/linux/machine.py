@@ -160,13 +160,21 @@ class LinuxMachine:
         return self._mapped.pfn_at(pid, address >> PAGE_SHIFT)
 
     async def freshen(self, pfns: Pfns, age_ms: int | None = None) -> float:
-        now = self._clock()
+        now, cpu_s = self._clock(), 0.0
+        if age_ms == 0:
+            # What was read once mostly still holds, and a look at the flags of a folio's head says so: states are made
+            # of a whole section's flags, at four times the price.
+            known = self._states.is_known(pfns)
+            same, cpu_s = await _in_thread(self._states.read_heads, pfns[known])
+            changed = pfns[known][~same]
+            self._states.drop(changed)
+            pfns = np.sort(np.concatenate((pfns[~known], changed)))
         sections, alone = self._states.stale(pfns, self.settings.kpageflags_age_ms if age_ms is None else age_ms, now)
         alone = alone[np.isin(self._section_nid.take(alone >> SECTION_SHIFT), self._topology.lower)]
-        cpu_s = 0.0
         if len(alone):
-            (read, states), cpu_s = await _in_thread(self._states.read_alone, alone)
+            (read, states), taken_s = await _in_thread(self._states.read_alone, alone)
             self._states.put_alone(read, states)
+            cpu_s += taken_s
         for section in sections:
             nid = int(self._section_nid[section])
             if nid != NO_SECTION and nid in self._topology.lower:

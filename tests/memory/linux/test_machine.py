@@ -1,0 +1,115 @@
+"""What the Linux backend reads, and how old it may be, on a made-up machine."""
+
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from pghotd.engine.counters import Counters
+from pghotd.geometry import PAGES_PER_SECTION
+from pghotd.memory.linux import machine as linux_machine
+from pghotd.memory.linux.machine import LinuxMachine
+from pghotd.memory.linux.mapped import Mapped
+from pghotd.memory.linux.settings import LinuxSettings, Watch
+from pghotd.memory.protocol import PageState
+from pghotd.procfs.kpageflags import KPF_LRU
+from pghotd.procfs.process_targets import Target
+from tests.machines import Time
+from tests.made_up_world import MadeUpProc
+from tests.memory.linux.trees import machine, write
+
+S = PAGES_PER_SECTION
+
+
+class Bench:
+    """Hold a backend whose slow node has the sections 2 to 5, and a process that it watches."""
+
+    def __init__(self, folder: Path) -> None:
+        self.proc = MadeUpProc(folder / "proc")
+        write(self.proc.root, "self/status", "Name:\tx\nUid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n")
+        (self.proc.root / "zoneinfo").write_bytes(Path("/proc/zoneinfo").read_bytes())
+        self.flags = np.zeros(6 * S, dtype=np.uint64)
+        self.write_flags()
+        sys = machine(folder / "sys", {0: [0, 1], 1: [2, 3, 4, 5]}, tiers={4: "0", 22: "1"})
+        self.time = Time()
+        settings = LinuxSettings(watches=(Watch(Target(name="db")),))
+        self.machine = LinuxMachine(settings, Counters(), self.time, str(self.proc.root), sys)
+
+    def write_flags(self) -> None:
+        (self.proc.root / "kpageflags").write_bytes(self.flags.tobytes())
+
+    def on_lru(self, pfn: int) -> bool:
+        return bool(self.machine.states(np.array([pfn]))[0] & PageState.LRU)
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    monkeypatch.setattr(psutil, "PROCFS_PATH", psutil.PROCFS_PATH)
+    return Bench(tmp_path)
+
+
+async def test_sections_of_watched_processes_are_those_with_their_pages(bench):
+    bench.proc.process(10, 64, comm=b"db", pfn=3 * S - 32)
+    bench.proc.process(11, 64, comm=b"other", pfn=5 * S)
+    bench.proc.process(12, 64, comm=b"db", pfn=S)
+    sections, cpu_s = await bench.machine.watched_sections()
+    assert sections.tolist() == [2, 3]
+    assert cpu_s > 0
+
+
+async def test_page_tables_are_read_for_it_now_and_then(bench, monkeypatch):
+    readings = []
+    read_mapped = linux_machine.read_mapped
+    monkeypatch.setattr(linux_machine, "read_mapped", lambda *given: readings.append(1) or read_mapped(*given))
+    bench.proc.process(10, 64, comm=b"db", pfn=3 * S)
+    for _ in range(9):
+        assert (await bench.machine.watched_sections())[0].tolist() == [3]
+        bench.time.now += 1000
+    assert len(readings) == 1
+    bench.proc.process(10, 64, comm=b"db", pfn=4 * S)
+    bench.time.now += 1000
+    assert (await bench.machine.watched_sections())[0].tolist() == [4]
+    assert len(readings) == 2
+
+    # What it costs is a hundredth of the time at most.
+    async def read_slowly():
+        bench.machine._mapped = Mapped(at=bench.time.now)
+        return 0.5
+
+    monkeypatch.setattr(bench.machine, "_read_mapped", read_slowly)
+    bench.time.now += 1000_000
+    assert (await bench.machine.watched_sections())[1] == 0.5
+    bench.time.now += 49_999
+    assert (await bench.machine.watched_sections())[1] == 0.0
+    bench.time.now += 1
+    assert (await bench.machine.watched_sections())[1] == 0.5
+
+
+@pytest.mark.parametrize("few", [1, 1000])
+async def test_states_are_as_young_as_is_asked_for(bench, few):
+    pfns = np.arange(3 * S, 3 * S + few)
+    bench.flags[pfns] = KPF_LRU
+    bench.write_flags()
+    assert await bench.machine.freshen(pfns) > 0
+    assert bench.on_lru(3 * S)
+    bench.flags[pfns] = 0
+    bench.write_flags()
+    bench.time.now += 10
+    await bench.machine.freshen(pfns, 0)
+    assert not bench.on_lru(3 * S)
+
+
+async def test_a_reading_of_a_section_is_good_for_as_long_as_is_set(bench):
+    pfns = np.arange(3 * S, 3 * S + 1000)
+    bench.flags[pfns] = KPF_LRU
+    bench.write_flags()
+    await bench.machine.freshen(pfns)
+    bench.flags[pfns] = 0
+    bench.write_flags()
+    bench.time.now += bench.machine.settings.kpageflags_age_ms
+    assert await bench.machine.freshen(pfns) == 0.0
+    assert bench.on_lru(3 * S)
+    bench.time.now += 1
+    assert await bench.machine.freshen(pfns) > 0
+    assert not bench.on_lru(3 * S)
