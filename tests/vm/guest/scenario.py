@@ -54,7 +54,7 @@ class Scenario:
     demotion: bool = False
     #: A kind of ballast, up to between the watermarks of node 0.
     ballast: str = ""
-    #: Fill node 1 as well, once the mover runs, and keep it so, below its low watermark: nothing can be demoted to it.
+    #: Fill node 1 as well, once the mover runs, and keep it so: nothing can be demoted to it.
     slow_is_full: bool = False
     bystander: bool = False
     #: When it is looked at, in seconds from the mover's start.
@@ -139,7 +139,7 @@ def timeline(name: str, mover: Mover, scenario: Scenario, listen: Callable[[Prog
             started = time.monotonic()
             start_s = started - begun
             if scenario.slow_is_full:
-                stack.enter_context(filled(1, halfway(1, "min", "low") / MIB, "anonymous", keep=True))
+                stack.enter_context(filled(1, halfway(1, "low", "high") / MIB, "anonymous", keep=True))
             if running.bystander:
                 running.bystander.count()
             moving = Moving(facts) if facts.moves else None

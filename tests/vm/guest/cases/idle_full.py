@@ -1,4 +1,8 @@
-"""A fast node that is full, with demotion on: what is hot goes in for what is cold, and no bystander pays for it."""
+"""A fast node that is full, with demotion on: what is hot goes in for what is cold, and no bystander pays for it.
+
+The full slow node comes last: kswapd gives a node up where it reclaimed nothing in sixteen attempts, and then demotes
+nothing of it any more, for whatever mover.
+"""
 
 import os
 import signal
@@ -49,23 +53,6 @@ def test_a_noisy_neighbour_does_not_keep_a_hot_process_out():
     moved_less(rows, 0.5, 60)
 
 
-def test_with_a_full_slow_node_it_stops_and_says_why():
-    scenario = Scenario(
-        "both full",
-        (Part("scattered", _SWEEP),),
-        demotion=True,
-        ballast="anonymous",
-        slow_is_full=True,
-        at=(10, 20, 30, 40),
-    )
-    said: dict[str, str] = {}
-    for row in of(compare(scenario, listen=lambda program: said.update(program.values("status"))), "pghotd"):
-        early, late = row.at(20), row.last
-        assert late.promoted - early.promoted < 512, f"it goes on although nothing can be demoted: {row}"
-        assert not row.more.get("oom_kill"), row
-        assert "slow nodes are short of free memory" in said["room_reason"], f"status does not say why: {said}"
-
-
 def test_what_finds_no_room_rests_and_goes_as_soon_as_there_is_some():
     """Without demotion. Where nothing rests, each hot page is taken at every look: 487,364 takes a minute were seen."""
     scenario = Scenario("no room", (Part("scattered", _SWEEP),), ballast="anonymous")
@@ -93,6 +80,23 @@ def test_what_finds_no_room_rests_and_goes_as_soon_as_there_is_some():
         assert taken < _TAKES, f"{taken} pages were taken in vain: {program.read('vmstat')}"
         assert first_s <= 1, f"a resting page was promoted {first_s:.1f} s after there was room"
         assert placement(facts).recall >= 0.9, program.read("vmstat")
+
+
+def test_with_a_full_slow_node_it_stops_and_says_why():
+    scenario = Scenario(
+        "both full",
+        (Part("scattered", _SWEEP),),
+        demotion=True,
+        ballast="anonymous",
+        slow_is_full=True,
+        at=(10, 20, 30, 40),
+    )
+    said: dict[str, str] = {}
+    for row in of(compare(scenario, listen=lambda program: said.update(program.values("status"))), "pghotd"):
+        early, late = row.at(20), row.last
+        assert late.promoted - early.promoted < 512, f"it goes on although nothing can be demoted: {row}"
+        assert not row.more.get("oom_kill"), row
+        assert "slow nodes are short of free memory" in said["room_reason"], f"status does not say why: {said}"
 
 
 for _test in (
