@@ -15,7 +15,7 @@ _HEADS = ("scenario", "mover", "run", "90 % after", "recall/precision", "promote
 
 @dataclass(frozen=True)
 class Point:
-    """One look at where the pages are, `at_s` seconds after the mover was at work; what it moved from its start on counts."""
+    """One look at where the pages are, `at_s` seconds after the mover was at work; moved pages count from its start."""
 
     at_s: float
     recall: float
