@@ -113,7 +113,9 @@ def set_up(scenario: Scenario) -> Iterator[Running]:
     with ExitStack() as stack:
         # Huge pages for those who ask for them alone: an array that gets one by chance takes the room of a target.
         thp = "madvise" if _has_huge_pages(scenario) else "never"
-        stack.enter_context(clues.settings(**(clues.QUIET | {"thp": thp} | scenario.settings)))
+        # From the beginning: without demotion kswapd finds nothing to reclaim while a node fills, and gives it up for good.
+        quiet = clues.QUIET | {"thp": thp, "demotion": int(scenario.demotion)}
+        stack.enter_context(clues.settings(**(quiet | scenario.settings)))
         targets = []
         for part in scenario.parts:
             place = ("--cgroup", stack.enter_context(cgroup(part.cgroup))) if part.cgroup else ()
@@ -126,7 +128,6 @@ def set_up(scenario: Scenario) -> Iterator[Running]:
         if scenario.slow_is_full:
             # But for what the mover needs to start, and what can be filled in a moment then.
             stack.enter_context(filled(1, _TO_START_MB, "anonymous"))
-        stack.enter_context(clues.settings(demotion=int(scenario.demotion)))
         yield Running(targets, beside, pid)
 
 
