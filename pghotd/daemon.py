@@ -84,7 +84,6 @@ def build(settings: Settings) -> Parts:
     background: list[Callable[[], Awaitable[None]]] = [memory.run]
     if isinstance(memory, LinuxMachine):
         memory.stop_while(lambda: pghot.paused)
-        memory.make_room_while(lambda: bool(pghot.tunables.demotion_room) and not pghot.paused)
         background.append(Guards(pghot, memory, clock).run)
     return Parts(
         pghot=pghot,

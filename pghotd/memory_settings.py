@@ -85,9 +85,11 @@ def _watch(table: SettingsTable) -> Watch:
 def _machine(memory: SettingsTable) -> MachineSpec:
     move_ns = memory.take("move_ns", integer(0, 10**9), 3000)
     node_tables, process_tables = memory.tables("node"), memory.tables("process")
-    memory.finish(("backend", "move_ns", "node", "process"))
+    kernel_mover, demotion = memory.take("kernel_mover", boolean, True), memory.take("demotion", boolean, True)
+    memory.finish(("backend", "move_ns", "kernel_mover", "demotion", "node", "process"))
     nodes = _nodes(memory, node_tables) if node_tables else BUILT_IN_MACHINE.nodes
-    return MachineSpec(nodes, tuple(_process(table, nodes) for table in process_tables), move_ns)
+    processes = tuple(_process(table, nodes) for table in process_tables)
+    return MachineSpec(nodes, processes, move_ns, kernel_mover=kernel_mover, demotion=demotion)
 
 
 def _nodes(memory: SettingsTable, tables: list[SettingsTable]) -> tuple[NodeSpec, ...]:

@@ -55,13 +55,13 @@ class Heat:
             if now - self._shifted_at.get(section, now) >= _LEAST_LOOK_MS:
                 self._shift(section, now)
 
-    def seen(self, nid: int, pfns: _Pages) -> None:
+    def seen(self, nid: int, pfns: _Pages, now: int) -> None:
         """Note that pages of node `nid` were seen in the present look."""
         node = self._store.node(nid)
         places = pfns - node.first_pfn
         node.heat[places] = node.heat.take(places) | _SEEN
         for section in np.flatnonzero(np.bincount(pfns >> SECTION_SHIFT)).tolist():
-            self._shifted_at.setdefault(section, 0)
+            self._shifted_at.setdefault(section, now)
 
     def of(self, nid: int, pfns: _Pages) -> NDArray[np.uint8]:
         """Return in how many of the last HOTTEST looks pages of node `nid` were seen; 0 where looks are not kept."""

@@ -97,6 +97,10 @@ class Pghot:
             return Room(free, max((zone.room_above_low for zone in zones), default=0))
         return Room(free, free)
 
+    def make_room(self, target: int, pages: int) -> None:
+        """Tell the machine that `pages` pages that are ready found no room on node `target`."""
+        self.memory.make_room(target, pages, exchange=bool(self.tunables.demotion_room))
+
     def records_of(self, pfns: NDArray[np.int64]) -> Records:
         """Return the records of `pfns`, all in online sections; 0 where none is kept."""
         records = np.zeros(len(pfns), dtype=self.format.dtype)

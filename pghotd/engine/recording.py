@@ -62,8 +62,8 @@ class Recorder:
         self._heat = heat
         self._revision = revision
         self._format = store.format
-        #: When the batch at hand happens, None while records are not aged.
-        self._touched_at: int | None = None
+        #: When the batch at hand happens, and whether its records are aged.
+        self._now, self._ages = 0, False
         self._tags = np.zeros(1 << _MOST_TAG_BITS, dtype=np.uint16)
         self._ordinals = np.arange(CHUNK, dtype=np.uint16)
 
@@ -147,7 +147,7 @@ class Recorder:
     def _record_admitted(self, pfns: NDArray[np.int64], nids: PerAccess, now: int, counts: PerAccess) -> None:
         """Apply steps 4 to 6 to reports that have been counted for their kind."""
         tunables = self._tunables
-        self._touched_at = now if self._ageing.recording(now) else None
+        self._now, self._ages = now, self._ageing.recording(now)
         step = self._format.step(now, tunables.promote_freq_window_ms, tunables.freq_threshold, self._revision)
         # An access that counts several times is repeated, so its chunk has to begin smaller.
         size = CHUNK if isinstance(counts, int) and counts == 1 else CHUNK // self._format.freq_max
@@ -221,8 +221,8 @@ class Recorder:
         all_indices = indices
         # Every index is inside, as its section is on this node; "clip" saves numpy the check, a sixth of the whole.
         old = records.take(indices, mode="clip")
-        if self._touched_at is not None and (fresh := old == 0).any():
-            self._ageing.touch(node, pfns.compress(fresh), self._touched_at)
+        if self._ages and (fresh := old == 0).any():
+            self._ageing.touch(node, pfns.compress(fresh), self._now)
         new = step(old)
         ready = new >= ready_bit
         if ready.any():
@@ -247,7 +247,7 @@ class Recorder:
                 store.flag_hot(node, indices.compress(ready) + kept.first_pfn)
             changed = np.flatnonzero(new != old)
         if self._heat.on:
-            self._heat.seen(node, all_indices + kept.first_pfn)
+            self._heat.seen(node, all_indices + kept.first_pfn, self._now)
         if self._format.keeps_nid:
             default = self._targets.default(node, self._tunables)
             stamps = self._targets.stamp(nids, default, len(all_indices))

@@ -317,7 +317,7 @@ class SectionWalk:
             for verdict in np.flatnonzero(by_verdict[ADMITTED + 1 :]) + ADMITTED + 1:
                 counters.add_on(self._nid, f"pghotd_{VERDICTS[verdict]}", int(by_verdict[verdict]))
             if by_verdict[REFUSED_NO_SPACE:][:1].any() and seen.target not in self._chosen:
-                pghot.memory.make_room(seen.target, int(by_verdict[REFUSED_NO_SPACE]))
+                pghot.make_room(seen.target, int(by_verdict[REFUSED_NO_SPACE]))
             rest = run.heads[refused], run.pages[refused], run.records[refused], verdicts[refused]
             _keep(pghot, self._nid, *rest, seen.now, seen.now)
         number = pghot.decisions.remember(run.heads, run.records, verdicts, seen)

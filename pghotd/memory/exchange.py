@@ -55,7 +55,9 @@ class Exchange:
         self._demoted: int | None = None
         self._asks_without = 0
         self._first_without = 0
-        self._stalled_until: int | None = None
+        #: Why, and until when, it is left alone, whatever is seen.
+        self._given_up = ""
+        self._given_up_until = 0
 
     def want(self, pages: int, now: int) -> None:
         """Note that `pages` pages wait for room on the node."""
@@ -96,16 +98,20 @@ class Exchange:
         self._asks_without += 1
         return True
 
+    def give_up(self, why: str, now: int) -> None:
+        """Leave the node alone for a while: asking it does not work."""
+        self.reason = self._given_up = why
+        self._given_up_until, self._asks_without = now + _TRY_AGAIN_MS, 0
+
     def _judge(self, seen: Reading, now: int) -> None:
         """Find out whether asking can work."""
         if self._demoted is None or seen.demoted > self._demoted:
-            self._asks_without, self._stalled_until = 0, None
+            self._asks_without, self._given_up_until = 0, now
         self._demoted = seen.demoted
         if self._asks_without >= _STALLED_ASKS and now - self._first_without >= _STALLED_MS:
-            self._stalled_until, self._asks_without = now + _TRY_AGAIN_MS, 0
+            seconds = _STALLED_MS // 1000
+            self.give_up(f"node {self._nid} has demoted nothing for {seconds} s though it was asked to", now)
         if seen.slow_room < _SLOW_ROOM:
             self.reason = f"node {self._nid} cannot demote: the slow nodes are short of free memory"
-        elif self._stalled_until is not None and now < self._stalled_until:
-            self.reason = f"node {self._nid} has demoted nothing for {_STALLED_MS // 1000} s though it was asked to"
         else:
-            self.reason = ""
+            self.reason = self._given_up if now < self._given_up_until else ""

@@ -141,10 +141,11 @@ class Memory(Protocol):
     def mark_accessed(self, pfns: Pfns) -> None:
         """Set the accessed bit of each page where the backend keeps it itself; no figure changes."""
 
-    def make_room(self, nid: int, pages: int) -> None:
+    def make_room(self, nid: int, pages: int, *, exchange: bool) -> None:
         """Tell the machine that `pages` pages that are ready found no room on node `nid`, and return at once.
 
-        The kernel wakes kswapd there, in migrate_misplaced_folio_prepare(); what a backend does is up to it.
+        The kernel's mover wakes kswapd there, in migrate_misplaced_folio_prepare(). A mover in user space cannot, and
+        does what it can where `exchange` says so: the tunable demotion_room.
         """
 
     def exchanges(self, nid: int) -> bool:

@@ -1,9 +1,13 @@
 """See a workload's accesses as real sources would: a separate, lossy view of what happened.
 
-`hwhints` sees one access in `period`, with its node; `pgtscans` one bit a folio each 500 ms, no node; `hintfaults` arms
+`hwhints` sees one access in `period`, with its node; `pgtscans` one bit a folio and scan, no node; `hintfaults` arms
 256 MiB a second and sees the first access of each page armed; `all` sees everything, for tests.
+
+A scan takes `scan_ns` for each page, which passes before the next 500 ms begin, and its first look only marks. What it
+saw once is looked at again after `recheck_once_ms`, as by the source `idle`.
 """
 
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 import numpy as np
@@ -14,6 +18,7 @@ from pghotd.engine.pghot import Pghot
 from pghotd.geometry import NUMA_NO_NODE, PAGES_PER_MB
 from pghotd.memory.model.machine import Machine
 from pghotd.memory.model.process import ModelProcess
+from pghotd.sources.lower_folios import lower_sections
 
 Observe = Literal["hwhints", "pgtscans", "hintfaults", "all"]
 OBSERVE: tuple[Observe, ...] = ("hwhints", "pgtscans", "hintfaults", "all")
@@ -29,6 +34,9 @@ class View(Protocol):
 
     kind: int
     knows_nid: bool
+    #: How often it looked at all pages, and what that took; 0 for one that does not scan.
+    looks: int
+    cpu_ms: int
 
     def see(self, slots: Slots, now: int) -> Slots:
         """Return the accesses, by slot, to be reported now, of those that happened just now and before."""
@@ -39,6 +47,7 @@ class Everything:
 
     kind = HWHINTS
     knows_nid = True
+    looks = cpu_ms = 0
 
     def see(self, slots: Slots, now: int) -> Slots:
         return slots
@@ -49,6 +58,7 @@ class Sampling:
 
     kind = HWHINTS
     knows_nid = True
+    looks = cpu_ms = 0
 
     def __init__(self, period: int, seed: int) -> None:
         self._period = period
@@ -66,21 +76,44 @@ class Scanning:
     kind = PGTSCANS
     knows_nid = False
 
-    def __init__(self, slots: int, folio_order: int) -> None:
+    def __init__(
+        self, slots: int, folio_order: int, scan_ns: int = 0, recheck_ms: Callable[[], int] = lambda: 0
+    ) -> None:
         self._order = folio_order
         self._accessed = np.zeros((slots >> folio_order) + 1, dtype=bool)
-        self._scanned_at: int | None = None
+        self._scan_ms = -(-slots * scan_ns // 1_000_000)
+        self._recheck_ms = recheck_ms
+        #: When the next look ends; None before the first one, which only marks.
+        self._next_at: int | None = None
+        self._again_at: int | None = None
+        self._seen_once = np.zeros(0, dtype=np.int64)
+        self.looks = 0
+        self.cpu_ms = 0
 
     def see(self, slots: Slots, now: int) -> Slots:
-        self._accessed[slots >> self._order] = True
-        if self._scanned_at is None:
-            self._scanned_at = now
-        if now - self._scanned_at < SCAN_MS:
+        if self._next_at is None:
+            self._look(now)
             return slots[:0]
-        self._scanned_at = now
-        found = np.flatnonzero(self._accessed) << self._order
+        folios = slots >> self._order
+        self._accessed[folios] = True
+        if now >= self._next_at:
+            found = np.flatnonzero(self._accessed)
+            self._look(now)
+            self._seen_once = found
+            self._again_at = now + self._recheck_ms() if self._recheck_ms() else None
+        elif self._again_at is not None and now >= self._again_at:
+            # Their bits were cleared by the look: what is set now was accessed since.
+            found, self._again_at = self._seen_once[self._accessed[self._seen_once]], None
+            self._accessed[found] = False
+        else:
+            return slots[:0]
+        return found << self._order
+
+    def _look(self, now: int) -> None:
+        self._next_at = now + SCAN_MS + self._scan_ms
         self._accessed[:] = False
-        return found
+        self.looks += 1
+        self.cpu_ms += self._scan_ms
 
 
 class Faulting:
@@ -88,6 +121,7 @@ class Faulting:
 
     kind = HINTFAULTS
     knows_nid = True
+    looks = cpu_ms = 0
 
     def __init__(self, slots: int, folio_order: int) -> None:
         self._order = folio_order
@@ -133,7 +167,10 @@ class Observer:
 
     def saw(self, slots: Slots, now: int) -> None:
         """Report what is to be seen of accesses that happened at `now`."""
+        looks = self._view.looks
         slots = self._view.see(slots, now)
+        if self._view.looks != looks:
+            self._pghot.heat.looked(lower_sections(self._pghot), now)
         entries = self._process.table.take(slots).astype(np.int64)
         slots, pfns = slots[entries > 0], entries[entries > 0] - 1
         if not len(slots):
@@ -148,6 +185,11 @@ class Observer:
         ready = self._pghot.records_of(pfns >> order << order) >= self._pghot.format.ready_bit
         self._became_ready.reshape(-1, 1 << order)[slots[ready] >> order] = True
 
+    @property
+    def cpu_ms(self) -> int:
+        """Return what the view's scans would have taken of a CPU, in ms."""
+        return self._view.cpu_ms
+
     def quality(self, hot: Slots) -> tuple[int, int]:
         """Return recall and precision, in ppm, of what became ready against the slots `hot`, since `begin`.
 
@@ -161,12 +203,20 @@ class Observer:
         return (found * 1_000_000 // wanted if wanted else 0, right * 1_000_000 // ready if ready else 0)
 
 
-def make_view(observe: Observe, period: int, seed: int, slots: int, folio_order: int) -> View:
+def make_view(
+    observe: Observe,
+    period: int,
+    seed: int,
+    slots: int,
+    folio_order: int,
+    scan_ns: int = 0,
+    recheck_ms: Callable[[], int] = lambda: 0,
+) -> View:
     """Make the view that `observe` names."""
     if observe == "hwhints":
         return Sampling(period, seed)
     if observe == "pgtscans":
-        return Scanning(slots, folio_order)
+        return Scanning(slots, folio_order, scan_ns, recheck_ms)
     if observe == "hintfaults":
         return Faulting(slots, folio_order)
     return Everything()

@@ -223,11 +223,12 @@ def _workload(table: SettingsTable, nids: set[int]) -> WorkloadSettings:
         seed=table.take("seed", integer(0, 2**32 - 1), default.seed),
         observe=table.take("observe", choice(Observe), default.observe),
         period=table.take("period", integer(1, 10**9), default.period),
+        scan_ns=table.take("scan_ns", integer(0, 10**6), default.scan_ns),
     )
     table.finish(
         (
             *("name", "size", "rate", "pattern", "zipf_exponent", "hot_size", "hot_share", "move_after_ms"),
-            *("phase_ms", "phase_size", "folio_pages", "home_nid", "owner", "seed", "observe", "period"),
+            *("phase_ms", "phase_size", "folio_pages", "home_nid", "owner", "seed", "observe", "period", "scan_ns"),
         )
     )
     if settings.hot_pages > settings.pages:

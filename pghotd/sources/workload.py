@@ -50,6 +50,8 @@ class WorkloadSettings:
     seed: int = 1
     observe: Observe = "pgtscans"
     period: int = 4000
+    #: What a scan takes for each page, in ns: some 80 ms a GiB.
+    scan_ns: int = 300
 
 
 class Workload:
@@ -73,7 +75,15 @@ class Workload:
             owner=settings.owner,
         )
         self._process: ModelProcess = machine.residency.add_process(spec)
-        view = make_view(settings.observe, settings.period, settings.seed, spec.pages, settings.folio_order)
+        view = make_view(
+            settings.observe,
+            settings.period,
+            settings.seed,
+            spec.pages,
+            settings.folio_order,
+            settings.scan_ns,
+            lambda: pghot.tunables.recheck_once_ms,
+        )
         self._observer = Observer(view, pghot, machine, self._process)
         self.kind = self._observer.kind
         #: Where in the region the hot set begins, and the order of the pages in it, hottest first.
@@ -163,5 +173,6 @@ class Workload:
             "recall_ppm": recall,
             "precision_ppm": precision,
             "observe": self._settings.observe,
+            "scan_cpu_ms": self._observer.cpu_ms,
             "kind": KINDS[self.kind],
         }

@@ -269,7 +269,7 @@ def test_no_space_wakes_kswapd_for_promotion(monkeypatch):
     rig.pghot.tunables.target_nid = 1
     rig.pghot.recorder.record(np.repeat([BASE, BASE + 1], 2), -1, HWHINTS, rig.time.now)
     woken = []
-    monkeypatch.setattr(rig.machine, "make_room", lambda nid, pages: woken.append(nid))
+    monkeypatch.setattr(rig.machine, "make_room", lambda nid, pages, exchange: woken.append(nid))
     assert SectionWalk(rig.pghot, 2, SECTION).next_batch(rig.time.now) is None
     assert woken == [1]
     assert rig.total("pghotd_refused_no_space") == 2

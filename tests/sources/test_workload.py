@@ -147,15 +147,38 @@ def test_sampling_sees_one_access_in_period_whatever_the_chunks():
     assert (Sampling.kind, Sampling.knows_nid) == (HWHINTS, True)
 
 
-def test_scanning_sees_one_bit_a_folio_each_500_ms_without_a_node():
+NONE = np.array([], dtype=np.int64)
+
+
+def test_scanning_sees_one_bit_a_folio_and_look_and_the_first_one_only_marks():
     view = Scanning(64, 2)
-    assert not len(view.see(np.array([0, 1, 2, 60]), 1000))
-    assert not len(view.see(np.array([1]), 1499))
-    assert view.see(np.array([17]), 1500).tolist() == [0, 16, 60]
+    assert not len(view.see(np.array([60]), 1000))
+    assert not len(view.see(np.array([0, 1, 2]), 1499))
+    assert view.see(np.array([17]), 1500).tolist() == [0, 16]
     assert not len(view.see(np.array([5]), 1999))
     assert view.see(np.array([5]), 2000).tolist() == [4]
-    assert view.see(np.array([], dtype=np.int64), 2500).tolist() == []
+    assert view.see(NONE, 2500).tolist() == []
+    assert (view.looks, view.cpu_ms) == (4, 0)
     assert (Scanning.kind, Scanning.knows_nid) == (PGTSCANS, False)
+
+
+def test_a_scan_takes_its_time():
+    view = Scanning(100_000, 0, scan_ns=2000)
+    assert not len(view.see(NONE, 0))
+    assert not len(view.see(np.array([7]), 699))
+    assert view.see(NONE, 700).tolist() == [7]
+    assert not len(view.see(np.array([7]), 1399))
+    assert view.cpu_ms == 400
+
+
+def test_what_was_seen_once_is_looked_at_again_soon():
+    view = Scanning(64, 0, recheck_ms=lambda: 250)
+    view.see(NONE, 0)
+    assert view.see(np.array([1, 2]), 500).tolist() == [1, 2]
+    assert not len(view.see(np.array([2, 3]), 749))
+    assert view.see(NONE, 750).tolist() == [2]
+    # What the second look does not show is left to the next one, and 2 was told of.
+    assert view.see(np.array([1]), 1000).tolist() == [1, 3]
 
 
 def test_faulting_sees_the_first_access_of_each_folio_armed():

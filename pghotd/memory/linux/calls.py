@@ -1,6 +1,6 @@
 """Make moving calls: few, large, and not too many a second, since each drains the LRU caches of all CPUs.
 
-What kmigrated hands over is gathered by process and target until a call is full or 250 ms have passed. A call runs in a
+What kmigrated hands over is gathered by process and target until a call is full or 50 ms have passed. A call runs in a
 thread, one at a time; the next one waits in a thread of its own, so that moving never waits for the event loop. Whoever
 handed the folios over waits for both. What waits for its call when promotion is paused is not tried.
 """
@@ -22,7 +22,7 @@ from pghotd.memory.linux.move import MAX_ADDRESSES, NOT_TRIED, MovePages, locate
 from pghotd.memory.linux.syscalls import MPOL_MF_MOVE, MPOL_MF_MOVE_ALL
 from pghotd.memory.protocol import Pfns
 
-FILL_MS = 250
+FILL_MS = 50
 #: The result of a folio for which there was no room when its call came.
 NO_ROOM = -2
 #: A call that moves, and one that waits for it.

@@ -1,7 +1,7 @@
 """Gather batches for a moment, so that what is asked before a move is asked of several at once.
 
 The price of asking is by the visit to a thread and by the numpy call, hardly by the folio. A moving call is filled from
-several batches anyway, and those wait a quarter of a second for it.
+several batches anyway, and those wait for it.
 """
 
 from collections.abc import Awaitable, Callable

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from pghotd.engine.counters import Counters
 from pghotd.engine.pghot import Clock
 from pghotd.geometry import PAGE_SHIFT, SECTION_SHIFT
+from pghotd.memory.exchange import Reading
+from pghotd.memory.linux import kswapd
 from pghotd.memory.linux.batch_part import Request
 from pghotd.memory.linux.calls import Calls
 from pghotd.memory.linux.capabilities import require as require_capabilities
@@ -23,7 +25,7 @@ from pghotd.memory.linux.frame_states import FrameStates
 from pghotd.memory.linux.mapped import Mapped, read_mapped
 from pghotd.memory.linux.move import MovePages
 from pghotd.memory.linux.promotion import Promotion
-from pghotd.memory.linux.room import RoomKeeper
+from pghotd.memory.linux.room import read_room
 from pghotd.memory.linux.settings import LinuxSettings
 from pghotd.memory.linux.syscalls import move_pages
 from pghotd.memory.linux.tiers import LowerNodesError, require_lower_tier, with_lower_nodes
@@ -31,11 +33,15 @@ from pghotd.memory.linux.topology import Topology, read_topology
 from pghotd.memory.linux.uevents import Uevents, open_socket
 from pghotd.memory.linux.zone_readings import ZoneReadings
 from pghotd.memory.protocol import NO_SECTION, Moved, Node, PageState, Pfns, Zone
+from pghotd.memory.room_keeper import RoomKeeper
 
 log = logging.getLogger(__name__)
 
 #: For how long a reading of the watched processes' page tables is used, in ms.
 _MAPPED_AGE_MS = 1000
+#: Longer where a reading takes more than a tenth of that: a batch waits for it. What it does not know of is refused as
+#: unmapped or gone, rests for a second, and is asked about again.
+_MAPPED_STRETCH = 10
 #: For how long at least one is used to tell which sections have their pages, and how often as long as it took.
 _WATCHED_AGE_MS = 10_000
 _WATCHED_STRETCH = 100
@@ -80,22 +86,19 @@ class LinuxMachine:
         self._states = FrameStates(len(self._section_nid) - 1, proc)
         self._zones = ZoneReadings(proc)
         self._mapped = Mapped()
+        self._mapped_age_ms = _MAPPED_AGE_MS
         self._watched_age_ms = _WATCHED_AGE_MS
         self._owners: list[str] = []
         self._owner_of_process: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._notifiers: list[Notify] = []
         self._calls = Calls(call, clock, settings.max_calls_per_s, self._zones.fitting, proc)
         self.promotion = Promotion(settings, self._calls, self._zones, clock, proc)
-        self._room = RoomKeeper(self._zones, lambda: self._topology.lower, clock, proc, sys)
+        self._room = RoomKeeper(self._read_room, self._ask_for_room, clock)
         self._zones.exchanges = self._room.works
 
     def stop_while(self, paused: Callable[[], bool]) -> None:
-        """Begin no moving call while `paused` says so, also for what was handed over before."""
-        self._calls.paused = paused
-
-    def make_room_while(self, wanted: Callable[[], bool]) -> None:
-        """Have full targets demote while `wanted` says so: the tunable demotion_room."""
-        self._room.wanted = wanted
+        """Begin no moving call and ask for no room while `paused` says so, also for what was handed over before."""
+        self._calls.paused = self._room.paused = paused
 
     async def run(self) -> None:
         """Make moving calls, keep room on full targets, and follow memory that comes and goes, until cancelled."""
@@ -142,8 +145,16 @@ class LinuxMachine:
         # The kernel keeps the accessed bits of real pages.
         pass
 
-    def make_room(self, nid: int, pages: int) -> None:
-        self._room.want(nid, pages)
+    def make_room(self, nid: int, pages: int, *, exchange: bool) -> None:
+        self._room.want(nid, pages, exchange=exchange)
+
+    async def _read_room(self, nid: int) -> tuple[bool, Reading]:
+        return await trio.to_thread.run_sync(
+            read_room, nid, self._zones, self._topology.lower, self._clock(), self._sys
+        )
+
+    async def _ask_for_room(self, nid: int, pages: int) -> None:
+        await trio.to_thread.run_sync(kswapd.make_room, nid, pages, self._proc, self._sys)
 
     def exchanges(self, nid: int) -> bool:
         return self._room.works(nid)
@@ -209,8 +220,8 @@ class LinuxMachine:
             return
         same = await trio.to_thread.run_sync(self._read_again, heads, now)
         self._states.drop(heads[~same])
-        if now - self._mapped.at > _MAPPED_AGE_MS:
-            await self._read_mapped()
+        if now - self._mapped.at > self._mapped_age_ms:
+            self._mapped_age_ms = max(_MAPPED_AGE_MS, round(await self._read_mapped() * 1000 * _MAPPED_STRETCH))
 
     def _read_again(self, heads: Pfns, now: int) -> NDArray[np.bool_]:
         """Read zones, if that is due, and flags of folios in one visit to a thread."""

@@ -26,6 +26,8 @@ class Flag:
     #: The direction of the page's last move between tiers, none when it never moved.
     PROMOTED = 0x10
     DEMOTED = 0x20
+    #: Demoted within BOUNCE_MS of its promotion, which came_back() has not yet told.
+    RETURNED = 0x40
     USED = 0x80
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pghotd.engine.counters import Counters
 from pghotd.geometry import PAGE_SHIFT
+from pghotd.memory.exchange import Reading
 from pghotd.memory.model.figures import Figures
 from pghotd.memory.model.frames import Flag, Frames
 from pghotd.memory.model.hotplug import Hotplug, Notify
@@ -19,6 +20,7 @@ from pghotd.memory.model.residency import Residency
 from pghotd.memory.model.spec import MachineSpec
 from pghotd.memory.model.watermarks import Watermarks
 from pghotd.memory.protocol import Moved, Node, Pfns, Zone
+from pghotd.memory.room_keeper import RoomKeeper
 
 
 class Machine:
@@ -31,20 +33,38 @@ class Machine:
         self.frames = Frames(spec.nodes)
         self.processes: dict[int, ModelProcess] = {}
         self.figures = Figures(spec.nodes)
+        self._counters = counters
         self._move_ns = spec.move_ns
+        self._clock = clock
         self._nodes = Nodes(spec.nodes, self.frames)
         self._mover = Mover(self.frames, self._nodes, self.processes, self.figures, clock, spec.seed)
-        self.reclaim = Reclaim(self.frames, self._nodes, self._mover, counters, spec.move_ns)
+        self.reclaim = Reclaim(self.frames, self._nodes, self._mover, counters, spec.move_ns, spec.demotion)
         self.residency = Residency(
             self.frames, self._nodes, self.processes, self.reclaim, self.figures, counters, clock, spec.move_ns
         )
         self.hotplug = Hotplug(self.frames, self._nodes, self._mover)
+        #: How a mover in user space comes by room; None where the kernel's own mover wakes kswapd.
+        self._room = None if spec.kernel_mover else RoomKeeper(self._read_room, self._ask_for_room, clock)
+        self._demotion = spec.demotion
         for process in spec.processes:
             self.residency.populate(process)
 
     async def run(self) -> None:
-        """Age and demote until cancelled."""
-        await self.reclaim.run()
+        """Age and demote, and make room where promotion is in user space, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.reclaim.run)
+            if self._room is not None:
+                nursery.start_soon(self._room.run)
+
+    async def _ask_for_room(self, nid: int, pages: int) -> None:
+        self.reclaim.wake(nid)
+
+    async def _read_room(self, nid: int) -> tuple[bool, Reading]:
+        marks, free = self._nodes.watermarks(nid), self.frames.free_pages
+        lower = [other for other in self._nodes.present if other not in self._nodes.top]
+        slow = sum(max(free[other] - self._nodes.watermarks(other).high, 0) for other in lower)
+        demoted = self._counters.node(nid)["pgdemote_kswapd"]
+        return self._demotion, Reading(free[nid], marks.low, marks.high, demoted, slow)
 
     @property
     def section_nid(self) -> NDArray[np.int16]:
@@ -81,14 +101,17 @@ class Machine:
         orders = self.frames.orders_of(pfns)
         self.residency.mark(pfns >> orders << orders)
 
-    def make_room(self, nid: int, pages: int) -> None:
-        self.reclaim.wake(nid, for_promotion=True)
+    def make_room(self, nid: int, pages: int, *, exchange: bool) -> None:
+        if self._room is None:
+            self.reclaim.wake(nid, for_promotion=True)
+        else:
+            self._room.want(nid, pages, exchange=exchange)
 
     def exchanges(self, nid: int) -> bool:
-        return False
+        return self._room is not None and self._room.works(nid)
 
     def came_back(self, heads: Pfns) -> NDArray[np.bool_]:
-        return np.zeros(len(heads), dtype=bool)
+        return np.zeros(len(heads), dtype=bool) if self._room is None else self._mover.came_back(heads)
 
     @property
     def moves_at_once(self) -> int:

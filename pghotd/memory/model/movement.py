@@ -114,9 +114,11 @@ class Mover:
         new = frames.pages_of(move.targets[moved], move.orders[moved])
         flags = frames.flags.take(old)
         if direction:
-            self._count_move_between_tiers(old, flags, direction, now)
+            bounced = self._count_move_between_tiers(old, flags, direction, now)
             frames.moved_at[new] = now & _UINT32
             frames.flags[new] = Flag.USED | direction
+            if direction == Flag.DEMOTED:
+                frames.flags[new[bounced]] |= Flag.RETURNED
         else:
             frames.moved_at[new] = frames.moved_at.take(old)
             frames.flags[new] = flags & (~Flag.MOVING & 0xFF)
@@ -133,7 +135,18 @@ class Mover:
         ages = np.uint32(self._clock() & _UINT32) - frames.moved_at.take(heads)
         return np.where(demoted, ages.astype(np.int64), NEVER)
 
-    def _count_move_between_tiers(self, old: Pfns, flags: NDArray[np.uint8], direction: int, now: int) -> None:
+    def came_back(self, heads: Pfns) -> NDArray[np.bool_]:
+        """Return which folios were demoted soon after their promotion, and not long ago; each return once."""
+        frames = self._frames
+        recent = np.uint32(self._clock() & _UINT32) - frames.moved_at.take(heads) <= BOUNCE_MS
+        back: NDArray[np.bool_] = ((frames.flags.take(heads) & Flag.RETURNED) != 0) & recent
+        frames.flags[heads[back]] &= ~Flag.RETURNED & 0xFF
+        return back
+
+    def _count_move_between_tiers(
+        self, old: Pfns, flags: NDArray[np.uint8], direction: int, now: int
+    ) -> NDArray[np.bool_]:
+        """Count it, and return which pages have bounced."""
         size = len(old) << PAGE_SHIFT
         if direction == Flag.PROMOTED:
             self._figures.bytes_promoted += size
@@ -142,7 +155,9 @@ class Mover:
             self._figures.bytes_demoted += size
             opposite = Flag.PROMOTED
         recent = np.uint32(now & _UINT32) - self._frames.moved_at.take(old) <= BOUNCE_MS
-        self._figures.pages_bounced += int((((flags & opposite) != 0) & recent).sum())
+        bounced: NDArray[np.bool_] = ((flags & opposite) != 0) & recent
+        self._figures.pages_bounced += int(bounced.sum())
+        return bounced
 
     def _account(self, old: Pfns, nid: int, now: int) -> None:
         """Count the load of the move on both nodes, and which tier the pages of each process are on now."""

@@ -23,26 +23,29 @@ _SECTIONS_PER_STEP = 16
 class Reclaim:
     """Demote from the top-tier nodes of one machine."""
 
-    def __init__(self, frames: Frames, nodes: Nodes, mover: Mover, counters: Counters, move_ns: int) -> None:
+    def __init__(
+        self, frames: Frames, nodes: Nodes, mover: Mover, counters: Counters, move_ns: int, demotion: bool = True
+    ) -> None:
         self._frames = frames
         self._nodes = nodes
         self._mover = mover
         self._counters = counters
         self._move_ns = move_ns
+        self._demotion = demotion
         self.generations = Generations(frames)
         self._for_promotion: dict[int, bool] = {}
         self._woken = {nid: trio.Event() for nid in nodes.top}
         self._aged = trio.Event()
 
     def wake(self, nid: int, *, for_promotion: bool = False) -> None:
-        """Wake node `nid`'s kswapd."""
-        if nid in self._nodes.top:
+        """Wake node `nid`'s kswapd; without demotion there is nothing that it could reclaim here."""
+        if self._demotion and nid in self._nodes.top:
             self._for_promotion[nid] = self._for_promotion.get(nid, False) or for_promotion
             self._woken[nid].set()
 
     def demote_direct(self, nid: int, pages: int) -> None:
         """Demote about `pages` pages of node `nid` at once, for an allocation that found it below min."""
-        move = self._begin(nid, pages)
+        move = self._begin(nid, pages) if self._demotion else None
         if move is not None:
             self._finish(nid, move, direct=True)
 

@@ -36,9 +36,15 @@ class ProcessSpec:
 
 @dataclass(frozen=True, slots=True)
 class MachineSpec:
-    """Describe the whole machine; `move_ns` is how long a folio takes to move."""
+    """The whole machine; `move_ns` is how long a folio takes to move.
+
+    `kernel_mover`: promotion is the kernel's own, and wakes kswapd where it finds no room; else it is a mover in user
+    space, which cannot, and exchanges by demotion_room. `demotion`: full top-tier nodes demote at all.
+    """
 
     nodes: tuple[NodeSpec, ...]
     processes: tuple[ProcessSpec, ...] = ()
     move_ns: int = 3000
     seed: int = 1
+    kernel_mover: bool = True
+    demotion: bool = True

@@ -52,3 +52,15 @@ def test_a_full_table_forgets_and_never_mistakes():
     assert (ages == NEVER).all()
     known = history.since_demotion(7, 70, np.arange(10_000), 2000) != NEVER
     assert 0 < known.sum() <= 64
+
+
+def test_a_page_that_comes_back_within_a_minute_is_told_once():
+    history = PromotionHistory()
+    history.promoted(7, 70, VPNS[:5], 0, 1000)
+    history.promoted(7, 70, VPNS[5:], 0, 5000)
+    assert history.came_back(7, 70, VPNS[:2], 60_000, 60_999).tolist() == [True, True]
+    assert history.came_back(7, 70, VPNS, 60_000, 61_000).tolist() == [False] * 5 + [True] * 5
+    assert not history.came_back(7, 70, VPNS, 60_000, 61_001).any()
+    assert not history.came_back(7, 71, VPNS, 60_000, 61_001).any()
+    history.promoted(7, 70, VPNS[:1], 0, 62_000)
+    assert history.came_back(7, 70, VPNS[:2], 60_000, 63_000).tolist() == [True, False]

@@ -1,0 +1,77 @@
+"""Keep room on full top-tier nodes while promotion waits for it: the task behind Memory.make_room.
+
+When a node is asked is decided in exchange.py; a backend says what is there to be read for it, and how to ask.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from pghotd.memory.exchange import Exchange, Reading
+
+log = logging.getLogger(__name__)
+
+#: How often a node is looked at while room on it is wanted, and while it may have to be restored.
+_WANTED_S, _WARM_S = 0.02, 0.1
+
+#: Return whether a node demotes at all, and what is to be seen of it; OSError where that cannot be read.
+Read = Callable[[int], Awaitable[tuple[bool, Reading]]]
+#: Have a node demote about so many pages; OSError where the machine refuses.
+Ask = Callable[[int, int], Awaitable[None]]
+
+
+class RoomKeeper:
+    """Exchange on each target node of one machine."""
+
+    def __init__(self, read: Read, ask: Ask, clock: Callable[[], int]) -> None:
+        self._read = read
+        self._ask = ask
+        self._clock = clock
+        #: Whether no room is to be asked for now.
+        self.paused: Callable[[], bool] = lambda: False
+        #: Whether room is to be made at all, as the last wish said.
+        self._on = False
+        self._exchanges: dict[int, Exchange] = {}
+        self._wish = trio.Event()
+
+    def want(self, nid: int, pages: int, *, exchange: bool) -> None:
+        """Note that `pages` pages wait for room on node `nid`, and whether it may be made by an exchange."""
+        self._on = exchange
+        if exchange:
+            self._exchanges.setdefault(nid, Exchange(nid)).want(pages, self._clock())
+            self._wish.set()
+
+    def works(self, nid: int) -> bool:
+        """Return whether promotion to node `nid` may go down to its low watermark."""
+        return self._on and nid in self._exchanges and self._exchanges[nid].works
+
+    def stat(self) -> dict[str, int | str]:
+        """Return what `status` shows: how often room was asked for, and why it is not."""
+        reasons = "; ".join(one.reason for one in self._exchanges.values() if one.reason)
+        return {"room_asked": sum(one.asked for one in self._exchanges.values()), "room_reason": reasons or "-"}
+
+    async def run(self) -> None:
+        """Keep room until cancelled."""
+        while True:
+            now = self._clock()
+            warm = [(nid, one) for nid, one in self._exchanges.items() if self._on and one.is_warm(now)]
+            if not warm:
+                self._wish = trio.Event()
+                await self._wish.wait()
+                continue
+            for nid, one in [] if self.paused() else warm:
+                await self._look(nid, one)
+            await trio.sleep(_WANTED_S if any(one.is_wanted(now) for _, one in warm) else _WARM_S)
+
+    async def _look(self, nid: int, exchange: Exchange) -> None:
+        before = exchange.reason
+        try:
+            exchange.demotes, seen = await self._read(nid)
+            if exchange.ask(seen, self._clock()):
+                await self._ask(nid, max(seen.high - seen.low, 512))
+        except OSError as error:
+            # The node may have gone, or the daemon's own cpuset keep it out.
+            exchange.give_up(f"no room can be made on node {nid}: {error.strerror}", self._clock())
+        if exchange.reason != before:
+            log.info("%s", exchange.reason or f"node {nid} makes room for hot pages again")

@@ -1,0 +1,66 @@
+"""Who goes first where there is not room for all, held against sorting folio by folio."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pghotd.engine.competition import Contenders, Room, by_heat, choose, worth_exchanging
+
+FOLIO = st.tuples(st.integers(0, 8), st.integers(-1, 2), st.sampled_from([1, 1, 1, 4, 512]), st.sampled_from([0, 0, 3]))
+
+
+def contenders(folios) -> Contenders:
+    heat, owners, pages, targets = (np.array(column, dtype=np.int64) for column in zip(*folios, strict=True))
+    return Contenders(np.arange(len(folios)) * 512, pages, targets, owners, heat.astype(np.uint8))
+
+
+def in_turns(folios) -> list[int]:
+    """Return the order in which they go, one by one: the hottest, then the owner with the fewest turns among them."""
+    left, order = list(range(len(folios))), []
+    while left:
+        top = max(folios[one][0] for one in left)
+        among = [one for one in left if folios[one][0] == top]
+        turns = {one: sum(1 for before in order if folios[before][:2] == folios[one][:2]) for one in among}
+        chosen = min(among, key=lambda one: (turns[one], folios[one][1], one))
+        order.append(chosen)
+        left.remove(chosen)
+    return order
+
+
+@given(st.lists(FOLIO, min_size=1, max_size=40))
+def test_the_hottest_go_first_and_owners_by_turns(folios):
+    folios = [(heat, owner, 1, 0) for heat, owner, _, _ in folios]
+    some = contenders(folios)
+    assert by_heat(some.heat.astype(np.int64), some.owners).tolist() == in_turns(folios)
+
+
+@given(st.lists(FOLIO, min_size=1, max_size=40), st.integers(-600, 3000), st.integers(0, 3000))
+def test_room_that_is_free_is_for_all_and_room_to_be_made_for_the_hot(folios, free, more):
+    some = contenders(folios)
+    for target in (0, 3):
+        mine = [one for one, folio in enumerate(folios) if folio[3] == target]
+        total = sum(folios[one][2] for one in mine)
+        found = choose(some, target, Room(free, free + more), scanned=True)
+        if total <= free:
+            assert found is None
+            continue
+        end, expected, wanted = 0, [], 0
+        for one in (mine[place] for place in in_turns([folios[one] for one in mine])):
+            heat, _, pages, _ = folios[one]
+            end += pages
+            if end <= free or (heat >= 6 and end <= free + more):
+                expected.append(one * 512)
+            elif heat >= 6:
+                wanted += pages
+        assert found is not None
+        assert found.heads.tolist() == sorted(expected)
+        assert found.wanted == wanted
+
+
+def test_samples_are_judged_by_the_hottest_of_them():
+    heat = np.array([1] * 1000 + [2] * 63)
+    assert worth_exchanging(heat, scanned=True) == 6
+    assert worth_exchanging(heat, scanned=False) == 1
+    assert worth_exchanging(np.append(heat, 2), scanned=False) == 2
+    assert worth_exchanging(np.array([4]), scanned=False) == 3
+    assert worth_exchanging(np.array([], dtype=np.int64), scanned=False) == 0

@@ -1,0 +1,86 @@
+"""In how many of the last eight looks a page was seen, held against lists of looks."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pghotd.engine.kinds import HWHINTS, PGTSCANS
+from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
+from pghotd.memory.model.spec import ProcessSpec
+from tests.machines import Rig, two_nodes
+
+PAGES = 12
+
+
+def make() -> Rig:
+    rig = Rig(two_nodes(1, 2), [ProcessSpec("p", PAGES_PER_SECTION + PAGES, 1)])
+    rig.pghot.tunables.set("admit_by_heat", 1)
+    return rig
+
+
+def fade(rig: Rig) -> None:
+    for _ in rig.pghot.heat.fade(rig.time.now):
+        pass
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.lists(st.integers(0, PAGES - 1), max_size=20), max_size=20))
+def test_a_look_of_a_source_is_a_bit(looks):
+    rig = make()
+    base = rig.first_pfn(1)
+    seen: list[set[int]] = []
+    for look in looks:
+        rig.time.now += 500
+        rig.pghot.heat.looked([base >> SECTION_SHIFT], rig.time.now)
+        rig.pghot.recorder.record(base + np.array(look, dtype=np.int64), -1, PGTSCANS, rig.time.now)
+        fade(rig)
+        seen.append(set(look))
+        expected = [sum(page in one for one in seen[-8:]) for page in range(PAGES)]
+        assert rig.pghot.heat.of(1, base + np.arange(PAGES)).tolist() == expected
+    assert rig.pghot.heat.scanned(base + np.arange(1), rig.time.now) == bool(looks)
+
+
+def test_without_looks_a_second_is_one_and_heat_fades():
+    rig = make()
+    page = np.array([rig.first_pfn(1)])
+    found = []
+    for second in range(20):
+        if second < 6:
+            rig.pghot.recorder.record(page, -1, HWHINTS, rig.time.now)
+        found.append(int(rig.pghot.heat.of(1, page)[0]))
+        rig.time.now += 1000
+        fade(rig)
+    assert found[:6] == [1, 2, 3, 4, 5, 6]
+    assert found[-1] == 0
+    assert max(found) == 6
+    assert not rig.pghot.heat.scanned(page, rig.time.now)
+
+
+def test_looks_that_follow_at_once_are_one():
+    rig = make()
+    page = np.array([rig.first_pfn(1)])
+    for _ in range(10):
+        rig.pghot.heat.looked([int(page[0]) >> SECTION_SHIFT], rig.time.now)
+        rig.pghot.recorder.record(page, -1, PGTSCANS, rig.time.now)
+        rig.time.now += 20
+    assert rig.pghot.heat.of(1, page).tolist() == [1]
+
+
+def test_without_the_switch_nothing_is_kept():
+    rig = make()
+    page = np.array([rig.first_pfn(1)])
+    rig.pghot.recorder.record(page, -1, PGTSCANS, rig.time.now)
+    rig.pghot.tunables.set("admit_by_heat", 0)
+    assert rig.pghot.heat.of(1, page).tolist() == [0]
+    fade(rig)
+    assert not rig.pghot.store.node(1).heat.any()
+
+
+def test_a_section_that_comes_back_is_cold():
+    rig = make()
+    page = np.array([rig.first_pfn(1) + PAGES_PER_SECTION])
+    rig.pghot.recorder.record(page, -1, PGTSCANS, rig.time.now)
+    section = int(page[0]) >> SECTION_SHIFT
+    rig.pghot.store.offline(section, 1)
+    rig.pghot.store.online(section, 1)
+    assert rig.pghot.heat.of(1, page).tolist() == [0]

@@ -1,0 +1,83 @@
+"""The brake: it judges what came back against what was promoted, by target, owner and heat, and binds at any rate."""
+
+import numpy as np
+import pytest
+
+from pghotd.engine.returns import LEAST_NR, PERIOD_MS, Returns
+
+
+def pages(number: int, heat: int):
+    return np.array([heat], dtype=np.uint8), np.array([number], dtype=np.int64)
+
+
+def period(returns: Returns, number: int, promoted: int, back: int, heat: int = 4, owner: int = 0) -> int:
+    """Let so much be promoted, and come back, in one period; return what the next one allows."""
+    now = number * PERIOD_MS
+    returns.promoted(0, owner, *pages(promoted, heat), now)
+    returns.came_back(0, owner, *pages(back, heat), now)
+    return int(returns.allowed(0, owner, now + PERIOD_MS)[heat])
+
+
+@pytest.mark.parametrize("rate", [200, 5000, 1_000_000])
+def test_it_binds_at_whatever_rate(rate):
+    returns = Returns()
+    allowed = [period(returns, number, rate, rate) for number in range(3)]
+    assert allowed == [max(rate >> number, LEAST_NR) for number in (1, 2, 3)]
+    limit = allowed[-1]
+    for number in range(3, 20):
+        limit = period(returns, number, limit, limit)
+    assert limit == LEAST_NR
+    assert returns.held_back() == {(0, 0): 1}
+    assert returns.take_throttled() == 20
+    assert returns.take_throttled() == 0
+
+
+def test_to_exchange_cold_for_hot_is_not_thrashing():
+    returns = Returns()
+    for number in range(20):
+        assert period(returns, number, 10_000, 0) > 1 << 30
+    assert returns.held_back() == {}
+
+
+def test_a_few_that_come_back_say_nothing():
+    returns = Returns()
+    assert period(returns, 0, 80, LEAST_NR - 1) > 1 << 30
+    assert period(returns, 1, 10_000, 2000) > 1 << 30
+
+
+def test_others_are_not_held_back_with_it():
+    returns = Returns()
+    period(returns, 0, 1000, 900, heat=3, owner=1)
+    assert returns.allowed(0, 1, PERIOD_MS)[3] == 500
+    assert (returns.allowed(0, 1, PERIOD_MS)[[2, 4, 8]] > 1 << 30).all()
+    assert (returns.allowed(0, 2, PERIOD_MS) > 1 << 30).all()
+    assert (returns.allowed(1, 1, PERIOD_MS) > 1 << 30).all()
+
+
+def test_what_is_promoted_uses_up_what_is_allowed_and_what_fails_does_not():
+    returns = Returns()
+    assert period(returns, 0, 1000, 900) == 500
+    returns.promoted(0, 0, *pages(300, 4), PERIOD_MS)
+    assert returns.allowed(0, 0, PERIOD_MS)[4] == 200
+    returns.promoted(0, 0, *pages(-100, 4), PERIOD_MS)
+    assert returns.allowed(0, 0, PERIOD_MS + 1)[4] == 300
+
+
+def test_it_lets_go_when_what_is_promoted_stays():
+    returns = Returns()
+    period(returns, 0, 100_000, 90_000)
+    number, allowed = 1, 50_000
+    while returns.held_back():
+        allowed = period(returns, number, allowed, 0)
+        number += 1
+    assert number < 8
+    assert allowed > 1 << 30
+
+
+def test_what_comes_back_later_is_held_against_the_minute_in_which_it_was_promoted():
+    returns = Returns()
+    for number in range(3):
+        period(returns, number, 6000, 0)
+    # Nothing is promoted any more, and the minute before gave 3000 a period at least.
+    allowed = period(returns, 3, 0, 3000)
+    assert LEAST_NR <= allowed < 3000

@@ -1,0 +1,85 @@
+"""When a full node is asked to make room, on a machine that demotes as much as it is told to."""
+
+from dataclasses import replace
+
+from pghotd.memory.exchange import Exchange, Reading
+
+LOW, HIGH = 1000, 1400
+FULL = Reading(free=LOW + 50, low=LOW, high=HIGH, demoted=0, slow_room=100_000)
+
+
+def make(demotes: bool = True) -> Exchange:
+    exchange = Exchange(0)
+    exchange.demotes = demotes
+    return exchange
+
+
+def asks(exchange: Exchange, seen: Reading, until: int, step: int = 20, begin: int = 0, wanted: int = 4000) -> int:
+    """Look again and again while pages wait; return how often the node was asked."""
+    number = 0
+    for now in range(begin, until, step):
+        if wanted:
+            exchange.want(wanted, now)
+        number += exchange.ask(seen, now)
+    return number
+
+
+def test_nothing_is_asked_of_a_node_that_nobody_wants_room_on():
+    exchange = make()
+    assert asks(exchange, FULL, 10_000, wanted=0) == 0
+    assert exchange.works
+    assert not exchange.is_warm(0)
+
+
+def test_a_full_node_is_asked_while_room_is_wanted_but_not_all_the_time():
+    exchange = make()
+    number = 0
+    for now in range(0, 1000, 10):
+        exchange.want(4000, now)
+        number += exchange.ask(replace(FULL, demoted=now), now)
+    assert number == 20
+    assert exchange.asked == 20
+
+
+def test_a_node_with_room_for_what_waits_is_not_asked():
+    exchange = make()
+    assert asks(exchange, replace(FULL, free=HIGH + 5000), 1000) == 0
+    assert asks(exchange, replace(FULL, free=LOW + 100 + 300), 1000, wanted=200, begin=1000) == 0
+    assert asks(exchange, replace(FULL, free=LOW + 100 + 100), 3000, wanted=200, begin=2000) > 0
+
+
+def test_without_demotion_nothing_is_asked_and_promotion_ends_at_high():
+    exchange = make(demotes=False)
+    assert asks(exchange, FULL, 1000) == 0
+    assert not exchange.works
+    assert exchange.reason == ""
+
+
+def test_a_node_that_demotes_nothing_is_left_alone_for_a_while():
+    exchange = make()
+    assert 10 <= asks(exchange, FULL, 5000) <= 60
+    assert "demoted nothing" in exchange.reason
+    assert not exchange.works
+    assert asks(exchange, FULL, 10_000, begin=5000) == 0
+    assert asks(exchange, FULL, 14_000, begin=10_000) > 0
+    asks(exchange, replace(FULL, demoted=5), 20_000, begin=19_900)
+    assert exchange.reason == ""
+
+
+def test_slow_nodes_without_room_end_it():
+    exchange = make()
+    assert asks(exchange, replace(FULL, slow_room=100), 1000) == 0
+    assert "slow nodes are short of free memory" in exchange.reason
+    assert asks(exchange, FULL, 2000, begin=1000) > 0
+    assert exchange.works
+
+
+def test_a_node_that_falls_to_low_after_an_exchange_is_restored_for_a_minute():
+    exchange = make()
+    asks(exchange, FULL, 100)
+    halfway, low = replace(FULL, free=(LOW + HIGH) // 2 + 1, demoted=1), replace(FULL, demoted=2)
+    assert exchange.is_warm(30_000)
+    assert not exchange.ask(halfway, 30_000)
+    assert exchange.ask(low, 30_100)
+    assert not exchange.is_warm(61_000)
+    assert not exchange.ask(replace(low, demoted=3), 61_000)
