@@ -93,6 +93,11 @@ def _unlooked(now: int, ages: npt.NDArray[np.int64], frequency: int, every: int,
     return since
 
 
-def expected_precision(hot: int, cold: int, rate: float, seconds: float, rule: Rule) -> float:
-    """Return which share of what the rule promotes is hot, with all of `hot` pages promoted and `cold` at random."""
-    return hot / (hot + cold * promoted_share(rate, seconds, rule))
+def expected_precision(hot: int, cold: int, rate: float, seconds: float, rule: Rule, deviations: float = 0.0) -> float:
+    """Return which share of what the rule promotes is hot, with all of `hot` pages promoted and `cold` at random.
+
+    `deviations`: with so many standard deviations more cold pages than on average, which counts where they are few.
+    """
+    share = promoted_share(rate, seconds, rule)
+    promoted = cold * share + deviations * np.sqrt(cold * share * (1 - share))
+    return float(hot / (hot + min(promoted, cold)))

@@ -15,7 +15,7 @@ _HEADS = ("scenario", "mover", "run", "90 % after", "recall/precision", "promote
 
 @dataclass(frozen=True)
 class Point:
-    """One look at where the pages are, `at_s` seconds after the mover was started; what was moved counts from there."""
+    """One look at where the pages are, `at_s` seconds after the mover was at work; moved pages count from its start."""
 
     at_s: float
     recall: float
@@ -38,7 +38,8 @@ class Row:
     mover: str
     #: Which run of the same scenario and mover, from 1.
     run: int
-    #: From the mover's start until 90 % of the hot set was on the fast node; None: not by the end.
+    #: From when the mover is at work, or the hot set appears if that is later, until 90 % of it is on the fast node;
+    #: None: not by the end.
     seconds_to_90: float | None
     points: tuple[Point, ...]
     #: The share of memory that a source covered, in millionths; None where nothing tells it.

@@ -65,3 +65,12 @@ def test_precision_is_the_hot_share_of_what_is_promoted():
     assert expected_precision(100, 1000, 0.0, 60, Rule()) == 1
     everything = expected_precision(100, 900, 50.0, 60, Rule())
     assert everything == pytest.approx(0.1)
+
+
+def test_few_pages_leave_more_to_chance_than_many():
+    few, many = (
+        [expected_precision(8 * n, 56 * n, 0.1, 10, Rule(), deviations) for deviations in (0, 3)] for n in (1, 500)
+    )
+    assert few[0] == pytest.approx(many[0])
+    assert few[1] < 0.8 * few[0]
+    assert 0.95 * many[0] < many[1] < many[0]

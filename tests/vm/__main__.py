@@ -55,7 +55,7 @@ RUNS = (
     Run("three-nodes", THREE_NODES, ("topology", "target", "accessors")),
     Run("idle-sweep", TWO_NODES, ("idle_sweep", "idle_intervals"), 3600, "idle"),
     Run("idle-random", TWO_NODES, ("idle_random", "idle_moving"), 3600, "idle"),
-    Run("idle-room", TWO_NODES, ("idle_full", "idle_uniform"), 3600, "idle"),
+    Run("idle-room", TWO_NODES, ("idle_uniform", "idle_full"), 3600, "idle"),
     Run("idle-roomy", ROOMY, ("idle_roomy",), 900, "idle"),
 )
 #: How each kernel is come by.

@@ -84,7 +84,7 @@ def test_what_was_hot_too_long_ago_is_no_reason_to_promote_it():
 
 
 def test_a_sweep_reads_each_page_once_in_its_time():
-    sweep, read = Sweep(1000, 10, STARTED), np.zeros(1000, dtype=int)
+    sweep, read = Sweep(1000, 1, 10, STARTED), np.zeros(1000, dtype=int)
     for now in np.arange(STARTED, STARTED + 20.001, 0.7):
         for piece in sweep.due(now):
             read[piece] += 1
@@ -93,13 +93,21 @@ def test_a_sweep_reads_each_page_once_in_its_time():
 
 
 def test_random_reads_come_at_their_rate_to_all_pages_alike():
-    reads, read = RandomReads(1000, 0.5, 1, STARTED), np.zeros(1000, dtype=int)
+    reads, read = RandomReads(1000, 1, 0.5, 1, STARTED), np.zeros(1000, dtype=int)
     for now in np.arange(STARTED, STARTED + 100.001, 0.3):
         for piece in reads.due(now):
             np.add.at(read, piece, 1)
     # 50 each: eight standard deviations of one page, and of the sum.
     assert read.sum() == pytest.approx(50_000, abs=8 * 50_000**0.5)
     assert abs(read - 50).max() < 8 * 50**0.5
+
+
+def test_of_huge_pages_one_part_is_read():
+    whole = set(range(0, PAGES, PAGES_IN_HUGE))
+    swept = np.concatenate([np.arange(PAGES)[one] for one in Sweep(PAGES, PAGES_IN_HUGE, 10, 0).due(10)])
+    assert sorted(swept) == sorted(whole)
+    drawn = np.concatenate(RandomReads(PAGES, PAGES_IN_HUGE, 20, 1, 0).due(10))
+    assert set(drawn) == whole
 
 
 def test_the_placement_of_pages_without_a_hot_set_has_no_fault():

@@ -34,6 +34,7 @@ def main() -> int:
             assert not complaints, f"the kernel complains: {complaints}"
         except (Exception, TooLongError):
             failed.append(name)
+            clues.kernel_complaints()  # They are this test's.
             verdict = "FAIL"
             print(traceback.format_exc().strip())
         else:

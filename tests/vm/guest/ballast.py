@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ MIB = 1 << 20
 _PAGE = 4096
 _STEP = 4 * MIB
 _LAST_STEP = MIB // 4
+#: How often a node that is kept full is looked at.
+_AGAIN_S = 0.05
 #: A file larger than any node to fill, and on no node yet: the machine's disk, which nobody uses for anything else.
 DISK = Path("/dev/nvme0n1")
 #: So full the node is before holes are made. With half as much free the out-of-memory killer came.
@@ -56,15 +59,19 @@ def free_blocks(node: int, order: int) -> int:
     return total
 
 
-def between_watermarks(node: int) -> int:
-    """Return what of a node is free, in bytes, when its largest zone is half-way between its low and high watermarks.
+def halfway(node: int, lower: str, upper: str) -> int:
+    """Return what of a node is free, in bytes, when its zones are half-way between two watermarks: min, low, high.
 
-    There allocations leave a node that is full: below low kswapd begins, and at high it ends.
+    Between low and high is where allocations leave a full node whose pages can be reclaimed or demoted: below low
+    kswapd begins, at high it ends. Its reserve a zone keeps beyond that; with less the out-of-memory killer came. Zone
+    DMA counts with what it has free: it is kept from whoever can use another zone.
     """
     zones = [zone for zone in parse_zoneinfo(Path("/proc/zoneinfo").read_bytes()) if zone.nid == node]
-    largest = max(zones, key=lambda zone: zone.managed)
-    others = sum(zone.free for zone in zones if zone is not largest and zone.name == "DMA")
-    return (others + (largest.low + largest.high) // 2) * _PAGE
+    pages = [
+        zone.free if zone.name == "DMA" else (getattr(zone, lower) + getattr(zone, upper)) // 2 + zone.reserve
+        for zone in zones
+    ]
+    return sum(pages) * _PAGE
 
 
 def fill(node: int, leave: int) -> list[mmap.mmap]:
@@ -130,9 +137,9 @@ def read_files(node: int, leave: int) -> BinaryIO:
 
 
 @contextmanager
-def filled(node: int, leave_mb: float, kind: str) -> Iterator[int]:
-    """Keep a node filled by a process of its own, whose pid is yielded."""
-    words = ["--node", str(node), "--leave-mb", str(leave_mb), "--kind", kind]
+def filled(node: int, leave_mb: float, kind: str, *, keep: bool = False) -> Iterator[int]:
+    """Fill a node by a process of its own, whose pid is yielded; `keep`: fill it again where something gets free."""
+    words = ["--node", str(node), "--leave-mb", str(leave_mb), "--kind", kind, *(["--keep"] if keep else [])]
     process = Forked([sys.executable, "-m", "tests.vm.guest.ballast", *words], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -157,10 +164,14 @@ def main() -> None:
     options.add_argument("--node", type=int, required=True)
     options.add_argument("--leave-mb", type=float, required=True)
     options.add_argument("--kind", choices=_FILLERS, required=True)
+    options.add_argument("--keep", action="store_true", help="fill again what gets free")
     arguments = options.parse_args()
     leave = int(arguments.leave_mb * MIB)
-    held = _FILLERS[arguments.kind](arguments.node, leave)
+    held = [_FILLERS[arguments.kind](arguments.node, leave)]
     os.write(1, b"filled\n")
+    while arguments.keep:
+        held.append(fill(arguments.node, leave))
+        time.sleep(_AGAIN_S)
     signal.pause()
     del held
 

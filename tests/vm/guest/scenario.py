@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.program.daemons import Program
 from tests.rows import Point, Row
 from tests.vm.guest import asked, clues
-from tests.vm.guest.ballast import MIB, between_watermarks, filled
+from tests.vm.guest.ballast import MIB, filled, halfway
 from tests.vm.guest.bystander import Bystander, bystander
 from tests.vm.guest.cgroups import cgroup
 from tests.vm.guest.measure import numa_balancing, pghotd
@@ -28,6 +28,7 @@ from tests.vm.guest.watched import everybody
 _LOOK_EVERY_S = 0.25
 _REACHED = 0.9
 _TICKS_PER_S = 100
+_TO_START_MB = 200
 #: The shipped settings. An emulated CPU makes every scan slow, so the budget does not bound it.
 IDLE = everybody(rest="[sources.idle]\ncpu_share = 1.0\n")
 MOVERS = ("none", "numa_balancing", "pghotd")
@@ -53,7 +54,7 @@ class Scenario:
     demotion: bool = False
     #: A kind of ballast, up to between the watermarks of node 0.
     ballast: str = ""
-    #: Fill node 1 as well, once the mover runs: then nothing can be demoted to it.
+    #: Fill node 1 as well, once the mover runs, and keep it so: nothing can be demoted to it.
     slow_is_full: bool = False
     bystander: bool = False
     #: When it is looked at, in seconds from the mover's start.
@@ -65,10 +66,11 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Running:
-    """A scenario's processes."""
+    """A scenario's processes; of what fills the fast node, the pid."""
 
     targets: list[Target]
     bystander: Bystander | None
+    ballast: int | None
 
 
 def compare(
@@ -111,17 +113,22 @@ def set_up(scenario: Scenario) -> Iterator[Running]:
     with ExitStack() as stack:
         # Huge pages for those who ask for them alone: an array that gets one by chance takes the room of a target.
         thp = "madvise" if _has_huge_pages(scenario) else "never"
-        stack.enter_context(clues.settings(**(clues.QUIET | {"thp": thp} | scenario.settings)))
+        # From the beginning: without demotion kswapd finds nothing to reclaim while a node fills, and gives it up for good.
+        quiet = clues.QUIET | {"thp": thp, "demotion": int(scenario.demotion)}
+        stack.enter_context(clues.settings(**(quiet | scenario.settings)))
         targets = []
         for part in scenario.parts:
             place = ("--cgroup", stack.enter_context(cgroup(part.cgroup))) if part.cgroup else ()
             targets.append(stack.enter_context(target(part.layout, *part.options, *place)))
         # It has its size before the node is full; from then on it frees as much as it takes.
         beside = stack.enter_context(bystander()) if scenario.bystander else None
+        pid = None
         if scenario.ballast:
-            stack.enter_context(filled(0, between_watermarks(0) / MIB, scenario.ballast))
-        stack.enter_context(clues.settings(demotion=int(scenario.demotion)))
-        yield Running(targets, beside)
+            pid = stack.enter_context(filled(0, halfway(0, "low", "high") / MIB, scenario.ballast))
+        if scenario.slow_is_full:
+            # But for what the mover needs to start, and what can be filled in a moment then.
+            stack.enter_context(filled(1, _TO_START_MB, "anonymous"))
+        yield Running(targets, beside, pid)
 
 
 def timeline(name: str, mover: Mover, scenario: Scenario, listen: Callable[[Program], object] = bool) -> Row:
@@ -133,7 +140,7 @@ def timeline(name: str, mover: Mover, scenario: Scenario, listen: Callable[[Prog
             started = time.monotonic()
             start_s = started - begun
             if scenario.slow_is_full:
-                stack.enter_context(filled(1, between_watermarks(1) / MIB, "anonymous"))
+                stack.enter_context(filled(1, halfway(1, "low", "high") / MIB, "anonymous", keep=True))
             if running.bystander:
                 running.bystander.count()
             moving = Moving(facts) if facts.moves else None

@@ -3,7 +3,8 @@
 Its memory is bound to the node only while it is first touched, then its policy is the default again, so whoever looks
 sees pages that may be moved. It prints a line of JSON, `Facts`, when all is in place, and from then on touches its hot
 set again and again, each page of it once a round. What else is read (`--sweep-s`, `--cold-rate`), when there is a hot
-set and how often it moves are independent of each other; `--hot-mb 0 --cold-rate R` is a uniform workload.
+set and how often it moves are independent of each other; `--hot-mb 0 --cold-rate R` is a uniform workload. Both read a
+page of each huge one at a time, as its accessed bit is one: reads of all its parts would make each huge page hot.
 
 What is touched is checked, and at the end, on SIGTERM, all of it. Exit code 0: nothing was lost; 3: something was, and
 the page is named.
@@ -23,7 +24,7 @@ import numpy.typing as npt
 from tests.vm.guest import cgroups
 from tests.vm.guest.content import CorruptError, Memory
 from tests.vm.guest.held import share_with_a_child
-from tests.vm.guest.hot_sets import LAYOUTS, NOT_YET, PAGE_SIZE, Facts
+from tests.vm.guest.hot_sets import LAYOUTS, NOT_YET, PAGE_SIZE, PAGES_IN_HUGE, Facts
 
 EXIT_CORRUPT = 3
 
@@ -44,35 +45,35 @@ class Asked:
 
 
 class Sweep:
-    """Reads of every page, one after the other, in a number of seconds."""
+    """Reads of every folio of `step` pages, one after the other, in a number of seconds."""
 
-    def __init__(self, pages: int, seconds: float, started: float) -> None:
-        self._pages, self._seconds, self._started = pages, seconds, started
+    def __init__(self, pages: int, step: int, seconds: float, started: float) -> None:
+        self._folios, self._step, self._seconds, self._started = pages // step, step, seconds, started
         self._swept = 0
 
     def due(self, now: float) -> list[slice]:
         """Return the pages to read now."""
-        due, pieces = int((now - self._started) * self._pages / self._seconds), []
+        due, pieces = int((now - self._started) * self._folios / self._seconds), []
         while self._swept < due:
-            first = self._swept % self._pages
-            count = min(due - self._swept, self._pages - first)
-            pieces.append(slice(first, first + count))
+            first = self._swept % self._folios
+            count = min(due - self._swept, self._folios - first)
+            pieces.append(slice(first * self._step, (first + count) * self._step, self._step))
             self._swept += count
         return pieces
 
 
 class RandomReads:
-    """Reads of pages at random: a Poisson process for each page, of the same rate, hot or not."""
+    """Reads of folios of `step` pages at random: a Poisson process for each one, of the same rate, hot or not."""
 
-    def __init__(self, pages: int, rate: float, seed: int, started: float) -> None:
-        self._pages, self._rate, self._until = pages, rate, started
+    def __init__(self, pages: int, step: int, rate: float, seed: int, started: float) -> None:
+        self._folios, self._step, self._rate, self._until = pages // step, step, rate, started
         self._random = np.random.default_rng([seed, 0, 1])
 
     def due(self, now: float) -> list[npt.NDArray[np.int64]]:
         """Return the pages to read now."""
-        count = self._random.poisson(self._rate * self._pages * max(now - self._until, 0.0))
+        count = self._random.poisson(self._rate * self._folios * max(now - self._until, 0.0))
         self._until = now
-        return [self._random.integers(0, self._pages, count)] if count else []
+        return [self._random.integers(0, self._folios, count) * self._step] if count else []
 
 
 def touch(
@@ -152,10 +153,11 @@ def main() -> int:
     if arguments.pin_pages:
         memory.pin(int(facts.hot()[0]), arguments.pin_pages)
     reads: list[Sweep | RandomReads] = []
+    step = PAGES_IN_HUGE if arguments.layout == "huge" else 1
     if arguments.sweep_s:
-        reads.append(Sweep(memory.pages, arguments.sweep_s, started))
+        reads.append(Sweep(memory.pages, step, arguments.sweep_s, started))
     if arguments.cold_rate:
-        reads.append(RandomReads(memory.pages, arguments.cold_rate, seed, started))
+        reads.append(RandomReads(memory.pages, step, arguments.cold_rate, seed, started))
     asked = Asked()
     try:
         print(json.dumps(asdict(facts)), flush=True)

@@ -28,7 +28,7 @@ def _interval(seconds: int) -> None:
         print(row.line(), flush=True)
         assert row.last.promoted == 0, f"pages were promoted: {row}"
         assert said["works"].startswith("no"), f"it says that it works: {said}"
-        assert "interval" in said["why"], f"it does not say why it does not: {said}"
+        assert "interval_ms" in said["why"], f"it does not say why it does not: {said}"
 
 
 def test_5_s():
