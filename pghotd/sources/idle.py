@@ -116,6 +116,11 @@ class Idle(SectionScan[SectionBits]):
             self._seen[section].left.ignore(due.larger)
             self._rechecks.append(due)
 
+    async def between_looks(self) -> None:
+        """Look again at what is due, rather than after a pass that may take longer than the recheck is to wait."""
+        while self._rechecks and self._rechecks[0].at <= trio.current_time():
+            await self._recheck(self._rechecks.popleft())
+
     async def wait_until(self, deadline: float) -> None:
         """Look again, until the next pass, at what was accessed once and is due."""
         before_s = self._cpu.seconds

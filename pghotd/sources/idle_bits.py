@@ -18,7 +18,7 @@ from pghotd.procfs.words import Words
 
 WORDS = PAGES_PER_SECTION >> WORD_SHIFT
 #: So many words are marked before they are read back.
-_CHUNK = 16
+_CHUNK = 4
 #: Up to so many words in between are visited as well rather than making another system call.
 _GAP = 3
 #: A bit that stayed 0 after so many markings in a row is most likely no folio's head on an LRU list: from then on a

@@ -84,6 +84,8 @@ class SectionScan(Generic[Left]):
         self._watched: frozenset[int] = frozenset()
         self._watched_known = trio.Event()
         self._watched_s = 0.0
+        #: How many folios the last look at a section found accessed.
+        self._found: dict[int, int] = {}
         self._scans = 0
         self._accessed = 0
         self._late = 0
@@ -115,6 +117,9 @@ class SectionScan(Generic[Left]):
     def beside(self) -> str:
         """Return what takes evidence away from this source at present, in a thread; empty when nothing is known."""
         return ""
+
+    async def between_looks(self) -> None:
+        """Do what is due, in the middle of a pass."""
 
     async def wait_until(self, deadline: float) -> None:
         """Wait for the next pass; a subclass may look at something meanwhile."""
@@ -175,6 +180,7 @@ class SectionScan(Generic[Left]):
     def _forget(self) -> None:
         """Begin anew at the next pass: what happens until then was not seen within an interval."""
         self._seen.clear()
+        self._found.clear()
         self._turns = Turns()
         self._credited_at = None
 
@@ -195,8 +201,10 @@ class SectionScan(Generic[Left]):
         ):
             self._seen.pop(section, None)
         outcomes: Counter[str] = Counter()
-        for section in self._turns.members:
+        # What was in use at the last look comes first: what follows from that can begin while the rest is looked at.
+        for section in sorted(self._turns.members, key=lambda section: -self._found.get(section, 0)):
             outcomes[await self._visit(section, rule)] += 1
+            await self.between_looks()
         if self._may_join(began, longest_ms):
             while (joining := self._turns.join(room_ms)) is not None:
                 outcomes[await self._visit(joining, rule)] += 1
@@ -244,6 +252,7 @@ class SectionScan(Generic[Left]):
             self._errnos[error.errno or 0] += 1
             outcome = f"failed: {error.strerror}"
         else:
+            self._found[section] = len(pfns)
             if is_tracked(self._pghot, section):
                 self._seen[section] = _Seen(left, at)
                 self._pghot.heat.looked([section], self._clock())

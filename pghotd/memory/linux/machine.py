@@ -208,6 +208,7 @@ class LinuxMachine:
         mapped, cpu_s = await _in_thread(read_mapped, self.settings.watches, tracked, self._clock(), self._proc)
         self._owner_of_process = np.array([self._owner(one.cgroup) for one in mapped.processes], dtype=np.int64)
         self._mapped = mapped
+        self._mapped_age_ms = max(_MAPPED_AGE_MS, round(cpu_s * 1000 * _MAPPED_STRETCH))
         return cpu_s
 
     async def reread(self, pfns: Pfns) -> None:
@@ -221,7 +222,7 @@ class LinuxMachine:
         same = await trio.to_thread.run_sync(self._read_again, heads, now)
         self._states.drop(heads[~same])
         if now - self._mapped.at > self._mapped_age_ms:
-            self._mapped_age_ms = max(_MAPPED_AGE_MS, round(await self._read_mapped() * 1000 * _MAPPED_STRETCH))
+            await self._read_mapped()
 
     def _read_again(self, heads: Pfns, now: int) -> NDArray[np.bool_]:
         """Read zones, if that is due, and flags of folios in one visit to a thread."""
