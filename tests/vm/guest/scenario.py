@@ -113,7 +113,7 @@ def set_up(scenario: Scenario) -> Iterator[Running]:
     with ExitStack() as stack:
         # Huge pages for those who ask for them alone: an array that gets one by chance takes the room of a target.
         thp = "madvise" if _has_huge_pages(scenario) else "never"
-        # From the beginning: without demotion kswapd finds nothing to reclaim while a node fills, and gives it up for good.
+        # From the beginning: without demotion kswapd finds nothing to reclaim while a node fills, and gives it up.
         quiet = clues.QUIET | {"thp": thp, "demotion": int(scenario.demotion)}
         stack.enter_context(clues.settings(**(quiet | scenario.settings)))
         targets = []
