@@ -127,9 +127,9 @@ class Kmigrated:
         contenders = Contenders.joined(parts) if parts else None
         chosen: dict[int, NDArray[np.int64]] = {}
         if contenders is not None and len(contenders.heads):
-            scanned = pghot.heat.scanned(contenders.heads, self._clock())
+            looks = pghot.heat.looks(contenders.heads, self._clock())
             for target in np.flatnonzero(np.bincount(contenders.targets)).tolist():
-                first = choose(contenders, target, pghot.room(target), scanned)
+                first = choose(contenders, target, pghot.room(target), looks)
                 if first is not None:
                     chosen[target] = first.heads
                     if first.wanted:

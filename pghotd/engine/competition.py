@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pghotd.engine.heat import HOTTEST
-
 #: Of the looks that the hottest contenders were seen in, how many a folio has to be seen in to be worth an exchange.
 _WORTH_NUMERATOR, _WORTH_DENOMINATOR = 3, 4
 #: So many contenders say what the hottest look like, where no source looks at all of them.
@@ -57,10 +55,10 @@ class Chosen:
     wanted: int
 
 
-def choose(contenders: Contenders, target: int, room: Room, scanned: bool) -> Chosen | None:
+def choose(contenders: Contenders, target: int, room: Room, looks: int) -> Chosen | None:
     """Return who goes to `target` first, None when all of them fit freely.
 
-    `scanned`: a source looks at these pages, so that what is hot is seen at every look.
+    `looks` is how many looks of a source their heat tells of, in each of which a hot page is seen; 0 where none looks.
     """
     mine = np.flatnonzero(contenders.targets == target)
     pages = contenders.pages[mine]
@@ -69,7 +67,7 @@ def choose(contenders: Contenders, target: int, room: Room, scanned: bool) -> Ch
     heat = contenders.heat[mine].astype(np.int64)
     order = by_heat(heat, contenders.owners[mine])
     end = np.cumsum(pages[order])
-    worth = heat[order] >= worth_exchanging(heat, scanned)
+    worth = heat[order] >= worth_exchanging(heat, looks)
     fits = (end <= room.free) | (worth & (end <= room.exchange))
     wanted = int(pages[order][worth & ~fits].sum())
     return Chosen(np.sort(contenders.heads[mine[order[fits]]]), wanted)
@@ -88,13 +86,13 @@ def by_heat(heat: _Pages, owners: _Pages) -> _Pages:
     return order
 
 
-def worth_exchanging(heat: _Pages, scanned: bool) -> int:
-    """Return how hot a folio has to be for an exchange.
+def worth_exchanging(heat: _Pages, looks: int) -> int:
+    """Return how hot a folio has to be for an exchange: three of four looks, and two at least.
 
     Where samples are all there is, a hot page is seen now and then only: the hottest contenders are the measure.
     """
-    top = HOTTEST
-    if not scanned:
-        nth = min(_HOTTEST_NR, len(heat))
-        top = int(np.partition(heat, len(heat) - nth)[len(heat) - nth]) if nth else 0
+    if looks:
+        return max(-(-looks * _WORTH_NUMERATOR // _WORTH_DENOMINATOR), 2)
+    nth = min(_HOTTEST_NR, len(heat))
+    top = int(np.partition(heat, len(heat) - nth)[len(heat) - nth]) if nth else 0
     return -(-top * _WORTH_NUMERATOR // _WORTH_DENOMINATOR)

@@ -37,8 +37,9 @@ class Heat:
     def __init__(self, store: RecordStore, tunables: Tunables) -> None:
         self._store = store
         self._tunables = tunables
-        #: When each section was last looked at by a source, and when its bytes were last shifted, in ms.
+        #: When each section was last looked at by a source, how often in a row, and when its bytes were shifted, in ms.
         self._scanned_at: dict[int, int] = {}
+        self._looks: dict[int, int] = {}
         self._shifted_at: dict[int, int] = {}
 
     @property
@@ -51,7 +52,12 @@ class Heat:
         if not self.on:
             return
         for section in sections:
-            self._scanned_at[section] = now
+            before = self._scanned_at.get(section, -_SCANNED_MS)
+            if now - before >= _LEAST_LOOK_MS:
+                self._looks[section] = (
+                    min(self._looks.get(section, 0) + 1, HOTTEST) if now - before < _SCANNED_MS else 1
+                )
+                self._scanned_at[section] = now
             if now - self._shifted_at.get(section, now) >= _LEAST_LOOK_MS:
                 self._shift(section, now)
 
@@ -71,10 +77,11 @@ class Heat:
         found: NDArray[np.uint8] = _BITS.take(node.heat.take(pfns - node.first_pfn))
         return found
 
-    def scanned(self, pfns: _Pages, now: int) -> bool:
-        """Return whether a source looks at the sections of these pages, so that a hot one is seen at every look."""
+    def looks(self, pfns: _Pages, now: int) -> int:
+        """Return how many looks of a source the heat of these pages tells of, HOTTEST at most; 0 where none looks."""
         sections = np.flatnonzero(np.bincount(pfns >> SECTION_SHIFT)).tolist()
-        return any(now - self._scanned_at.get(section, -_SCANNED_MS) < _SCANNED_MS for section in sections)
+        looks = (self._looks[one] for one in sections if now - self._scanned_at.get(one, -_SCANNED_MS) < _SCANNED_MS)
+        return max(looks, default=0)
 
     def fade(self, now: int) -> Iterator[None]:
         """Shift what no source looks at any more, in steps as iterations; others may run between two of them."""

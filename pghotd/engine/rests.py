@@ -22,16 +22,16 @@ from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 _Pages = NDArray[np.int64]
 
 #: Why a folio rests, as `state` says it.
-AWAKE, TIMED, FOR_ROOM, BRAKED = 0, 1, 2, 3
-#: By reason: the first rest and the longest one, in ms.
+AWAKE, TIMED, UNMAPPED, FOR_ROOM, BRAKED = 0, 1, 2, 3, 4
+#: By reason: the first rest and the longest one, in ms. That of an unmapped folio ends as soon as it is seen mapped.
 _TIMES_MS = {
-    "unmapped": (1000, 60_000),
-    "shared": (1000, 60_000),
-    "policy": (1000, 60_000),
-    "cpuset": (1000, 60_000),
+    "unmapped": (30_000, 60_000),
+    "shared": (4000, 60_000),
+    "policy": (4000, 60_000),
+    "cpuset": (4000, 60_000),
     "isolate": (1000, 60_000),
     "dirty": (1000, 60_000),
-    "dry_run": (1000, 60_000),
+    "dry_run": (4000, 60_000),
     "backoff": (60_000, 60_000),
     "rate_limit": (1000, 1000),
     "move_limit": (250, 250),
@@ -43,6 +43,7 @@ _LONGEST_MS = np.zeros(len(VERDICTS), dtype=np.int64)
 _STATE = np.zeros(len(VERDICTS), dtype=np.uint8)
 for _reason, (_first, _longest) in _TIMES_MS.items():
     _FIRST_MS[REFUSED[_reason]], _LONGEST_MS[REFUSED[_reason]], _STATE[REFUSED[_reason]] = _first, _longest, TIMED
+_STATE[REFUSED["unmapped"]] = UNMAPPED
 _STATE[REFUSED["no_space"]] = FOR_ROOM
 _STATE[REFUSED["returning"]] = BRAKED
 #: A folio that was not refused for so long begins with a first rest again.
@@ -59,6 +60,9 @@ class _Section:
     strikes: NDArray[np.uint8]
     #: The end of the first timed rest to end.
     next_end: int
+    #: Whether any of it waits for what others decide, as of the last count; and when any of it last rested.
+    waits: bool
+    rested_at: int
 
 
 class Rests:
@@ -102,8 +106,10 @@ class Rests:
     def _begin(
         self, section: _Section, places: _Pages, states: NDArray[np.uint8], verdicts: NDArray[np.uint8], now: int
     ) -> None:
-        timed = states == TIMED
+        timed = (states == TIMED) | (states == UNMAPPED)
         section.state[places] = states
+        section.waits |= bool((states > TIMED).any())
+        section.rested_at = now
         again = places[timed]
         strikes = np.where(now - section.until[again] > _FORGET_MS, 0, section.strikes[again]).astype(np.int64)
         length = np.minimum(_FIRST_MS.take(verdicts[timed]) << strikes, _LONGEST_MS.take(verdicts[timed]))
@@ -118,7 +124,7 @@ class Rests:
         if resting is None:
             return None
         states = resting.state[places]
-        states[(states == TIMED) & (resting.until[places] <= now)] = AWAKE
+        states[((states == TIMED) | (states == UNMAPPED)) & (resting.until[places] <= now)] = AWAKE
         return states
 
     def due(self, nid: int, now: int) -> None:
@@ -128,11 +134,11 @@ class Rests:
                 continue
             section = self._sections[number]
             if now >= section.next_end:
-                timed = section.state == TIMED
+                timed = (section.state == TIMED) | (section.state == UNMAPPED)
                 left = section.until[timed & (section.until > now)]
                 section.next_end = int(left.min()) if len(left) else 1 << 60
                 self._store.look_later(nid, number)
-            elif (section.state > TIMED).any():
+            elif section.waits:
                 self._store.look_later(nid, number)
 
     def count(self, nid: int, now: int) -> None:
@@ -144,13 +150,15 @@ class Rests:
             section = self._sections[index]
             records = self._store.node(nid).section(index)
             places = np.flatnonzero(section.state)
+            states = section.state[places]
+            timed = (states == TIMED) | (states == UNMAPPED)
             alive = records[places] >= self._store.format.ready_bit
-            asleep = (section.state[places] != TIMED) | (section.until[places] > now)
-            number += int((alive & asleep).sum())
-            # What has aged out, or was taken, does not wait for room any more.
-            section.state[places[~alive & (section.state[places] != TIMED)]] = AWAKE
-            forgotten = int(section.until.max()) < now - _FORGET_MS and not alive.any()
-            if forgotten or not (section.state != AWAKE).any():
+            asleep = alive & (~timed | (section.until[places] > now))
+            number += int(asleep.sum())
+            section.waits = bool((asleep & (states > TIMED)).any())
+            if asleep.any():
+                section.rested_at = now
+            elif now - section.rested_at > _FORGET_MS:
                 del self._sections[index]
         self.resting[nid] = number
 
@@ -165,4 +173,6 @@ def _new_section() -> _Section:
         np.full(PAGES_PER_SECTION, -(1 << 60), dtype=np.int64),
         np.zeros(PAGES_PER_SECTION, dtype=np.uint8),
         1 << 60,
+        False,
+        -(1 << 60),
     )

@@ -20,7 +20,7 @@ from pghotd.engine.counters import failure_name, refusal_name
 from pghotd.engine.decisions import Circumstances
 from pghotd.engine.pghot import Pghot
 from pghotd.engine.records import Records
-from pghotd.engine.rests import AWAKE, BRAKED, FOR_ROOM, TIMED
+from pghotd.engine.rests import AWAKE, BRAKED, FOR_ROOM, TIMED, UNMAPPED
 from pghotd.engine.verdicts import (
     ADMITTED,
     FAILED,
@@ -149,7 +149,7 @@ class SectionWalk:
         found = self._ready()
         if len(found) and (states := self._pghot.rests.state(self._section, found, now)) is not None:
             awake = states == AWAKE
-            waiting = np.flatnonzero(states >= FOR_ROOM)
+            waiting = np.flatnonzero(states > TIMED)
             if len(waiting):
                 awake[waiting] = self._may_go(found[waiting], states[waiting], now)
             found = found[awake]
@@ -171,7 +171,7 @@ class SectionWalk:
         found = self._ready()
         states = self._pghot.rests.state(self._section, found, now)
         if states is not None:
-            found = found[states != TIMED]
+            found = found[(states == AWAKE) | (states >= FOR_ROOM)]
         some = self._look_at(found + (self._section << SECTION_SHIFT), now)
         allowed = _allowed(self._pghot, some, now)
         some = some.part(np.flatnonzero((some.targets != self._nid) & allowed))
@@ -182,6 +182,8 @@ class SectionWalk:
         heads = places + (self._section << SECTION_SHIFT)
         some = self._look_at(heads, now)
         may_go: NDArray[np.bool_] = (states != BRAKED) | _allowed(self._pghot, some, now)
+        unmapped = states == UNMAPPED
+        may_go[unmapped] &= self._pghot.memory.is_mapped(heads[unmapped])
         for target in np.flatnonzero(np.bincount(some.targets)).tolist():
             here = some.targets == target
             if target in self._chosen:

@@ -40,7 +40,7 @@ def test_room_that_is_free_is_for_all_and_room_to_be_made_for_the_hot(folios, fr
     for target in (0, 3):
         mine = [one for one, folio in enumerate(folios) if folio[3] == target]
         total = sum(folios[one][2] for one in mine)
-        found = choose(some, target, Room(free, free + more), scanned=True)
+        found = choose(some, target, Room(free, free + more), looks=8)
         if total <= free:
             assert found is None
             continue
@@ -57,10 +57,14 @@ def test_room_that_is_free_is_for_all_and_room_to_be_made_for_the_hot(folios, fr
         assert found.wanted == wanted
 
 
+def test_how_hot_a_folio_has_to_be_grows_with_what_is_known():
+    assert [worth_exchanging(np.array([8]), looks) for looks in range(1, 9)] == [2, 2, 3, 3, 4, 5, 6, 6]
+
+
 def test_samples_are_judged_by_the_hottest_of_them():
     heat = np.array([1] * 1000 + [2] * 63)
-    assert worth_exchanging(heat, scanned=True) == 6
-    assert worth_exchanging(heat, scanned=False) == 1
-    assert worth_exchanging(np.append(heat, 2), scanned=False) == 2
-    assert worth_exchanging(np.array([4]), scanned=False) == 3
-    assert worth_exchanging(np.array([], dtype=np.int64), scanned=False) == 0
+    assert worth_exchanging(heat, 8) == 6
+    assert worth_exchanging(heat, 0) == 1
+    assert worth_exchanging(np.append(heat, 2), 0) == 2
+    assert worth_exchanging(np.array([4]), 0) == 3
+    assert worth_exchanging(np.array([], dtype=np.int64), 0) == 0

@@ -37,7 +37,7 @@ def test_a_look_of_a_source_is_a_bit(looks):
         seen.append(set(look))
         expected = [sum(page in one for one in seen[-8:]) for page in range(PAGES)]
         assert rig.pghot.heat.of(1, base + np.arange(PAGES)).tolist() == expected
-    assert rig.pghot.heat.scanned(base + np.arange(1), rig.time.now) == bool(looks)
+    assert rig.pghot.heat.looks(base + np.arange(1), rig.time.now) == min(len(looks), 8)
 
 
 def test_without_looks_a_second_is_one_and_heat_fades():
@@ -53,7 +53,7 @@ def test_without_looks_a_second_is_one_and_heat_fades():
     assert found[:6] == [1, 2, 3, 4, 5, 6]
     assert found[-1] == 0
     assert max(found) == 6
-    assert not rig.pghot.heat.scanned(page, rig.time.now)
+    assert rig.pghot.heat.looks(page, rig.time.now) == 0
 
 
 def test_looks_that_follow_at_once_are_one():

@@ -159,6 +159,10 @@ class LinuxMachine:
     def exchanges(self, nid: int) -> bool:
         return self._room.works(nid)
 
+    def is_mapped(self, heads: Pfns) -> NDArray[np.bool_]:
+        rows, _ = self._mapped.find(heads)
+        return rows >= 0
+
     def came_back(self, heads: Pfns) -> NDArray[np.bool_]:
         if not self.settings.thrash_guard:
             return np.zeros(len(heads), dtype=bool)
