@@ -13,7 +13,7 @@ from pghotd.memory.exchange import Exchange, Reading
 log = logging.getLogger(__name__)
 
 #: How often a node is looked at while room on it is wanted, and while it may have to be restored.
-_WANTED_S, _WARM_S = 0.02, 0.1
+_WANTED_S, _WARM_S = 0.05, 0.2
 
 #: Return whether a node demotes at all, and what is to be seen of it; OSError where that cannot be read.
 Read = Callable[[int], Awaitable[tuple[bool, Reading]]]

@@ -14,7 +14,7 @@ from tests.vm.guest.measure import figure, pghotd
 from tests.vm.guest.placement import placement
 from tests.vm.guest.scenario import IDLE, Part, Scenario, compare, of, set_up
 
-_SWEEP = ("--size-mb", "128", "--hot-mb", "16", "--sweep-s", "10")
+_SWEEP = ("--size-mb", "128", "--hot-mb", "16", "--round-ms", "100", "--sweep-s", "10")
 _KEPT = 0.95
 _A_MINUTE_S = 60
 #: A hundredth of the takes a minute that were seen where nothing rested.
@@ -43,7 +43,7 @@ def test_cold_huge_pages_go_for_hot_ones():
 
 def test_a_noisy_neighbour_does_not_keep_a_hot_process_out():
     """Noise is read at random, each page every two seconds: by the rule all of it is hot, but not as hot."""
-    hot = Part("scattered", ("--size-mb", "16", "--hot-mb", "16"), cgroup="hot")
+    hot = Part("scattered", ("--size-mb", "16", "--hot-mb", "16", "--round-ms", "100"), cgroup="hot")
     noise = ("--size-mb", "512", "--hot-mb", "0", "--cold-rate", "0.5", "--round-ms", "50", "--seed", "2")
     scenario = Scenario(
         "two cgroups", (hot, Part("scattered", noise, cgroup="noise")), demotion=True, ballast="anonymous"

@@ -4,7 +4,7 @@ from tests.vm.guest.scenario import Part, Scenario, compare, of
 
 _EVERY_S, _MOVES = 15, 10
 _MOVING = (
-    *("--size-mb", "128", "--hot-mb", "16", "--sweep-s", "10"),
+    *("--size-mb", "128", "--hot-mb", "16", "--round-ms", "100", "--sweep-s", "10"),
     *("--move-every-s", str(_EVERY_S), "--moves", str(_MOVES)),
 )
 _FOLLOWED_S = 6.0

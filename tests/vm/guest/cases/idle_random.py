@@ -13,7 +13,7 @@ from tests.vm.guest.scenario import Part, Scenario, compare
 
 _RATE = 0.1
 _SIZE_MB, _HOT_MB, _MB_PAGES = 128, 16, 256
-_RANDOM = ("--size-mb", str(_SIZE_MB), "--hot-mb", str(_HOT_MB), "--cold-rate", str(_RATE))
+_RANDOM = ("--size-mb", str(_SIZE_MB), "--hot-mb", str(_HOT_MB), "--round-ms", "100", "--cold-rate", str(_RATE))
 _OF_THE_RULE = 0.9
 
 

@@ -7,7 +7,7 @@ from tests.program.daemons import Program
 from tests.vm.guest.judged import in_time, recalled
 from tests.vm.guest.scenario import IDLE, Part, Scenario, compare
 
-_SWEEP = ("--size-mb", "128", "--hot-mb", "16", "--sweep-s", "10")
+_SWEEP = ("--size-mb", "128", "--hot-mb", "16", "--round-ms", "100", "--sweep-s", "10")
 _LIMIT_MB = 1
 
 

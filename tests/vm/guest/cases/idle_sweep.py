@@ -9,7 +9,7 @@ from tests.vm.guest import asked
 from tests.vm.guest.judged import in_time, precise, recalled
 from tests.vm.guest.scenario import Part, Scenario, compare
 
-_SWEEP = ("--size-mb", "128", "--hot-mb", "16", "--sweep-s", "10")
+_SWEEP = ("--size-mb", "128", "--hot-mb", "16", "--round-ms", "100", "--sweep-s", "10")
 
 
 def _sweep(layout: str) -> None:
