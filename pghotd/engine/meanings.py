@@ -34,8 +34,8 @@ _REFUSED = {
     ),
     "dirty": Meaning("a page-cache page that has to be written back first", "nothing: it comes back when it is clean"),
     "no_space": Meaning(
-        "the target has no more free than its high watermark",
-        "turn on demotion, or make room on the target; a higher freq_threshold promotes less",
+        "the target has no more free than its high watermark, or hotter pages went first",
+        "turn on demotion, or make room on the target; where it is on, room_reason in status says why no room is made",
     ),
     "isolate": Meaning("pinned, or on no list of pages that can be moved", "nothing, where devices pin memory"),
     "gone": Meaning("no longer where its record was: freed, moved, or swapped out meanwhile", "nothing"),
@@ -94,8 +94,8 @@ _OTHER = {
     "pghotd_in_flight": Meaning("pages taken and not yet moved, the one number here that goes back"),
     "pghotd_inject_malformed": Meaning("last lines or records of inject files that could not be understood"),
     "pghotd_throttled": Meaning(
-        "periods of 10 s in which promotion to a node was slowed down, as the node demoted what it was given",
-        "the hot set is larger than the top tier: raise freq_threshold, or set pingpong_ms",
+        "periods of 10 s at whose end an owner's pages were held back, since half of them or more had come back",
+        "what is in use exceeds the top tier: raise freq_threshold, or let it be",
     ),
     "pghotd_aged": Meaning("records cleared before their ages wrapped (record_ageing)"),
     "pghotd_dropped_hugetlb": Meaning(

@@ -52,7 +52,7 @@ def _movers(proc: str, sys: str) -> Iterator[Finding]:
 def _demotion(sys: str) -> Finding:
     on = attribute(f"{sys}/kernel/mm/numa/demotion_enabled") in ("1", "true")
     if on:
-        return Finding("demotion", True, "the kernel makes room on a full top-tier node by itself")
+        return Finding("demotion", True, "on: cold pages of a full top-tier node go for hot ones")
     todo = f"to let promotion replace cold pages: echo 1 > {sys}/kernel/mm/numa/demotion_enabled"
     return Finding("demotion", None, "off: promotion ends when the top tier is full", todo)
 
