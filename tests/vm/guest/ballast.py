@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,9 +61,9 @@ def free_blocks(node: int, order: int) -> int:
 
 
 def halfway(node: int, lower: str, upper: str) -> int:
-    """Return what of a node is free, in bytes, when its zones are half-way between two watermarks: min, low, high.
+    """Return what of a node is free, in bytes, when its zones are half-way between two watermarks.
 
-    Between low and high is where allocations leave a full node whose pages can be reclaimed or demoted: below low
+    They are named as in zoneinfo: min, low, high, promo. Between low and high is where allocations leave a full node whose pages can be reclaimed or demoted: below low
     kswapd begins, at high it ends. Its reserve a zone keeps beyond that; with less the out-of-memory killer came. Zone
     DMA counts with what it has free: it is kept from whoever can use another zone.
     """
@@ -74,10 +75,10 @@ def halfway(node: int, lower: str, upper: str) -> int:
     return sum(pages) * _PAGE
 
 
-def fill(node: int, leave: int) -> list[mmap.mmap]:
+def fill(node: int, leave: int, policy: int = syscalls.MPOL_BIND) -> list[mmap.mmap]:
     """Touch small pages on a node until no more than `leave` bytes of it are free, or a little more."""
     pieces = []
-    syscalls.set_mempolicy(syscalls.MPOL_BIND, 1 << node)
+    syscalls.set_mempolicy(policy, 1 << node)
     while (left := free(node)) > leave + _LAST_STEP:
         size = _STEP if left > leave + 4 * _STEP else _LAST_STEP
         piece = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -167,10 +168,12 @@ def main() -> None:
     options.add_argument("--keep", action="store_true", help="fill again what gets free")
     arguments = options.parse_args()
     leave = int(arguments.leave_mb * MIB)
-    held = [_FILLERS[arguments.kind](arguments.node, leave)]
+    # Where pages are demoted to a node at the same time, who is bound to it gets the out-of-memory killer.
+    fillers = _FILLERS | ({"anonymous": partial(fill, policy=syscalls.MPOL_PREFERRED)} if arguments.keep else {})
+    held = [fillers[arguments.kind](arguments.node, leave)]
     os.write(1, b"filled\n")
     while arguments.keep:
-        held.append(fill(arguments.node, leave))
+        held.append(fillers[arguments.kind](arguments.node, leave))
         time.sleep(_AGAIN_S)
     signal.pause()
     del held

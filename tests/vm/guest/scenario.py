@@ -140,7 +140,7 @@ def timeline(name: str, mover: Mover, scenario: Scenario, listen: Callable[[Prog
             started = time.monotonic()
             start_s = started - begun
             if scenario.slow_is_full:
-                stack.enter_context(filled(1, halfway(1, "low", "high") / MIB, "anonymous", keep=True))
+                stack.enter_context(filled(1, halfway(1, "high", "promo") / MIB, "anonymous", keep=True))
             if running.bystander:
                 running.bystander.count()
             moving = Moving(facts) if facts.moves else None
