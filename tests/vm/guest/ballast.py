@@ -63,9 +63,10 @@ def free_blocks(node: int, order: int) -> int:
 def halfway(node: int, lower: str, upper: str) -> int:
     """Return what of a node is free, in bytes, when its zones are half-way between two watermarks.
 
-    They are named as in zoneinfo: min, low, high, promo. Between low and high is where allocations leave a full node whose pages can be reclaimed or demoted: below low
-    kswapd begins, at high it ends. Its reserve a zone keeps beyond that; with less the out-of-memory killer came. Zone
-    DMA counts with what it has free: it is kept from whoever can use another zone.
+    They are named as in zoneinfo: min, low, high, promo. Between low and high is where allocations leave a full node
+    whose pages can be reclaimed or demoted: below low kswapd begins, at high it ends. Its reserve a zone keeps beyond
+    that; with less the out-of-memory killer came. Zone DMA counts with what it has free: it is kept from whoever can
+    use another zone.
     """
     zones = [zone for zone in parse_zoneinfo(Path("/proc/zoneinfo").read_bytes()) if zone.nid == node]
     pages = [
@@ -79,8 +80,11 @@ def fill(node: int, leave: int, policy: int = syscalls.MPOL_BIND) -> list[mmap.m
     """Touch small pages on a node until no more than `leave` bytes of it are free, or a little more."""
     pieces = []
     syscalls.set_mempolicy(policy, 1 << node)
-    while (left := free(node)) > leave + _LAST_STEP:
+    # Who is not bound to the node gets pages elsewhere once it is below its low watermark, which the kernel boosts.
+    most = free(node) - leave
+    while (left := free(node)) > leave + _LAST_STEP and most > 0:
         size = _STEP if left > leave + 4 * _STEP else _LAST_STEP
+        most -= size if policy == syscalls.MPOL_PREFERRED else 0
         piece = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         piece.madvise(mmap.MADV_NOHUGEPAGE)
         memoryview(piece)[::_PAGE] = bytes(size // _PAGE)
