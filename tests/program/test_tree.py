@@ -89,7 +89,7 @@ def test_what_the_files_say_at_the_start(program):
         program.read("nodes/node1/meminfo"),
     )
     assert list(program.values("nodes/node1/kmigrated")) == [
-        *("state", "wakeups", "passes", "batches", "in_flight", "last_pass_us")
+        *("state", "wakeups", "passes", "batches", "in_flight", "last_pass_us", "resting")
     ]
     assert program.read("owners").splitlines()[0] == "# owner numa_pages_migrated"
     assert program.values("owners") == {"/plain": "0", "/huge": "0"}
