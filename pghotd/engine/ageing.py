@@ -17,14 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pghotd.engine.counters import Counters
+from pghotd.engine.records import Records
 from pghotd.engine.store import RecordStore
 from pghotd.engine.tunables import Tunables
-from pghotd.geometry import SECTION_SHIFT
+from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 
 #: How long records stay at least that are older than the window.
 INTERVAL_MS = 500
-#: Sections swept in one step, if they follow one another: some 100 us of work, and few numpy calls for sparse ones.
-_SECTIONS_PER_STEP = 16
+#: Bytes of records swept in one step, if they follow one another: some 100 us of work, and inside the CPU's cache.
+_STEP = 1 << 19
+#: Bytes that are looked at together.
+_BLOCK = 512
 _UNKNOWN = -(1 << 60)
 _NEVER = 1 << 60
 
@@ -98,7 +101,7 @@ class Ageing:
         sections = store.touched_sections(nid)
         if overdue_only:
             sections = sections[store.wraps_at[sections] <= now]
-        for first, count in _runs(sections):
+        for first, count in _runs(sections, _STEP // (PAGES_PER_SECTION * self._format.dtype.itemsize)):
             if nid in store and store.is_online(nid, first, count):
                 self._sweep_run(nid, first, count, now)
                 yield
@@ -112,38 +115,49 @@ class Ageing:
         """Sweep `count` sections from `first` on, all online on node `nid`."""
         store, fmt, window = self._store, self._format, self._tunables.promote_freq_window_ms
         run = slice(first, first + count)
-        # By 8 bytes: most of them are 0, and looking for the rest is what a sweep mostly does.
-        words = store.node(nid).sections_view(first, count).view(np.uint64)
-        used = np.flatnonzero(words)
+        records = store.node(nid).sections_view(first, count)
+        # In blocks: most of them are 0, and to find the rest is what a sweep mostly does. np.flatnonzero() over the
+        # records, by 8 bytes, took twice as long as reading them; a maximum of each block takes no longer.
+        blocks = records.view(np.uint8).reshape(-1, _BLOCK)
+        used = np.flatnonzero(blocks.max(axis=1))
+        filled = np.zeros(count, dtype=bool)
         if len(used):
-            wrapped_ms = fmt.granule(now) - store.wraps_at[run]
-            # Mostly nothing is late; else each word has its own section's answer.
-            late = int(wrapped_ms.max())
-            per_section = len(words) // count
-            before = words[used].view(fmt.dtype)
-            after = fmt.without_outlived(before, now, window, -1)
-            if late >= 0:
-                doubtful = wrapped_ms[used // per_section] >= 0
-                for lateness in np.unique(wrapped_ms[wrapped_ms >= 0]).tolist():
-                    here = np.repeat(doubtful & (wrapped_ms[used // per_section] == lateness), 8 // fmt.dtype.itemsize)
-                    after[here] = fmt.without_outlived(before[here], now, window, lateness)
-            cleared = int(np.count_nonzero(before)) - int(np.count_nonzero(after))
+            all_used = len(used) == len(blocks)
+            some = records if all_used else blocks[used].reshape(-1).view(fmt.dtype)
+            of_section = used // (len(blocks) // count)
+            outlived = self._outlived(some, of_section, fmt.granule(now) - store.wraps_at[run], now, window)
+            cleared = int(np.count_nonzero(outlived))
             if cleared:
-                words[used] = after.view(np.uint64)
+                np.putmask(some, outlived, 0)
+                if not all_used:
+                    blocks[used] = some.view(np.uint8).reshape(-1, _BLOCK)
+                of_section = of_section[blocks[used].max(axis=1) != 0]
                 self._counters.add_on(nid, "pghotd_aged", cleared)
                 self._counters.changes.notify()
-            filled = np.bincount(used[after.view(np.uint64) != 0] // per_section, minlength=count) > 0
-        else:
-            filled = np.zeros(count, dtype=bool)
+            filled[of_section] = True
         store.touched[run] = filled
         store.wraps_at[run] = fmt.wraps_at(now, window)
 
+    def _outlived(
+        self, records: Records, of_section: NDArray[np.int64], late_ms: NDArray[np.int64], now: int, window_ms: int
+    ) -> NDArray[np.bool_]:
+        """Return which records are to be cleared, block after block; each section has its own lateness, mostly none."""
+        fmt = self._format
+        if int(late_ms.max()) < 0:
+            return fmt.outlived(records, now, window_ms, -1)
+        outlived = np.zeros(len(records), dtype=bool)
+        per_block = len(records) // len(of_section)
+        for late in np.unique(late_ms[of_section]).tolist():
+            here = np.repeat(late_ms[of_section] == late, per_block)
+            outlived[here] = fmt.outlived(records[here], now, window_ms, max(late, -1))
+        return outlived
 
-def _runs(sections: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Yield the first of each run of consecutive sections and its length, no longer than a step."""
+
+def _runs(sections: NDArray[np.int64], longest: int) -> Iterator[tuple[int, int]]:
+    """Yield the first of each run of consecutive sections and its length, `longest` at most."""
     if not len(sections):
         return
     breaks = np.flatnonzero(np.diff(sections) != 1) + 1
     for start, end in zip([0, *breaks.tolist()], [*breaks.tolist(), len(sections)], strict=True):
-        for at in range(start, end, _SECTIONS_PER_STEP):
-            yield int(sections[at]), min(_SECTIONS_PER_STEP, end - at)
+        for at in range(start, end, longest):
+            yield int(sections[at]), min(longest, end - at)

@@ -75,13 +75,13 @@ class DefaultFormat:
     def wraps_at(self, now: int, age_ms: int) -> int:
         return ((now >> BUCKET_SHIFT) + TIME_MASK + 1 - (age_ms >> BUCKET_SHIFT)) << BUCKET_SHIFT
 
-    def without_outlived(self, records: Records, now: int, window_ms: int, late_ms: int) -> Records:
+    def outlived(self, records: Records, now: int, window_ms: int, late_ms: int) -> NDArray[np.bool_]:
         key = (now >> BUCKET_SHIFT, window_ms, late_ms)
         if self._outlived_key != key:
             age = self.age_ms(_ALL.astype(np.uint8), now)
-            table = np.where((age > window_ms) | (age <= late_ms), 0, _ALL).astype(np.uint8)
+            table = ((age > window_ms) | (age <= late_ms)) & (_ALL != 0)
             self._outlived_key, self._outlived = key, table.tobytes()
-        return np.frombuffer(bytearray(records.tobytes().translate(self._outlived)), dtype=np.uint8)
+        return np.frombuffer(records.tobytes().translate(self._outlived), dtype=np.bool_)
 
     def nid(self, records: Records, target_nid: int) -> NDArray[np.int64]:
         return np.full(records.shape, target_nid, dtype=np.int64)

@@ -63,12 +63,17 @@ class PreciseFormat:
     def wraps_at(self, now: int, age_ms: int) -> int:
         return now + TIME_MASK + 1 - age_ms
 
-    def without_outlived(self, records: Records, now: int, window_ms: int, late_ms: int) -> Records:
-        age = (np.uint32(now & TIME_MASK) - (records >> np.uint32(TIME_SHIFT))) & np.uint32(TIME_MASK)
-        outlived = age > np.uint32(window_ms)
+    def outlived(self, records: Records, now: int, window_ms: int, late_ms: int) -> NDArray[np.bool_]:
+        # In place as far as that goes: a sweep does nothing else.
+        age = records >> np.uint32(TIME_SHIFT)
+        np.subtract(np.uint32(now & TIME_MASK), age, out=age)
+        age &= np.uint32(TIME_MASK)
+        outlived: NDArray[np.bool_] = age > np.uint32(window_ms)
         if late_ms >= 0:
             outlived |= age <= np.uint32(min(late_ms, TIME_MASK))
-        return np.where(outlived, np.uint32(0), records)
+        if outlived.any():
+            outlived &= records != 0
+        return outlived
 
     def nid(self, records: Records, target_nid: int) -> NDArray[np.int64]:
         return records.astype(np.int64) & NID_MASK

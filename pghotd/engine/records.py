@@ -51,8 +51,8 @@ class RecordFormat(Protocol):
     def wraps_at(self, now: int, age_ms: int) -> int:
         """Return when a record whose age is `age_ms` at `now` shows an age of 0 again."""
 
-    def without_outlived(self, records: Records, now: int, window_ms: int, late_ms: int) -> Records:
-        """Return `records` with 0 for those whose age is above the window, or not above `late_ms` (-1: none)."""
+    def outlived(self, records: Records, now: int, window_ms: int, late_ms: int) -> NDArray[np.bool_]:
+        """Return which records that are not 0 have an age above the window, or not above `late_ms` (-1: none)."""
 
     def nid(self, records: Records, target_nid: int) -> NDArray[np.int64]:
         """Return the node that each record would promote its page to."""

@@ -78,6 +78,7 @@ class Idle(SectionScan[SectionBits]):
         self._sys = sys
         self._tracker: PageIdle
         self._rechecks: deque[_Recheck] = deque()
+        self._rechecking = False
         self._rechecked = 0
         self._seen_again = 0
 
@@ -106,11 +107,18 @@ class Idle(SectionScan[SectionBits]):
         return left.empty
 
     def recorded(self, section: int, heads: NDArray[np.int64]) -> None:
+        if len(heads):
+            self._look_again_at(section, heads[self._pghot.records_of(heads) < self._pghot.format.ready_bit])
+
+    def came_late(self, section: int, heads: NDArray[np.int64]) -> None:
+        # When they were accessed is not known, but what is hot is accessed again before long: that is recorded, and looked
+        # at once more. A recheck that is late itself waits for the next look.
+        if not self._rechecking:
+            self._look_again_at(section, heads)
+
+    def _look_again_at(self, section: int, once: NDArray[np.int64]) -> None:
         after_ms = self._pghot.tunables.recheck_once_ms
-        if not after_ms or not len(heads):
-            return
-        once = heads[self._pghot.records_of(heads) < self._pghot.format.ready_bit]
-        if len(once):
+        if after_ms and len(once):
             larger = (self._pghot.memory.states(once) & PageState.ORDER) != 0
             due = _Recheck(trio.current_time() + after_ms / 1000, section, once[~larger], once[larger])
             self._seen[section].left.ignore(due.larger)
@@ -143,7 +151,11 @@ class Idle(SectionScan[SectionBits]):
             return
         self._rechecked += len(due.pages)
         self._seen_again += len(accessed)
-        await self.report(due.section, accessed, seen.at, Rule.of(self._pghot))
+        self._rechecking = True
+        try:
+            await self.report(due.section, accessed, seen.at, Rule.of(self._pghot))
+        finally:
+            self._rechecking = False
 
 
 def _look_again(tracker: PageIdle, bits: SectionBits, due: _Recheck) -> NDArray[np.int64]:

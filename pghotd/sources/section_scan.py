@@ -114,6 +114,9 @@ class SectionScan(Generic[Left]):
     def recorded(self, section: int, heads: NDArray[np.int64]) -> None:
         """Take note of what a look has found and has been recorded."""
 
+    def came_late(self, section: int, heads: NDArray[np.int64]) -> None:
+        """Take note of what a look has found too late to be recorded."""
+
     def beside(self) -> str:
         """Return what takes evidence away from this source at present, in a thread; empty when nothing is known."""
         return ""
@@ -276,11 +279,12 @@ class SectionScan(Generic[Left]):
             return True
         # No checkpoint from here on: what counts is the time that the records get.
         now = self._clock()
-        if now - since > rule.longest_gap_ms:
-            self._late += 1
-            return False
         with self._cpu.here():
             heads = _heads(pfns, self._pghot.memory.states(pfns))
+            if now - since > rule.longest_gap_ms:
+                self._late += 1
+                self.came_late(section, heads)
+                return False
             self._pghot.recorder.record(heads, NUMA_NO_NODE, self.kind, now)
             self._accessed += len(heads)
             self.recorded(section, heads)

@@ -139,17 +139,10 @@ async def test_a_refusal_of_the_kernel_is_said_and_ends_nothing(world):
         nursery.cancel_scope.cancel()
 
 
-def test_pages_are_held_until_kswapd_has_been_at_work(world):
-    held = []
-
-    def allocate(nid, pages):
-        held.append((nid, pages))
-        world.free = HIGH + 700
-        world.write()
-        return lambda: held.append(None)
-
-    make_room(0, 400, str(world.root), f"{world.root}/sys", allocate)
-    assert held == [(0, 20 + 32), None]
+def test_pages_are_taken_up_to_below_low(world):
+    taken = []
+    make_room(0, 400, str(world.root), f"{world.root}/sys", lambda nid, pages: taken.append((nid, pages)))
+    assert taken == [(0, 20 + 32)]
 
 
 def test_a_node_with_a_reclaim_file_is_told_how_much(world):
