@@ -111,8 +111,8 @@ class Idle(SectionScan[SectionBits]):
             self._look_again_at(section, heads[self._pghot.records_of(heads) < self._pghot.format.ready_bit])
 
     def came_late(self, section: int, heads: NDArray[np.int64]) -> None:
-        # When they were accessed is not known, but what is hot is accessed again before long: that is recorded, and looked
-        # at once more. A recheck that is late itself waits for the next look.
+        # When they were accessed is not known, but what is hot is accessed again before long: that is recorded, and
+        # looked at once more. A recheck that is late itself waits for the next look.
         if not self._rechecking:
             self._look_again_at(section, heads)
 

@@ -33,7 +33,7 @@ def works(program: Program, source: str) -> tuple[str, str]:
 def test_softdirty_finds_scattered_pages_that_are_written_to():
     with settings(**QUIET), target("scattered", "--write") as running:
         pid = running.facts.pid
-        # A process that was locked for 23 ms, as an emulated one is, may be looked at every 4.6 s: the window has to fit.
+        # A process that is locked for 23 ms, as an emulated one is, is looked at every 4.6 s: the window has to fit.
         window = '[pghot]\nmode = "precise"\npromote_freq_window_ms = 15000\n'
         rest = f"{window}[sources.softdirty]\nprocesses = [{pid}]\ninterval_ms = 500\n"
         with pghotd(config(pid, rest=rest)) as program:
