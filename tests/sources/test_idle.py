@@ -266,6 +266,24 @@ async def test_a_look_that_comes_late_tells_nothing(bench, nursery, autojump_clo
     assert bench.source.stat()["works"] == "yes"
 
 
+async def test_what_a_late_look_found_is_looked_at_again_soon(monkeypatch, tmp_path, nursery, autojump_clock):
+    bench = Bench(monkeypatch, tmp_path, recheck_ms=250)
+    nursery.start_soon(bench.source.run)
+    await trio.sleep(0.5)
+    # The event loop stands still for longer than the rule allows two looks to be apart.
+    autojump_clock.jump(4)
+    hot, cold = bench.heads[:10], bench.heads[10:30]
+    bench.kernel.touch(np.concatenate((hot, cold)))
+    # Before the next pass.
+    for _ in range(14):
+        await trio.sleep(0.05)
+        bench.kernel.touch(hot)
+    assert bench.source.stat()["late"] >= 1
+    # Recorded is what was accessed again within 250 ms, and the time of the first access counts for nothing.
+    assert (bench.rig.pghot.records_of(hot) >= bench.rig.pghot.format.ready_bit).all()
+    assert not bench.rig.pghot.records_of(cold).any()
+
+
 async def test_evidence_that_is_late_when_it_is_recorded_tells_nothing(bench, monkeypatch, nursery, autojump_clock):
     """Read in time, but kept waiting by the event loop: the record would take the time of recording."""
 
