@@ -108,18 +108,18 @@ def _status(parts: Parts) -> dict[str, int | str]:
         "record_bytes": pghot.store.record_bytes,
         "sources": " ".join(parts.sources.by_name) or "-",
         "resting": sum(pghot.rests.resting.values()),
-        "held_back": _held_back(pghot),
+        "held_back": _held_back(pghot, parts.clock()),
         **parts.standing(),
     }
 
 
-def _held_back(pghot: Pghot) -> str:
+def _held_back(pghot: Pghot, now: int) -> str:
     """Return whose pages the brake holds back, in one line: what only comes back, by owner and target."""
     owners = pghot.memory.owners
     return (
         " ".join(
             f"{owners[owner] if owner >= 0 else '-'}:node{target}"
-            for target, owner in sorted(pghot.returns.held_back())
+            for target, owner in sorted(pghot.returns.held_back(now))
         )
         or "-"
     )

@@ -43,6 +43,8 @@ class Returns:
 
     def __init__(self) -> None:
         self._classes: dict[tuple[int, int], _Class] = {}
+        #: Those that are held back, as of the end of their last period.
+        self._held: set[tuple[int, int]] = set()
         #: Periods in which a class was held back, since the last call of `take_throttled`.
         self._throttled = 0
 
@@ -61,10 +63,14 @@ class Returns:
         one = self._class(target, owner, now)
         return one.limit - one.promoted
 
-    def held_back(self) -> dict[tuple[int, int], int]:
-        """Return, by target and owner, the number of heats that are held back now."""
-        held = {key: int((one.limit < _UNLIMITED).sum()) for key, one in self._classes.items()}
+    def held_back(self, now: int) -> dict[tuple[int, int], int]:
+        """Return, by target and owner, the number of heats that are held back at `now`."""
+        held = {key: int((self._class(*key, now).limit < _UNLIMITED).sum()) for key in list(self._held)}
         return {key: number for key, number in held.items() if number}
+
+    def knows(self, target: int, owner: int) -> bool:
+        """Return whether anything of an owner was promoted to `target`: what was not is not held back."""
+        return (target, owner) in self._classes
 
     def take_throttled(self) -> int:
         """Return in how many periods something was held back since the last call."""
@@ -77,6 +83,10 @@ class Returns:
         if periods > 0:
             self._end_period(one, periods)
             one.began += periods * PERIOD_MS
+            if (one.limit < _UNLIMITED).any():
+                self._held.add((target, owner))
+            else:
+                self._held.discard((target, owner))
         return one
 
     def _end_period(self, one: _Class, periods: int) -> None:

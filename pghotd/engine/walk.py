@@ -67,6 +67,8 @@ class Batch:
     owner: int
 
 
+#: Room for the index of an owner beside a nid.
+_OWNER_BITS = 40
 _NONE = np.zeros(0, dtype=np.int64)
 _NOTHING = Batch(_NONE, _NONE, _NONE, _NONE, np.zeros(0, dtype=np.uint8), 0, NUMA_NO_NODE, -1)
 #: Who goes first to each target that has not room for all: heads, ascending. Other targets take whoever comes.
@@ -386,10 +388,12 @@ def _keep(
 def _allowed(pghot: Pghot, run: _Ready, now: int) -> NDArray[np.bool_]:
     """Return which folios the brake lets through: as many pages of each owner, target and heat as are allowed now."""
     allowed = np.ones(len(run.heads), dtype=bool)
-    held = pghot.returns.held_back()
-    for target, owner in held:
-        mine = np.flatnonzero((run.targets == target) & (run.owners == owner))
+    pairs = np.unique(run.targets << _OWNER_BITS | (run.owners + 1)).tolist()
+    for target, owner in ((pair >> _OWNER_BITS, (pair & ((1 << _OWNER_BITS) - 1)) - 1) for pair in pairs):
+        if not pghot.returns.knows(target, owner):
+            continue
         left = pghot.returns.allowed(target, owner, now)
+        mine = np.flatnonzero((run.targets == target) & (run.owners == owner))
         for heat in np.unique(run.heat[mine]).tolist():
             some = mine[run.heat[mine] == heat]
             allowed[some] = np.cumsum(run.pages[some]) <= left[heat]

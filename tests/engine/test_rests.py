@@ -190,3 +190,21 @@ def test_a_section_that_comes_back_knows_no_rests():
     rig.pass_over(refusal("shared"))
     rig.pghot.rests.forget(rig.section)
     assert rig.pghot.rests.state(rig.section, np.arange(4), rig.time.now) is None
+
+
+def test_what_the_brake_holds_back_rests_until_it_lets_go():
+    rig = Resting()
+    owner = int(rig.machine.owner_of(np.array([rig.base]))[0])
+    level = np.array([0], dtype=np.uint8)
+    rig.pghot.returns.promoted(0, owner, level, np.array([PAGES]), rig.time.now)
+    rig.pghot.returns.came_back(0, owner, level, np.array([PAGES - 10]), rig.time.now)
+    rig.time.now += 10_000
+    rig.access(np.arange(PAGES))
+    assert rig.pass_over() == PAGES
+    assert rig.total("pgpromote_success") == rig.total("pghotd_refused_returning") == PAGES // 2
+    assert rig.pass_over() == 0
+    assert rig.resting() == PAGES // 2
+    rig.time.now += 10_000
+    rig.access(np.arange(PAGES))
+    assert rig.pass_over() == PAGES
+    assert rig.total("pghotd_refused_returning") == PAGES // 2

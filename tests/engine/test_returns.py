@@ -27,7 +27,7 @@ def test_it_binds_at_whatever_rate(rate):
     for number in range(3, 20):
         limit = period(returns, number, limit, limit)
     assert limit == LEAST_NR
-    assert returns.held_back() == {(0, 0): 1}
+    assert returns.held_back(20 * PERIOD_MS) == {(0, 0): 1}
     assert returns.take_throttled() == 20
     assert returns.take_throttled() == 0
 
@@ -36,7 +36,7 @@ def test_to_exchange_cold_for_hot_is_not_thrashing():
     returns = Returns()
     for number in range(20):
         assert period(returns, number, 10_000, 0) > 1 << 30
-    assert returns.held_back() == {}
+    assert returns.held_back(20 * PERIOD_MS) == {}
 
 
 def test_a_few_that_come_back_say_nothing():
@@ -67,7 +67,7 @@ def test_it_lets_go_when_what_is_promoted_stays():
     returns = Returns()
     period(returns, 0, 100_000, 90_000)
     number, allowed = 1, 50_000
-    while returns.held_back():
+    while returns.held_back(number * PERIOD_MS):
         allowed = period(returns, number, allowed, 0)
         number += 1
     assert number < 8
