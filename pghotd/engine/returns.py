@@ -45,6 +45,8 @@ class Returns:
         self._classes: dict[tuple[int, int], _Class] = {}
         #: Those that are held back, as of the end of their last period.
         self._held: set[tuple[int, int]] = set()
+        #: Whether anything ever came back: nothing is held back before, and nothing has to be looked up.
+        self.any_back = False
         #: Periods in which a class was held back, since the last call of `take_throttled`.
         self._throttled = 0
 
@@ -54,6 +56,7 @@ class Returns:
 
     def came_back(self, target: int, owner: int, heat: NDArray[np.uint8], pages: _Counts, now: int) -> None:
         """Count pages that were promoted to `target` within BACK_WITHIN_MS and are ready on slow memory again."""
+        self.any_back = True
         self._class(target, owner, now).back += _by_heat(heat, pages)
 
     def allowed(self, target: int, owner: int, now: int) -> _Counts:

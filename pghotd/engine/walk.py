@@ -388,6 +388,8 @@ def _keep(
 def _allowed(pghot: Pghot, run: _Ready, now: int) -> NDArray[np.bool_]:
     """Return which folios the brake lets through: as many pages of each owner, target and heat as are allowed now."""
     allowed = np.ones(len(run.heads), dtype=bool)
+    if not pghot.returns.any_back:
+        return allowed
     pairs = np.unique(run.targets << _OWNER_BITS | (run.owners + 1)).tolist()
     for target, owner in ((pair >> _OWNER_BITS, (pair & ((1 << _OWNER_BITS) - 1)) - 1) for pair in pairs):
         if not pghot.returns.knows(target, owner):
