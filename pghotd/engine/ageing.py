@@ -24,7 +24,7 @@ from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 
 #: How long records stay at least that are older than the window.
 INTERVAL_MS = 500
-#: Bytes of records swept in one step, if they follow one another: some 100 us of work, a millisecond where all are used.
+#: Bytes of records swept in one step, if they follow one another: 100 us of work, a millisecond where all are used.
 _STEP = 1 << 20
 #: One of so many words in use is many.
 _MANY = 4
