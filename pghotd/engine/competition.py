@@ -1,6 +1,6 @@
 """Choose which ready folios go first where a target has room for fewer: the improvement `admit_by_heat`.
 
-In the kernel the room goes to whoever is met first, in PFN order and section by section, so 16 MiB of hot pages lose
+In the kernel the room goes to the pages met first, in PFN order and section by section, so 16 MiB of hot pages lose
 against 512 MiB of noise. Here the ready folios of a whole node are compared before a pass: the hottest go, owners take
 turns among equals, and the rest waits.
 

@@ -1,4 +1,4 @@
-"""Keep the last eight looks at each page frame, a bit a look: how hot a page is for whoever has to choose.
+"""The last eight looks at each page frame, a bit a look: how hot a page is where a choice has to be made.
 
 Where room is short, the records tell nothing: nearly every page is taken with a frequency of 2. A byte a frame, sparse,
 is shifted at each look at its section and gets its top bit set where the page was seen, so the number of bits is in how

@@ -254,7 +254,7 @@ class Tunables:
         self.changes = Changes()
 
     def default(self, name: str) -> int:
-        """Return what a tunable is unless somebody says otherwise; the lowest target for `target_nid`."""
+        """Return the default of a tunable; the lowest target for `target_nid`."""
         return TUNABLES[name].default_for(self.mode, self._real_nodes)
 
     def check(self, name: str, value: int, beside: Mapping[str, int] | None = None) -> None:

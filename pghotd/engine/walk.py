@@ -71,7 +71,7 @@ class Batch:
 _OWNER_BITS = 40
 _NONE = np.zeros(0, dtype=np.int64)
 _NOTHING = Batch(_NONE, _NONE, _NONE, _NONE, np.zeros(0, dtype=np.uint8), 0, NUMA_NO_NODE, -1)
-#: Who goes first to each target that has not room for all: heads, ascending. Other targets take whoever comes.
+#: The folios that go first to each target without room for all: heads, ascending. Other targets take them in PFN order.
 Chosen = Mapping[int, Pages]
 
 

@@ -154,7 +154,7 @@ class Memory(Protocol):
         """Return whether `make_room` has colder pages of node `nid` demoted, so that promotion may go down to low."""
 
     def is_mapped(self, heads: Pfns) -> NDArray[np.bool_]:
-        """Return which folios somebody maps through whom the backend can move them, as far as it knows now."""
+        """Return which folios are mapped by a process through which the backend can move them, as last read."""
 
     def came_back(self, heads: Pfns) -> NDArray[np.bool_]:
         """Return which folios, on the lower tier now, were promoted less than a minute ago; each return once."""

@@ -6,7 +6,7 @@ bit that can be set: see kpageflags. So a bit that reads 0 says that the frame w
 or made a tail, or never had such a bit; only if it was read as 1 after marking does it say anything.
 
 Reading a word makes the kernel visit its 64 frames and walk the mappings of those that are still idle, so words that
-nobody asks for are not read.
+are not asked for are not read.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """The idle bits of one section, and what a look at them tells.
 
 A bit counts as accessed only if it was read as 1 after marking and as 0 later. A frame that is free, a tail, on no LRU
-list or held by somebody else just then reads 0 as well, so marking alone proves nothing: what was marked is read back
+list or isolated just then reads 0 as well, so marking alone proves nothing: what was marked is read back
 at once. Mark and read-back are a few words apart, for in between a hot page is accessed again and its bit is lost until
 the next try. So a look is many short system calls, with nothing done in between.
 """

@@ -125,7 +125,7 @@ class SectionScan(Generic[Left]):
         """Do what is due, in the middle of a pass."""
 
     async def wait_until(self, deadline: float) -> None:
-        """Wait for the next pass; a subclass may look at something meanwhile."""
+        """Wait for the next pass; a subclass may use the time for rechecks."""
         await trio.sleep_until(deadline)
 
     def stat(self) -> dict[str, int | str]:
@@ -181,7 +181,7 @@ class SectionScan(Generic[Left]):
             await trio.sleep(_ASK_WATCHED_S)
 
     def _forget(self) -> None:
-        """Begin anew at the next pass: what happens until then was not seen within an interval."""
+        """Start over at the next pass: what happens until then was not seen within an interval."""
         self._seen.clear()
         self._found.clear()
         self._turns = Turns()

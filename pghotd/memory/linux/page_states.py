@@ -79,7 +79,7 @@ def states_of_blocks(flags: Words) -> NDArray[np.uint8]:
 
 
 def _mark_hugetlb(states: NDArray[np.uint8], flags: Words) -> None:
-    """Say of pages of hugetlb that they are; every page of one shows it, however large it is."""
+    """Mark pages of hugetlb; every page of one shows it, however large it is."""
     huge = flags & _HUGETLB_MASK
     states[(huge == _HUGETLB_HEAD) | (huge == _HUGETLB_TAIL)] |= PageState.HUGETLB
 
