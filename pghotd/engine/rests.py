@@ -5,8 +5,8 @@ second, a page that cannot move is taken and refused sixty times a minute. Here 
 again when that is over. What a refusal was for says how long: until there is room, until the brake lets go, or a time,
 doubled from one refusal to the next up to a minute. Each rest is counted as one refusal.
 
-A rest belongs to a page frame. A page that gets the frame next rests for at most a minute along with it. To key by mapping
-was considered and left: what is shared is known by page, and what is unmapped has no mapping.
+A rest belongs to a page frame. A page that gets the frame next rests for at most a minute along with it. To key by
+mapping was considered and left: what is shared is known by page, and what is unmapped has no mapping.
 """
 
 from dataclasses import dataclass
