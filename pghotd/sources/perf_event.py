@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pghotd.geometry import PAGE_SIZE
-from pghotd.memory.linux.syscalls import perf_event_open
 from pghotd.sources.perf_ring import SAMPLE_TYPE, Records, parse
+from pghotd.syscalls import perf_event_open
 
 #: type, size, config, period, sample_type, read_format, flags, wakeup_watermark, bp_type, config1, config2, two of
 #: branches and registers, clockid, and what follows up to PERF_ATTR_SIZE_VER5.

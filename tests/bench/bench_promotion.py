@@ -23,8 +23,8 @@ from pghotd.geometry import PAGE_SHIFT, SECTION_SHIFT
 from pghotd.kmigrated import Kmigrated, Standing
 from pghotd.memory.linux.machine import LinuxMachine
 from pghotd.memory.linux.settings import LinuxSettings, Watch
-from pghotd.memory.linux.syscalls import move_pages
 from pghotd.procfs.process_targets import Target
+from pghotd.syscalls import move_pages
 from tests.bench.owner import owner
 from tests.memory.linux.trees import machine
 

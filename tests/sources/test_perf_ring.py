@@ -154,7 +154,7 @@ def test_a_ring_that_is_full_tells_how_many_were_lost_and_wraps(cpu):
 
 
 def test_a_size_that_is_not_told_never_reaches_the_kernel():
-    from pghotd.memory.linux.syscalls import perf_event_open
+    from pghotd.syscalls import perf_event_open
 
     with pytest.raises(TypeError):
         perf_event_open(bytes(64), -1, 0)

@@ -10,7 +10,7 @@ import errno
 import numpy as np
 from numpy.typing import NDArray
 
-from pghotd.memory.linux.syscalls import Addresses
+from pghotd.syscalls import Addresses
 
 _FIRST_MS = 60_000
 _LONGEST_MS = 3_600_000

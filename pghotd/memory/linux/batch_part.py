@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from pghotd.geometry import PAGE_SHIFT
 from pghotd.memory.linux.mapped import Mapped, WatchedProcess
-from pghotd.memory.linux.syscalls import Addresses
 from pghotd.memory.protocol import Pfns, refusal
 from pghotd.procfs.stat import read_stat
+from pghotd.syscalls import Addresses
 
 Results = NDArray[np.int64]
 #: The node of what is at each address of a process, as move.locate().

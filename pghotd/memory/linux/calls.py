@@ -19,8 +19,8 @@ from pghotd.engine.pghot import Clock
 from pghotd.memory.linux.brakes import CallRate
 from pghotd.memory.linux.mapped import landed
 from pghotd.memory.linux.move import MAX_ADDRESSES, NOT_TRIED, MovePages, locate, move
-from pghotd.memory.linux.syscalls import MPOL_MF_MOVE, MPOL_MF_MOVE_ALL
 from pghotd.memory.protocol import Pfns
+from pghotd.syscalls import MPOL_MF_MOVE, MPOL_MF_MOVE_ALL
 
 FILL_MS = 50
 #: The result of a folio for which there was no room when its call came.

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from pghotd.geometry import PAGE_SIZE
-from pghotd.memory.linux.syscalls import bind_to_node
 from pghotd.memory.linux.zones import zones_of
 from pghotd.procfs.zoneinfo import read_zoneinfo
+from pghotd.syscalls import bind_to_node
 
 #: So far below low the last page lies: free pages are counted per CPU, and the sum is not exact.
 _BELOW = 32

@@ -27,13 +27,13 @@ from pghotd.memory.linux.move import MovePages
 from pghotd.memory.linux.promotion import Promotion
 from pghotd.memory.linux.room import read_room
 from pghotd.memory.linux.settings import LinuxSettings
-from pghotd.memory.linux.syscalls import move_pages
 from pghotd.memory.linux.tiers import LowerNodesError, require_lower_tier, with_lower_nodes
 from pghotd.memory.linux.topology import Topology, read_topology
 from pghotd.memory.linux.uevents import Uevents, open_socket
 from pghotd.memory.linux.zone_readings import ZoneReadings
 from pghotd.memory.protocol import NO_SECTION, Moved, Node, PageState, Pfns, Zone
 from pghotd.memory.room_keeper import RoomKeeper
+from pghotd.syscalls import move_pages
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pghotd.memory.linux.syscalls import MPOL_MF_MOVE, NOT_WRITTEN, Addresses, Ints, move_pages
+from pghotd.syscalls import MPOL_MF_MOVE, NOT_WRITTEN, Addresses, Ints, move_pages
 
 MovePages = Callable[[int, Addresses, Ints | None, int], tuple[int, Ints]]
 

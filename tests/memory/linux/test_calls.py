@@ -10,7 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 from pghotd.daemon import clock
 from pghotd.memory.linux.calls import FILL_MS, NO_ROOM, Calls
 from pghotd.memory.linux.move import NOT_TRIED
-from pghotd.memory.linux.syscalls import MPOL_MF_MOVE, MPOL_MF_MOVE_ALL
+from pghotd.syscalls import MPOL_MF_MOVE, MPOL_MF_MOVE_ALL
 
 
 class Kernel:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pghotd.memory.linux.move import NOT_TRIED, locate, move
-from pghotd.memory.linux.syscalls import NOT_WRITTEN
+from pghotd.syscalls import NOT_WRITTEN
 
 SOURCE, TARGET, ELSEWHERE = 1, 0, 2
 

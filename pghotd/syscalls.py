@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 Addresses = NDArray[np.uint64]
 Ints = NDArray[np.int32]
+Iocbs = NDArray[np.void]
 
 #: Flags of move_pages(2), from the kernel's mempolicy.h: pages that this process alone maps, or all.
 MPOL_MF_MOVE = 1 << 1
@@ -33,6 +34,36 @@ _PERF_FLAG_FD_CLOEXEC = 1 << 3
 _MBINDS = {"x86_64": 237, "aarch64": 235, "riscv64": 235, "loongarch64": 235, "ppc64le": 259, "s390x": 268}
 _MBIND = _MBINDS.get(platform.machine(), -1)
 _MPOL_BIND = 2
+
+_AIO_CALLS = ("io_setup", "io_destroy", "io_submit", "io_getevents")
+_GENERIC = dict(zip(_AIO_CALLS, (0, 1, 2, 4), strict=True))
+_AIO = {
+    "x86_64": dict(zip(_AIO_CALLS, (206, 207, 209, 208), strict=True)),
+    "aarch64": _GENERIC,
+    "riscv64": _GENERIC,
+    "loongarch64": _GENERIC,
+    "ppc64le": dict(zip(_AIO_CALLS, (227, 228, 230, 229), strict=True)),
+    "s390x": dict(zip(_AIO_CALLS, (243, 244, 246, 245), strict=True)),
+}
+
+#: struct iocb and struct io_event of the kernel's uapi/linux/aio_abi.h.
+IOCB = np.dtype(
+    [
+        ("data", "u8"),
+        ("key_and_flags", "u8"),
+        ("opcode", "u2"),
+        ("priority", "i2"),
+        ("fd", "u4"),
+        ("buffer", "u8"),
+        ("bytes", "u8"),
+        ("offset", "i8"),
+        ("reserved", "u8"),
+        ("event_flags", "u4"),
+        ("event_fd", "u4"),
+    ]
+)
+IO_EVENT = np.dtype([("data", "u8"), ("iocb", "u8"), ("result", "i8"), ("result2", "i8")])
+IOCB_CMD_PREAD, IOCB_CMD_PWRITE = 0, 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _syscall = _libc.syscall
@@ -70,6 +101,9 @@ _mbind.argtypes = [
     ctypes.c_ulong,
     ctypes.c_ulong,
 ]
+
+_aio_syscall = _libc["syscall"]
+_aio_syscall.restype = ctypes.c_long
 
 
 def move_pages(pid: int, addresses: Addresses, nodes: Ints | None, flags: int) -> tuple[int, Ints]:
@@ -109,6 +143,44 @@ def bind_to_node(memory: mmap.mmap, nid: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
+def io_setup(events: int) -> int:
+    """Call io_setup(2): return a context for io_submit() with room for `events` calls under way. OSError."""
+    context = np.zeros(1, dtype=np.uint64)
+    _aio("io_setup", events, context.ctypes.data)
+    return int(context[0])
+
+
+def io_submit(context: int, calls: Iocbs) -> int:
+    """Call io_submit(2) with `calls` of IOCB; return how many of them, from the first on, were begun. OSError.
+
+    What a file does not do in the background, as those of /sys do not, is done at once, in this order.
+    """
+    _expect(calls, IOCB, len(calls))
+    pointers = calls.ctypes.data + np.arange(len(calls), dtype=np.uint64) * np.uint64(IOCB.itemsize)
+    return _aio("io_submit", context, len(calls), pointers.ctypes.data)
+
+
+def io_getevents(context: int, number: int) -> Iocbs:
+    """Call io_getevents(2): wait until `number` calls have ended and return IO_EVENT for each. OSError."""
+    events = np.zeros(number, dtype=IO_EVENT)
+    got = _aio("io_getevents", context, number, number, events.ctypes.data, None)
+    return events[:got]
+
+
+def io_destroy(context: int) -> None:
+    """Call io_destroy(2): give a context back. OSError."""
+    _aio("io_destroy", context)
+
+
+def _aio(name: str, *arguments: int | None) -> int:
+    number = _AIO.get(platform.machine(), {}).get(name, -1)
+    returned = _aio_syscall(number, *(ctypes.c_void_p(argument) for argument in arguments)) if number >= 0 else -1
+    if returned < 0:
+        code = ctypes.get_errno() if number >= 0 else errno.ENOSYS
+        raise OSError(code, os.strerror(code))
+    return int(returned)
+
+
 def perf_event_open(attr: bytes, pid: int, cpu: int, group_fd: int = -1) -> int:
     """Call perf_event_open(2) with a struct perf_event_attr that tells its own size; return a file descriptor.
 
@@ -123,7 +195,7 @@ def perf_event_open(attr: bytes, pid: int, cpu: int, group_fd: int = -1) -> int:
     return int(fd)
 
 
-def _expect(array: NDArray[np.generic], dtype: type[np.generic], length: int) -> None:
+def _expect(array: NDArray[np.generic], dtype: type[np.generic] | np.dtype[np.void], length: int) -> None:
     """Refuse what the kernel would read as something else."""
     if array.dtype != dtype or array.shape != (length,) or not array.flags.c_contiguous:
-        raise TypeError(f"not {length} values of {dtype.__name__} side by side")
+        raise TypeError(f"not {length} values of {np.dtype(dtype).name} side by side")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pghotd.memory.linux.move import locate, move
-from pghotd.memory.linux.syscalls import MPOL_MF_MOVE, NOT_WRITTEN, move_pages
+from pghotd.syscalls import MPOL_MF_MOVE, NOT_WRITTEN, move_pages
 from tests.requirements import require
 
 
