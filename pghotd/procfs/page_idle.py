@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from pghotd.geometry import PAGE_SIZE
 from pghotd.procfs.maps import mapping_of
 from pghotd.procfs.pagemap import read_resident
-from pghotd.procfs.words import WORD, Words, read_words, write_words
+from pghotd.procfs.word_calls import Runs, WordCalls
+from pghotd.procfs.words import Words, read_words, write_words
 
 Pfns = NDArray[np.int64]
 
@@ -38,19 +39,20 @@ class PageIdle:
             self._fd = os.open(f"{sys}/kernel/mm/page_idle/bitmap", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             raise OSError(errno.ENOENT, "this kernel has no idle page tracking") from None
+        self._calls = WordCalls(self._fd)
 
     def close(self) -> None:
         """Close the bitmap; what is marked stays marked until it is accessed."""
+        self._calls.close()
         os.close(self._fd)
 
-    def read(self, first: int, words: Words) -> None:
-        """Fill `words`, of 64 page frames each, from word `first` on: a 1 is a frame that is still idle."""
-        got = os.preadv(self._fd, (words.data,), first * WORD) // WORD
-        words[got:] = 0  # behind the last page frame of the machine
+    def read(self, first: int, words: Words, runs: Runs) -> None:
+        """Fill runs of `words`, of 64 page frames each, where word 0 is word `first`: a 1 is a frame still idle."""
+        self._calls.read(first, words, runs)
 
-    def write(self, first: int, words: Words) -> None:
-        """Mark the frames idle whose bits are 1 in `words`, from word `first` on."""
-        os.pwrite(self._fd, words.data, first * WORD)
+    def mark_and_read(self, first: int, wanted: Words, now: Words, runs: Runs) -> None:
+        """Mark the frames idle whose bits are 1 in runs of `wanted`, and read each run back into `now` at once."""
+        self._calls.write_and_read(first, wanted, now, runs)
 
     def mark(self, pfns: Pfns) -> None:
         """Mark page frames idle, in any order, repeated or not."""

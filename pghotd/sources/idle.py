@@ -78,7 +78,11 @@ class Idle(SectionScan[SectionBits]):
         self._sys = sys
         self._tracker: PageIdle
         self._rechecks: deque[_Recheck] = deque()
+        #: What rechecks told of the section that is looked at.
+        self._told = _NONE
         self._rechecking = False
+        #: What the present recheck has recorded and is not ready yet.
+        self._unready = _NONE
         self._rechecked = 0
         self._seen_again = 0
 
@@ -99,6 +103,7 @@ class Idle(SectionScan[SectionBits]):
         # This look tells what a recheck would, and whatever it finds is rechecked itself.
         self._rechecks = deque(one for one in self._rechecks if one.section != section)
         bits = left or SectionBits(section)
+        self._told = bits.told()
         if bits.pass_over():
             return _NONE, bits
         return await self._cpu.in_thread(bits.look, self._tracker), bits
@@ -107,8 +112,16 @@ class Idle(SectionScan[SectionBits]):
         return left.empty
 
     def recorded(self, section: int, heads: NDArray[np.int64]) -> None:
-        if len(heads):
-            self._look_again_at(section, heads[self._pghot.records_of(heads) < self._pghot.format.ready_bit])
+        once = heads[self._pghot.records_of(heads) < self._pghot.format.ready_bit] if len(heads) else heads
+        if self._rechecking:
+            self._unready = once
+            return
+        if len(self._told) and self._pghot.heat.on:
+            # They were seen since the last look, which this one could not tell; what waits for room among them has to
+            # be seen again in time.
+            self._pghot.heat.seen(int(self._pghot.memory.section_nid[section]), self._told, self._clock())
+            once = np.union1d(once, self._told)
+        self._look_again_at(section, once)
 
     def came_late(self, section: int, heads: NDArray[np.int64]) -> None:
         # When they were accessed is not known, but what is hot is accessed again before long: that is recorded, and
@@ -151,11 +164,21 @@ class Idle(SectionScan[SectionBits]):
             return
         self._rechecked += len(due.pages)
         self._seen_again += len(accessed)
-        self._rechecking = True
+        self._rechecking, self._unready = True, _NONE
         try:
             await self.report(due.section, accessed, seen.at, Rule.of(self._pghot))
         finally:
             self._rechecking = False
+        if len(self._unready) and due.section in self._seen:
+            # Nothing else marks them before the next look.
+            await self._mark(seen.left, self._unready)
+            self._look_again_at(due.section, self._unready)
+
+    async def _mark(self, bits: SectionBits, pages: NDArray[np.int64]) -> None:
+        try:
+            await self._cpu.in_thread(bits.mark, self._tracker, pages)
+        except OSError as error:
+            self._errnos[error.errno or 0] += 1
 
 
 def _look_again(tracker: PageIdle, bits: SectionBits, due: _Recheck) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 A bit counts as accessed only if it was read as 1 after marking and as 0 later. A frame that is free, a tail, on no LRU
 list or isolated just then reads 0 as well, so marking alone proves nothing: what was marked is read back
 at once. Mark and read-back are a few words apart, for in between a hot page is accessed again and its bit is lost until
-the next try. So a look is many short system calls, with nothing done in between.
+the next try. So a look is many short calls, with nothing done in between (word_calls.py).
 """
 
 from itertools import pairwise
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.procfs.page_idle import WORD_SHIFT
+from pghotd.procfs.word_calls import Runs
 from pghotd.procfs.words import Words
 
 WORDS = PAGES_PER_SECTION >> WORD_SHIFT
@@ -32,11 +33,11 @@ _RETRY_TURN = np.arange(WORDS) // _CHUNK % _RETRY_LOOKS
 class Bitmap(Protocol):
     """The bitmap of the machine: PageIdle."""
 
-    def read(self, first: int, words: Words) -> None:
-        """Fill `words` from word `first` on."""
+    def read(self, first: int, words: Words, runs: Runs) -> None:
+        """Fill runs of `words`, whose word 0 is word `first`."""
 
-    def write(self, first: int, words: Words) -> None:
-        """Mark the frames idle whose bits are 1."""
+    def mark_and_read(self, first: int, wanted: Words, now: Words, runs: Runs) -> None:
+        """Mark the frames idle whose bits are 1 in runs of `wanted`, and read each run back into `now` at once."""
 
 
 class SectionBits:
@@ -48,6 +49,8 @@ class SectionBits:
         self._first_word = self._first_pfn >> WORD_SHIFT
         #: Read as 1 since they were last marked, and not as 0 since then.
         self.armed: Words = np.zeros(WORDS, dtype=np.uint64)
+        #: Found accessed by a second look since the last one of all.
+        self._told: Words = np.zeros(WORDS, dtype=np.uint64)
         #: Bits that stayed 0 after the last marking, after the last two ... in a row.
         self._stayed = [np.zeros(WORDS, dtype=np.uint64) for _ in range(_TRIES)]
         self._looks = 0
@@ -67,6 +70,7 @@ class SectionBits:
     def look(self, bitmap: Bitmap) -> NDArray[np.int64]:
         """Return the PFNs accessed since they were marked, ascending, and mark again what is idle no more."""
         accessed = self._read_armed(bitmap, self.armed)
+        self._told[:] = 0
         wanted = ~self.armed & ~self._passed_over()
         self._arm(bitmap, wanted, _CHUNK)
         # A page that is in use all the time may have been used again between mark and read-back. To try once more, word
@@ -81,13 +85,18 @@ class SectionBits:
         return self.pfns_of(accessed)
 
     def look_again(self, bitmap: Bitmap, pfns: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return which of `pfns`, ascending, were accessed since they were marked, and mark those again.
+        """Return which of `pfns`, ascending, were accessed since they were marked; the next look marks them again.
 
-        One that shows no access is not cold: no TLB is flushed when accessed bits are cleared. Nothing is concluded.
+        Marking and reading back cost several times what the reading does. One that shows no access is not cold: no TLB
+        is flushed when accessed bits are cleared. Nothing is concluded.
         """
         accessed = self._read_armed(bitmap, self.armed & self.bits_of(pfns))
-        self._arm(bitmap, accessed, _CHUNK)
+        self._told |= accessed
         return self.pfns_of(accessed)
+
+    def told(self) -> NDArray[np.int64]:
+        """Return the PFNs that second looks have found accessed since the last look, ascending: it does not tell it."""
+        return self.pfns_of(self._told)
 
     def ignore(self, pfns: NDArray[np.int64]) -> None:
         """Ignore what happens to `pfns` until they are marked the next time."""
@@ -110,8 +119,7 @@ class SectionBits:
     def _read_armed(self, bitmap: Bitmap, armed: Words) -> Words:
         """Return which of the bits `armed` read 0 now, and count them as armed no more."""
         now = np.zeros(WORDS, dtype=np.uint64)
-        for first, end in _runs(armed, WORDS):
-            bitmap.read(self._first_word + first, now[first:end])
+        bitmap.read(self._first_word, now, _runs(armed, WORDS))
         accessed = armed & ~now
         self.armed &= ~accessed
         return accessed
@@ -119,9 +127,7 @@ class SectionBits:
     def _arm(self, bitmap: Bitmap, wanted: Words, chunk: int) -> None:
         """Mark the bits `wanted`, up to `chunk` words at a time, and count as armed what reads 1 at once."""
         now = np.zeros(WORDS, dtype=np.uint64)
-        for first, end in _runs(wanted, chunk):
-            bitmap.write(self._first_word + first, wanted[first:end])
-            bitmap.read(self._first_word + first, now[first:end])
+        bitmap.mark_and_read(self._first_word, wanted, now, _runs(wanted, chunk))
         self.armed |= wanted & now
 
     def _passed_over(self) -> Words:
@@ -131,11 +137,11 @@ class SectionBits:
         return passed_over
 
 
-def _runs(words: Words, longest: int) -> list[tuple[int, int]]:
+def _runs(words: Words, longest: int) -> Runs:
     """Return the runs, first word and end, of words that are not 0, none over a multiple of `longest`."""
     indices = np.flatnonzero(words)
     if not len(indices):
-        return []
+        return np.zeros((0, 2), dtype=np.int64)
     breaks = np.flatnonzero((np.diff(indices) > _GAP + 1) | (np.diff(indices // longest) != 0)) + 1
     firsts, ends = np.append(0, breaks), np.append(breaks, len(indices))
-    return list(zip(indices[firsts].tolist(), (indices[ends - 1] + 1).tolist(), strict=True))
+    return np.stack((indices[firsts], indices[ends - 1] + 1), axis=1)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from pghotd.procfs.word_calls import Runs
 from pghotd.procfs.words import Indices, Words
 
 
@@ -45,7 +46,16 @@ class MadeUpIdle:
     def close(self) -> None:
         self.closed = True
 
-    def read(self, first: int, words: Words) -> None:
+    def read(self, first: int, words: Words, runs: Runs) -> None:
+        for start, end in runs.tolist():
+            self._read(first + start, words[start:end])
+
+    def mark_and_read(self, first: int, wanted: Words, now: Words, runs: Runs) -> None:
+        for start, end in runs.tolist():
+            self._write(first + start, wanted[start:end])
+            self._read(first + start, now[start:end])
+
+    def _read(self, first: int, words: Words) -> None:
         indices = np.arange(first, first + len(words))
         self.before_read(indices)
         self.reads.extend(indices.tolist())
@@ -57,7 +67,7 @@ class MadeUpIdle:
         shown[np.isin(pfns, walked[self.idle[walked]])] = 1
         words[:] = np.packbits(shown, bitorder="little").view(np.uint64)
 
-    def write(self, first: int, words: Words) -> None:
+    def _write(self, first: int, words: Words) -> None:
         indices = np.arange(first, first + len(words))
         self.writes.extend(indices.tolist())
         pfns = self._frames(indices)
