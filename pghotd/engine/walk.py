@@ -181,6 +181,27 @@ class SectionWalk:
 
     def _may_go(self, places: Pages, states: NDArray[np.uint8], now: int) -> NDArray[np.bool_]:
         """Return which of the places that wait for room or for the brake need not do so any more."""
+        may_go = np.zeros(len(places), dtype=bool)
+        # Where many wait for little room, most have not been chosen: that is seen before all else is looked up.
+        worth = np.flatnonzero(~self._passed_over(places, states))
+        if len(worth):
+            may_go[worth] = self._is_over(places[worth], states[worth], now)
+        return may_go
+
+    def _passed_over(self, places: Pages, states: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Return which of the places wait for room on a target for which others were chosen."""
+        pghot = self._pghot
+        passed_over = np.zeros(len(places), dtype=bool)
+        if self._chosen:
+            records = pghot.store.node(self._nid).section(self._section)[places]
+            targets = self._targets(records)
+            for target, chosen in self._chosen.items():
+                others = ~_among(places + (self._section << SECTION_SHIFT), chosen)
+                passed_over |= (states == FOR_ROOM) & (targets == target) & others
+        return passed_over
+
+    def _is_over(self, places: Pages, states: NDArray[np.uint8], now: int) -> NDArray[np.bool_]:
+        """Return for which of the places what they wait for has come."""
         heads = places + (self._section << SECTION_SHIFT)
         some = self._look_at(heads, now)
         may_go: NDArray[np.bool_] = (states != BRAKED) | _allowed(self._pghot, some, now)
@@ -223,11 +244,15 @@ class SectionWalk:
         states = pghot.memory.states(heads)
         pages = np.int64(1) << (states & PageState.ORDER).astype(np.int64)
         records = pghot.store.node(self._nid).section(self._section)[heads - base]
-        default = pghot.targets.default(self._nid, pghot.tunables)
-        targets = pghot.targets.stamp(pghot.format.nid(records, default), default, len(heads))
+        targets = self._targets(records)
         ages_ms = pghot.format.age_ms(records, now)
         owners = pghot.memory.owner_of(heads)
         return _Ready(heads, pages, states, records, ages_ms, targets, owners, pghot.heat.of(self._nid, heads))
+
+    def _targets(self, records: Records) -> Pages:
+        """Return where folios with these records would go now."""
+        default = self._pghot.targets.default(self._nid, self._pghot.tunables)
+        return self._pghot.targets.stamp(self._pghot.format.nid(records, default), default, len(records))
 
     def _visit(self, run: _Ready, now: int) -> tuple[int, Batch | None]:
         """Take records of a run up to where a batch is due; return how many, and that batch."""
