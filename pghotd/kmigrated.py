@@ -127,10 +127,10 @@ class Kmigrated:
         contenders = Contenders.joined(parts) if parts else None
         chosen: dict[int, NDArray[np.int64]] = {}
         if contenders is not None and len(contenders.heads):
-            looks = pghot.heat.looks(contenders.heads, self._clock())
             for target in np.flatnonzero(np.bincount(contenders.targets)).tolist():
-                first = choose(contenders, target, pghot.room(target), looks)
+                first = choose(contenders, target, pghot.room(target))
                 if first is not None:
+                    pghot.heat.compared(self._clock())
                     chosen[target] = first.heads
                     if first.wanted:
                         pghot.make_room(target, first.wanted)

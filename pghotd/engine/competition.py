@@ -5,7 +5,8 @@ against 512 MiB of noise. Here the ready folios of a whole node are compared bef
 turns among equals, and the rest waits.
 
 Room that is free already is for any ready folio. Room that a demotion has to make costs two copies and evicts a page
-whose heat is not known, so it is for folios that were seen in three of four looks.
+whose heat is not known, so it is for folios that were seen in three of four looks, of three at least. Sections by turns
+are not looked at equally often, so what counts is the share of its own looks that a folio was seen in.
 """
 
 from collections.abc import Sequence
@@ -14,8 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-#: Of the looks that the hottest contenders were seen in, how many a folio has to be seen in to be worth an exchange.
+from pghotd.engine.heat import HOTTEST
+
+#: Of its looks, or of those that the hottest contenders were seen in, how many a folio has to be seen in to be worth an
+#: exchange, and how many looks that takes.
 _WORTH_NUMERATOR, _WORTH_DENOMINATOR = 3, 4
+_LEAST_LOOKS = 3
 #: So many contenders say what the hottest look like, where no source looks at all of them.
 _HOTTEST_NR = 64
 
@@ -24,18 +29,22 @@ _Pages = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Contenders:
-    """Ready folios of one lower-tier node: head, size in pages, target, owner and heat of each, in PFN order."""
+    """Ready folios of one lower-tier node: head, size in pages, target, owner of each, in PFN order.
+
+    `seen` is in how many of `looks` looks of a source each was seen; where there are 0, in how many of the last seconds.
+    """
 
     heads: _Pages
     pages: _Pages
     targets: _Pages
     owners: _Pages
-    heat: NDArray[np.uint8]
+    seen: NDArray[np.uint8]
+    looks: NDArray[np.uint8]
 
     @classmethod
     def joined(cls, parts: Sequence["Contenders"]) -> "Contenders":
         """Return the contenders of several sections together."""
-        columns = ("heads", "pages", "targets", "owners", "heat")
+        columns = ("heads", "pages", "targets", "owners", "seen", "looks")
         return cls(*(np.concatenate([getattr(part, column) for part in parts]) for column in columns))
 
 
@@ -55,19 +64,16 @@ class Chosen:
     wanted: int
 
 
-def choose(contenders: Contenders, target: int, room: Room, looks: int) -> Chosen | None:
-    """Return who goes to `target` first, None when all of them fit freely.
-
-    `looks` is how many looks of a source their heat tells of, in each of which a hot page is seen; 0 where none looks.
-    """
+def choose(contenders: Contenders, target: int, room: Room) -> Chosen | None:
+    """Return who goes to `target` first, None when all of them fit freely."""
     mine = np.flatnonzero(contenders.targets == target)
     pages = contenders.pages[mine]
     if int(pages.sum()) <= room.free:
         return None
-    heat = contenders.heat[mine].astype(np.int64)
-    order = by_heat(heat, contenders.owners[mine])
+    seen, looks = contenders.seen[mine].astype(np.int64), contenders.looks[mine].astype(np.int64)
+    order = by_heat(share(seen, looks), contenders.owners[mine])
     end = np.cumsum(pages[order])
-    worth = heat[order] >= worth_exchanging(heat, looks)
+    worth = worth_exchanging(seen, looks)[order]
     fits = (end <= room.free) | (worth & (end <= room.exchange))
     wanted = int(pages[order][worth & ~fits].sum())
     return Chosen(np.sort(contenders.heads[mine[order[fits]]]), wanted)
@@ -86,13 +92,19 @@ def by_heat(heat: _Pages, owners: _Pages) -> _Pages:
     return order
 
 
-def worth_exchanging(heat: _Pages, looks: int) -> int:
-    """Return how hot a folio has to be for an exchange: three of four looks, and two at least.
+def share(seen: _Pages, looks: _Pages) -> _Pages:
+    """Return how hot folios are that were seen in so many of so many looks: HOTTEST are those seen in each."""
+    return seen * HOTTEST // np.where(looks == 0, HOTTEST, looks)
+
+
+def worth_exchanging(seen: _Pages, looks: _Pages) -> NDArray[np.bool_]:
+    """Return which folios are hot enough for an exchange: three of four looks, of three at least.
 
     Where samples are all there is, a hot page is seen now and then only: the hottest contenders are the measure.
     """
-    if looks:
-        return max(-(-looks * _WORTH_NUMERATOR // _WORTH_DENOMINATOR), 2)
-    nth = min(_HOTTEST_NR, len(heat))
-    top = int(np.partition(heat, len(heat) - nth)[len(heat) - nth]) if nth else 0
-    return -(-top * _WORTH_NUMERATOR // _WORTH_DENOMINATOR)
+    of_looks = (seen * _WORTH_DENOMINATOR >= looks * _WORTH_NUMERATOR) & (looks >= _LEAST_LOOKS)
+    nth = min(_HOTTEST_NR, len(seen))
+    top = int(np.partition(seen, len(seen) - nth)[len(seen) - nth]) if nth else 0
+    of_samples = seen * _WORTH_DENOMINATOR >= top * _WORTH_NUMERATOR
+    worth: NDArray[np.bool_] = np.where(looks > 0, of_looks, of_samples)
+    return worth

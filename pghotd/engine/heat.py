@@ -5,6 +5,9 @@ is shifted at each look at its section and gets its top bit set where the page w
 many of the last eight looks it was. A look is what a scanning source says it is; where none says anything, as with
 samples, it is a second. Counting sightings was tried first: what is sampled faster then looks hotter, and a page seen
 at every look saturates beside one seen at every other.
+
+Where looks are far apart, nearly everything that is in use at all is seen at each. A source that looks again soon at
+what it has seen says which of it was not seen again (`unseen`), and then that counts.
 """
 
 from collections.abc import Iterator
@@ -24,8 +27,12 @@ _LOOK_MS = 1000
 _LEAST_LOOK_MS = 250
 #: A section that was looked at less than this ago is looked at by a source.
 _SCANNED_MS = 5000
+#: For so long after folios were compared it matters how hot they are.
+_MATTERS_MS = 5000
 _HALVE = np.uint64(0x7F7F7F7F7F7F7F7F)
 _BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
+#: By number of looks the bits that are of those; without any, all.
+_LAST_LOOKS = np.array([0xFF, *(0xFF & 0xFF << HOTTEST - looks for looks in range(1, HOTTEST + 1))], dtype=np.uint8)
 _SECTIONS_PER_STEP = 16
 
 _Pages = NDArray[np.int64]
@@ -41,6 +48,7 @@ class Heat:
         self._scanned_at: dict[int, int] = {}
         self._looks: dict[int, int] = {}
         self._shifted_at: dict[int, int] = {}
+        self._compared_at: int | None = None
 
     @property
     def on(self) -> bool:
@@ -69,6 +77,20 @@ class Heat:
         for section in np.flatnonzero(np.bincount(pfns >> SECTION_SHIFT)).tolist():
             self._shifted_at.setdefault(section, now)
 
+    def unseen(self, nid: int, pfns: _Pages) -> None:
+        """Note that pages of node `nid` were not seen in the present look after all."""
+        node = self._store.node(nid)
+        places = pfns - node.first_pfn
+        node.heat[places] = node.heat.take(places) & ~_SEEN
+
+    def compared(self, now: int) -> None:
+        """Note that folios were compared by their heat."""
+        self._compared_at = now
+
+    def matters(self, now: int) -> bool:
+        """Return whether a choice by heat has to be made at present."""
+        return self.on and self._compared_at is not None and now - self._compared_at < _MATTERS_MS
+
     def of(self, nid: int, pfns: _Pages) -> NDArray[np.uint8]:
         """Return in how many of the last HOTTEST looks pages of node `nid` were seen; 0 where looks are not kept."""
         if not self.on:
@@ -77,11 +99,25 @@ class Heat:
         found: NDArray[np.uint8] = _BITS.take(node.heat.take(pfns - node.first_pfn))
         return found
 
-    def looks(self, pfns: _Pages, now: int) -> int:
-        """Return how many looks of a source the heat of these pages tells of, HOTTEST at most; 0 where none looks."""
-        sections = np.flatnonzero(np.bincount(pfns >> SECTION_SHIFT)).tolist()
-        looks = (self._looks[one] for one in sections if now - self._scanned_at.get(one, -_SCANNED_MS) < _SCANNED_MS)
-        return max(looks, default=0)
+    def shares(self, nid: int, pfns: _Pages, now: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return in how many of its section's looks each page was seen, and how many these were: HOTTEST at most.
+
+        0 looks where no source looks: then it is of the last HOTTEST seconds. What a page was before they began does
+        not count.
+        """
+        if not self.on:
+            return np.zeros(len(pfns), dtype=np.uint8), np.zeros(len(pfns), dtype=np.uint8)
+        looks = np.zeros(len(pfns), dtype=np.uint8)
+        for section in np.flatnonzero(np.bincount(pfns >> SECTION_SHIFT)).tolist():
+            if self._is_scanned(section, now):
+                looks[pfns >> SECTION_SHIFT == section] = self._looks[section]
+        node = self._store.node(nid)
+        kept = node.heat.take(pfns - node.first_pfn) & _LAST_LOOKS.take(looks)
+        seen: NDArray[np.uint8] = _BITS.take(kept)
+        return seen, looks
+
+    def _is_scanned(self, section: int, now: int) -> bool:
+        return now - self._scanned_at.get(section, -_SCANNED_MS) < _SCANNED_MS
 
     def fade(self, now: int) -> Iterator[None]:
         """Shift what no source looks at any more, in steps as iterations; others may run between two of them."""
@@ -91,7 +127,7 @@ class Heat:
                 yield
             return
         for number, (section, shifted_at) in enumerate(list(self._shifted_at.items()), 1):
-            if now - shifted_at >= _LOOK_MS:
+            if now - shifted_at >= _LOOK_MS and not self._is_scanned(section, now):
                 self._shift(section, now)
             if number % _SECTIONS_PER_STEP == 0:
                 yield

@@ -177,7 +177,8 @@ class SectionWalk:
         some = self._look_at(found + (self._section << SECTION_SHIFT), now)
         allowed = _allowed(self._pghot, some, now)
         some = some.part(np.flatnonzero((some.targets != self._nid) & allowed))
-        return Contenders(some.heads, some.pages, some.targets, some.owners, some.heat)
+        shares = self._pghot.heat.shares(self._nid, some.heads, now)
+        return Contenders(some.heads, some.pages, some.targets, some.owners, *shares)
 
     def _may_go(self, places: Pages, states: NDArray[np.uint8], now: int) -> NDArray[np.bool_]:
         """Return which of the places that wait for room or for the brake need not do so any more."""

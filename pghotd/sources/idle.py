@@ -30,8 +30,8 @@ from pghotd.sources.source import InThread, in_thread
 
 #: What `stat` and the doctor say of a kdamond beside it.
 KDAMOND_RUNS = "a kdamond runs on this machine and clears the accessed bits that idle looks for"
-
-
+#: A look tells how hot a page is if it comes after so many intervals at most.
+_LONG = 1.5
 _NONE = np.zeros(0, dtype=np.int64)
 
 
@@ -111,26 +111,30 @@ class Idle(SectionScan[SectionBits]):
     def is_empty(self, left: SectionBits) -> bool:
         return left.empty
 
-    def recorded(self, section: int, heads: NDArray[np.int64]) -> None:
-        once = heads[self._pghot.records_of(heads) < self._pghot.format.ready_bit] if len(heads) else heads
+    def recorded(self, section: int, heads: NDArray[np.int64], gap_ms: int) -> None:
+        again = heads[self._pghot.records_of(heads) < self._pghot.format.ready_bit] if len(heads) else heads
         if self._rechecking:
-            self._unready = once
+            self._unready = again
             return
-        if len(self._told) and self._pghot.heat.on:
-            # They were seen since the last look, which this one could not tell; what waits for room among them has to
-            # be seen again in time.
-            self._pghot.heat.seen(int(self._pghot.memory.section_nid[section]), self._told, self._clock())
-            once = np.union1d(once, self._told)
-        self._look_again_at(section, once)
+        after_ms = self._pghot.tunables.recheck_once_ms
+        heat, nid = self._pghot.heat, int(self._pghot.memory.section_nid[section])
+        if after_ms and gap_ms > _LONG * self._configured_ms and heat.matters(self._clock()):
+            # Nearly everything in use is seen in so long a time: what was used within an interval says how hot it is.
+            again, after_ms = heads, self._configured_ms
+            heat.unseen(nid, heads[(self._pghot.memory.states(heads) & PageState.ORDER) == 0])
+        elif len(self._told) and heat.on:
+            # They were seen since the last look, which this one could not tell.
+            heat.seen(nid, self._told, self._clock())
+        # What waits for room among those has to be seen again in time.
+        self._look_again_at(section, np.union1d(again, self._told), after_ms)
 
     def came_late(self, section: int, heads: NDArray[np.int64]) -> None:
         # When they were accessed is not known, but what is hot is accessed again before long: that is recorded, and
         # looked at once more. A recheck that is late itself waits for the next look.
         if not self._rechecking:
-            self._look_again_at(section, heads)
+            self._look_again_at(section, heads, self._pghot.tunables.recheck_once_ms)
 
-    def _look_again_at(self, section: int, once: NDArray[np.int64]) -> None:
-        after_ms = self._pghot.tunables.recheck_once_ms
+    def _look_again_at(self, section: int, once: NDArray[np.int64], after_ms: int) -> None:
         if after_ms and len(once):
             larger = (self._pghot.memory.states(once) & PageState.ORDER) != 0
             due = _Recheck(trio.current_time() + after_ms / 1000, section, once[~larger], once[larger])
@@ -172,7 +176,7 @@ class Idle(SectionScan[SectionBits]):
         if len(self._unready) and due.section in self._seen:
             # Nothing else marks them before the next look.
             await self._mark(seen.left, self._unready)
-            self._look_again_at(due.section, self._unready)
+            self._look_again_at(due.section, self._unready, self._pghot.tunables.recheck_once_ms)
 
     async def _mark(self, bits: SectionBits, pages: NDArray[np.int64]) -> None:
         try:

@@ -111,8 +111,8 @@ class SectionScan(Generic[Left]):
         """Return whether a look has found nothing that could be accessed, so that more looks would show no more."""
         return False
 
-    def recorded(self, section: int, heads: NDArray[np.int64]) -> None:
-        """Take note of what a look has found and has been recorded."""
+    def recorded(self, section: int, heads: NDArray[np.int64], gap_ms: int) -> None:
+        """Take note of what a look, `gap_ms` after the one before, has found and has been recorded."""
 
     def came_late(self, section: int, heads: NDArray[np.int64]) -> None:
         """Take note of what a look has found too late to be recorded."""
@@ -287,7 +287,7 @@ class SectionScan(Generic[Left]):
                 return False
             self._pghot.recorder.record(heads, NUMA_NO_NODE, self.kind, now)
             self._accessed += len(heads)
-            self.recorded(section, heads)
+            self.recorded(section, heads, now - since)
         return True
 
 

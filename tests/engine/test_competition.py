@@ -4,14 +4,15 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pghotd.engine.competition import Contenders, Room, by_heat, choose, worth_exchanging
+from pghotd.engine.competition import Contenders, Room, by_heat, choose, share, worth_exchanging
 
 FOLIO = st.tuples(st.integers(0, 8), st.integers(-1, 2), st.sampled_from([1, 1, 1, 4, 512]), st.sampled_from([0, 0, 3]))
 
 
 def contenders(folios) -> Contenders:
     heat, owners, pages, targets = (np.array(column, dtype=np.int64) for column in zip(*folios, strict=True))
-    return Contenders(np.arange(len(folios)) * 512, pages, targets, owners, heat.astype(np.uint8))
+    looks = np.full(len(folios), 8, dtype=np.uint8)
+    return Contenders(np.arange(len(folios)) * 512, pages, targets, owners, heat.astype(np.uint8), looks)
 
 
 def in_turns(folios) -> list[int]:
@@ -31,7 +32,7 @@ def in_turns(folios) -> list[int]:
 def test_the_hottest_go_first_and_owners_by_turns(folios):
     folios = [(heat, owner, 1, 0) for heat, owner, _, _ in folios]
     some = contenders(folios)
-    assert by_heat(some.heat.astype(np.int64), some.owners).tolist() == in_turns(folios)
+    assert by_heat(some.seen.astype(np.int64), some.owners).tolist() == in_turns(folios)
 
 
 @given(st.lists(FOLIO, min_size=1, max_size=40), st.integers(-600, 3000), st.integers(0, 3000))
@@ -40,7 +41,7 @@ def test_room_that_is_free_is_for_all_and_room_to_be_made_for_the_hot(folios, fr
     for target in (0, 3):
         mine = [one for one, folio in enumerate(folios) if folio[3] == target]
         total = sum(folios[one][2] for one in mine)
-        found = choose(some, target, Room(free, free + more), looks=8)
+        found = choose(some, target, Room(free, free + more))
         if total <= free:
             assert found is None
             continue
@@ -57,14 +58,30 @@ def test_room_that_is_free_is_for_all_and_room_to_be_made_for_the_hot(folios, fr
         assert found.wanted == wanted
 
 
+def least(looks: int) -> int | None:
+    """Return in how many of so many looks a folio has to be seen; None if that is not enough to know."""
+    worth = worth_exchanging(np.arange(9), np.full(9, looks))
+    return int(np.flatnonzero(worth)[0]) if worth.any() else None
+
+
 def test_how_hot_a_folio_has_to_be_grows_with_what_is_known():
-    assert [worth_exchanging(np.array([8]), looks) for looks in range(1, 9)] == [2, 2, 3, 3, 4, 5, 6, 6]
+    assert [least(looks) for looks in range(1, 9)] == [None, None, 3, 3, 4, 5, 6, 6]
+
+
+def test_what_counts_is_the_share_of_its_own_looks():
+    seen, looks = np.array([8, 3, 6, 2, 5, 4]), np.array([8, 3, 8, 3, 0, 8])
+    assert share(seen, looks).tolist() == [8, 8, 6, 5, 5, 4]
+    # In the order of these shares, whatever the looks; of two looks alone nothing is known.
+    some = Contenders(np.arange(6), np.ones(6, dtype=np.int64), np.zeros(6, dtype=np.int64), np.zeros(6), seen, looks)
+    found = choose(some, 0, Room(0, 3))
+    assert found is not None
+    assert found.heads.tolist() == [0, 1, 2]
 
 
 def test_samples_are_judged_by_the_hottest_of_them():
     heat = np.array([1] * 1000 + [2] * 63)
-    assert worth_exchanging(heat, 8) == 6
-    assert worth_exchanging(heat, 0) == 1
-    assert worth_exchanging(np.append(heat, 2), 0) == 2
-    assert worth_exchanging(np.array([4]), 0) == 3
-    assert worth_exchanging(np.array([], dtype=np.int64), 0) == 0
+    none = np.zeros(len(heat) + 1, dtype=np.int64)
+    assert worth_exchanging(heat, none[1:]).all()
+    assert worth_exchanging(np.append(heat, 2), none).sum() == 64
+    assert worth_exchanging(np.array([4, 3, 2]), none[:3]).tolist() == [True, True, True]
+    assert len(worth_exchanging(none[:0], none[:0])) == 0

@@ -24,20 +24,57 @@ def fade(rig: Rig) -> None:
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.lists(st.lists(st.integers(0, PAGES - 1), max_size=20), max_size=20))
-def test_a_look_of_a_source_is_a_bit(looks):
+@given(st.lists(st.lists(st.integers(0, PAGES - 1), max_size=20), max_size=20), st.sampled_from([250, 500, 2500]))
+def test_a_look_of_a_source_is_a_bit(looks, apart_ms):
     rig = make()
     base = rig.first_pfn(1)
     seen: list[set[int]] = []
     for look in looks:
-        rig.time.now += 500
+        for _ in range(apart_ms // 250):
+            rig.time.now += 250
+            fade(rig)
         rig.pghot.heat.looked([base >> SECTION_SHIFT], rig.time.now)
         rig.pghot.recorder.record(base + np.array(look, dtype=np.int64), -1, PGTSCANS, rig.time.now)
         fade(rig)
         seen.append(set(look))
         expected = [sum(page in one for one in seen[-8:]) for page in range(PAGES)]
         assert rig.pghot.heat.of(1, base + np.arange(PAGES)).tolist() == expected
-    assert rig.pghot.heat.looks(base + np.arange(1), rig.time.now) == min(len(looks), 8)
+        seen_in, of_looks = rig.pghot.heat.shares(1, base + np.arange(PAGES), rig.time.now)
+        assert seen_in.tolist() == expected
+        assert set(of_looks.tolist()) == {min(len(seen), 8)}
+
+
+def test_what_was_seen_before_the_looks_began_does_not_count():
+    rig = make()
+    pages = rig.first_pfn(1) + np.arange(2)
+    section = [int(pages[0]) >> SECTION_SHIFT]
+    for _ in range(5):
+        rig.pghot.heat.looked(section, rig.time.now)
+        rig.pghot.recorder.record(pages, -1, PGTSCANS, rig.time.now)
+        rig.time.now += 500
+    # For less than its bits take to fade, but another turn.
+    rig.time.now += 5000
+    rig.pghot.heat.looked(section, rig.time.now)
+    rig.pghot.recorder.record(pages[:1], -1, PGTSCANS, rig.time.now)
+    seen, looks = rig.pghot.heat.shares(1, pages, rig.time.now)
+    assert (seen.tolist(), looks.tolist()) == ([1, 0], [1, 1])
+
+
+def test_what_was_not_seen_again_was_not_seen():
+    rig = make()
+    pages = rig.first_pfn(1) + np.arange(3)
+    rig.pghot.heat.looked([int(pages[0]) >> SECTION_SHIFT], rig.time.now)
+    rig.pghot.recorder.record(pages, -1, PGTSCANS, rig.time.now)
+    rig.pghot.heat.unseen(1, pages[1:])
+    assert rig.pghot.heat.of(1, pages).tolist() == [1, 0, 0]
+
+
+def test_heat_matters_for_a_while_after_a_comparison():
+    rig = make()
+    assert not rig.pghot.heat.matters(rig.time.now)
+    rig.pghot.heat.compared(rig.time.now)
+    assert rig.pghot.heat.matters(rig.time.now + 4999)
+    assert not rig.pghot.heat.matters(rig.time.now + 5000)
 
 
 def test_without_looks_a_second_is_one_and_heat_fades():
@@ -53,7 +90,7 @@ def test_without_looks_a_second_is_one_and_heat_fades():
     assert found[:6] == [1, 2, 3, 4, 5, 6]
     assert found[-1] == 0
     assert max(found) == 6
-    assert rig.pghot.heat.looks(page, rig.time.now) == 0
+    assert rig.pghot.heat.shares(1, page, rig.time.now)[1].tolist() == [0]
 
 
 def test_looks_that_follow_at_once_are_one():
