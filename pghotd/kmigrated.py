@@ -132,8 +132,7 @@ class Kmigrated:
                 if first is not None:
                     pghot.heat.compared(self._clock())
                     chosen[target] = first.heads
-                    if first.wanted:
-                        pghot.make_room(target, first.wanted)
+                    pghot.make_room(target, first.wanted)
         return chosen
 
     async def _walk(self, section: int, following: Sequence[int], moves: trio.Nursery, places: trio.Semaphore) -> None:

@@ -4,9 +4,10 @@ In the kernel the room goes to the pages met first, in PFN order and section by 
 against 512 MiB of noise. Here the ready folios of a whole node are compared before a pass: the hottest go, owners take
 turns among equals, and the rest waits.
 
-Room that is free already is for any ready folio. Room that a demotion has to make costs two copies and evicts a page
-whose heat is not known, so it is for folios that were seen in three of four looks, of three at least. Sections by turns
-are not looked at equally often, so what counts is the share of its own looks that a folio was seen in.
+Room that is free, and was not made by demotion, is for any ready folio. Room that a demotion has to make costs two
+copies and evicts a page whose heat is not known, so it is for folios that were seen in three of four looks, of three at
+least. Sections by turns are not looked at equally often, so what counts is the share of its own looks that a folio was
+seen in.
 """
 
 from collections.abc import Sequence
@@ -29,9 +30,9 @@ _Pages = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Contenders:
-    """Ready folios of one lower-tier node: head, size in pages, target, owner of each, in PFN order.
+    """Ready folios of one lower-tier node: head, size in pages, target and owner of each, in PFN order.
 
-    `seen` is in how many of `looks` looks of a source each was seen; where there are 0, in how many of the last seconds.
+    `seen` says in how many of `looks` looks of a source each was seen, or of the last seconds where there are 0.
     """
 
     heads: _Pages

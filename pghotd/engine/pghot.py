@@ -90,15 +90,20 @@ class Pghot:
         return Limits(self.tunables.promote_freq_window_ms, self.tunables.promote_rate_limit_MBps)
 
     def room(self, target: int) -> Room:
-        """Return what node `target` has room for now: above its high watermark, and above low where it demotes."""
+        """Return what node `target` has room for now: above its high watermark, and above low where it demotes.
+
+        Room that was made by demotion is not free: taking it makes for more.
+        """
         zones = self.memory.zones(target)
         free = max((zone.room for zone in zones), default=0)
-        if self.tunables.demotion_room and self.memory.exchanges(target):
-            return Room(free, max((zone.room_above_low for zone in zones), default=0))
-        return Room(free, free)
+        if not self.tunables.demotion_room or not self.memory.exchanges(target):
+            return Room(free, free)
+        if self.memory.room_is_made(target):
+            free = max((zone.room_beyond_kswapd for zone in zones), default=0)
+        return Room(free, max((zone.room_above_low for zone in zones), default=0))
 
     def make_room(self, target: int, pages: int) -> None:
-        """Tell the machine that `pages` pages that are ready found no room on node `target`."""
+        """Tell the machine that ready pages compete for room on node `target`, and that `pages` of them found none."""
         self.memory.make_room(target, pages, exchange=bool(self.tunables.demotion_room))
 
     def records_of(self, pfns: NDArray[np.int64]) -> Records:

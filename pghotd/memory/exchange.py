@@ -52,7 +52,9 @@ class Exchange:
         self._wanted = 0
         self._wanted_at: int | None = None
         self._asked_at: int | None = None
+        self._competed_at: int | None = None
         self._demoted: int | None = None
+        self._demoted_at: int | None = None
         self._asks_without = 0
         self._first_without = 0
         #: Why, and until when, it is left alone, whatever is seen.
@@ -60,8 +62,10 @@ class Exchange:
         self._given_up_until = 0
 
     def want(self, pages: int, now: int) -> None:
-        """Note that `pages` pages wait for room on the node."""
-        self._wanted, self._wanted_at = pages, now
+        """Note that pages compete for room on the node, and that `pages` of them are worth making some."""
+        self._competed_at = now
+        if pages:
+            self._wanted, self._wanted_at = pages, now
 
     @property
     def works(self) -> bool:
@@ -73,8 +77,16 @@ class Exchange:
         return self._wanted_at is not None and now - self._wanted_at < _WISH_MS
 
     def is_warm(self, now: int) -> bool:
-        """Return whether the node is to be looked at: an exchange is wanted, or was less than a minute ago."""
-        return self.is_wanted(now) or (self._asked_at is not None and now - self._asked_at < _RESTORE_MS)
+        """Return whether the node is to be looked at: its room is competed for, or was made less than a minute ago."""
+        competed = self._competed_at is not None and now - self._competed_at < _WISH_MS
+        return competed or self._is_restored(now)
+
+    def has_demoted(self, now: int) -> bool:
+        """Return whether the node has demoted anything within the last minute, as far as was looked."""
+        return self._demoted_at is not None and now - self._demoted_at < _RESTORE_MS
+
+    def _is_restored(self, now: int) -> bool:
+        return self._asked_at is not None and now - self._asked_at < _RESTORE_MS
 
     def ask(self, seen: Reading, now: int) -> bool:
         """Return whether to have the node make room now; the caller does so, and that counts as asked."""
@@ -87,7 +99,7 @@ class Exchange:
         gap = seen.high - seen.low
         margin = min(gap // 4, 1024)
         wanted = self.is_wanted(now) and seen.free - seen.low - margin < min(self._wanted, 1024) + 1
-        restore = self.is_warm(now) and seen.free <= seen.low + min(gap // 2, 4096)
+        restore = (self.is_wanted(now) or self._is_restored(now)) and seen.free <= seen.low + min(gap // 2, 4096)
         if not wanted and not restore:
             return False
         if self.is_wanted(now):
@@ -107,6 +119,8 @@ class Exchange:
         """Find out whether asking can work."""
         if self._demoted is None or seen.demoted > self._demoted:
             self._asks_without, self._given_up_until = 0, now
+            if self._demoted is not None:
+                self._demoted_at = now
         self._demoted = seen.demoted
         if self._asks_without >= _STALLED_ASKS and now - self._first_without >= _STALLED_MS:
             seconds = _STALLED_MS // 1000

@@ -80,6 +80,11 @@ class Zone:
         return self.free - self.high - self.protection
 
     @property
+    def room_beyond_kswapd(self) -> int:
+        """Return by how many pages it is above what kswapd leaves when it has been at work."""
+        return self.room - (self.high - self.low)
+
+    @property
     def room_above_low(self) -> int:
         """Return what a promotion may take where the machine makes room when it is asked to.
 
@@ -144,14 +149,17 @@ class Memory(Protocol):
         """Set the accessed bit of each page where the backend keeps it itself; no figure changes."""
 
     def make_room(self, nid: int, pages: int, *, exchange: bool) -> None:
-        """Tell the machine that `pages` pages that are ready found no room on node `nid`, and return at once.
+        """Tell the machine that ready pages compete for room on node `nid`, and that `pages` of them found none.
 
-        The kernel's mover wakes kswapd there, in migrate_misplaced_folio_prepare(). A mover in user space cannot, and
-        does what it can where `exchange` says so: the tunable demotion_room.
+        Returns at once. The kernel's mover wakes kswapd there, in migrate_misplaced_folio_prepare(). A mover in user
+        space cannot, and does what it can where `exchange` says so: the tunable demotion_room.
         """
 
     def exchanges(self, nid: int) -> bool:
         """Return whether `make_room` has colder pages of node `nid` demoted, so that promotion may go down to low."""
+
+    def room_is_made(self, nid: int) -> bool:
+        """Return whether what is free on node `nid` is so because pages were demoted, as far as is known."""
 
     def is_mapped(self, heads: Pfns) -> NDArray[np.bool_]:
         """Return which folios are mapped by a process through which the backend can move them, as last read."""

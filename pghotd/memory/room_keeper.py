@@ -36,7 +36,7 @@ class RoomKeeper:
         self._wish = trio.Event()
 
     def want(self, nid: int, pages: int, *, exchange: bool) -> None:
-        """Note that `pages` pages wait for room on node `nid`, and whether it may be made by an exchange."""
+        """Note that pages compete for room on node `nid`, that `pages` are worth making some, and if it may be made."""
         self._on = exchange
         if exchange:
             self._exchanges.setdefault(nid, Exchange(nid)).want(pages, self._clock())
@@ -45,6 +45,10 @@ class RoomKeeper:
     def works(self, nid: int) -> bool:
         """Return whether promotion to node `nid` may go down to its low watermark."""
         return self._on and nid in self._exchanges and self._exchanges[nid].works
+
+    def makes(self, nid: int) -> bool:
+        """Return whether the free room of node `nid` is made by demotion."""
+        return self.works(nid) and self._exchanges[nid].has_demoted(self._clock())
 
     def stat(self) -> dict[str, int | str]:
         """Return what `status` shows: how often room was asked for, and why it is not."""

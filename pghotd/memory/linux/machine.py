@@ -159,6 +159,9 @@ class LinuxMachine:
     def exchanges(self, nid: int) -> bool:
         return self._room.works(nid)
 
+    def room_is_made(self, nid: int) -> bool:
+        return self._room.makes(nid)
+
     def is_mapped(self, heads: Pfns) -> NDArray[np.bool_]:
         rows, _ = self._mapped.find(heads)
         return rows >= 0

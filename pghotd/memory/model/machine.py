@@ -103,12 +103,16 @@ class Machine:
 
     def make_room(self, nid: int, pages: int, *, exchange: bool) -> None:
         if self._room is None:
-            self.reclaim.wake(nid, for_promotion=True)
+            if pages:
+                self.reclaim.wake(nid, for_promotion=True)
         else:
             self._room.want(nid, pages, exchange=exchange)
 
     def exchanges(self, nid: int) -> bool:
         return self._room is not None and self._room.works(nid)
+
+    def room_is_made(self, nid: int) -> bool:
+        return self._room is not None and self._room.makes(nid)
 
     def is_mapped(self, heads: Pfns) -> NDArray[np.bool_]:
         return np.ones(len(heads), dtype=bool)
