@@ -107,7 +107,7 @@ def _status(parts: Parts) -> dict[str, int | str]:
         "revision": pghot.revision,
         "record_bytes": pghot.store.record_bytes,
         "sources": " ".join(parts.sources.by_name) or "-",
-        "resting": sum(pghot.rests.resting.values()),
+        "resting": sum(map(pghot.rests.resting, pghot.lower_nids)),
         "held_back": _held_back(pghot, parts.clock()),
         **parts.standing(),
     }

@@ -103,7 +103,7 @@ def _kmigrated(pghot: Pghot, nid: int, kmigrated: KmigratedSet) -> str:
         f"batches {standing.batches}\n"
         f"in_flight {pghot.counters.node(nid)['pghotd_in_flight']}\n"
         f"last_pass_us {standing.last_pass_us}\n"
-        f"resting {pghot.rests.resting.get(nid, 0)}\n"
+        f"resting {pghot.rests.resting(nid)}\n"
     )
 
 

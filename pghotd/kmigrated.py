@@ -17,6 +17,7 @@ from pghotd.engine.changes import Changes
 from pghotd.engine.competition import Contenders, choose
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.engine.walk import Batch, Chosen, SectionWalk, settle
+from pghotd.geometry import SECTION_SHIFT
 
 #: How long kmigrated may work before it lets the other tasks run; a client of the control tree feels more.
 _STEP_S = 0.0005
@@ -48,6 +49,8 @@ class Kmigrated:
         self.standing = standing
         self._woken = trio.Event()
         self._chosen: Chosen = {}
+        #: Sections with folios that wait for room, for the next pass.
+        self._later: list[int] = []
         #: Up to which PFN what was ready has been read again in this pass, and when.
         self._reread_to = -1
         self._reread_at = 0
@@ -106,6 +109,9 @@ class Kmigrated:
                 if position + 1 < len(hot) and trio.current_time() - stepped > _STEP_S:
                     await trio.lowlevel.checkpoint()
                     stepped = trio.current_time()
+        for section in self._later:
+            if pghot.store.has(self._nid, section):
+                pghot.store.look_later(self._nid, section)
         self.standing.passes += 1
         self.standing.last_pass_us = round((trio.current_time() - started) * 1e6)
         self.standing.changes.notify()
@@ -114,25 +120,38 @@ class Kmigrated:
     async def _compete(self, hot: Sequence[int]) -> Chosen:
         """Return who goes first, over all hot sections, to each target that has not room for all (competition.py)."""
         pghot, stepped = self._pghot, trio.current_time()
+        pghot.rests.waiting[self._nid], self._later = 0, []
         if not pghot.tunables.admit_by_heat or pghot.paused:
             return {}
         await pghot.memory.reread(_NONE)  # the zones alone: how much room there is
-        parts = []
+        any_heat = any(pghot.room(target).free > 0 for target in pghot.targets.with_memory)
+        parts, waiting = [], dict[int, int]()
         for section in hot:
             if self._nid in pghot.store:
-                parts.append(SectionWalk(pghot, self._nid, section).contenders(self._clock()))
+                part, waiting[section] = SectionWalk(pghot, self._nid, section).contenders(
+                    self._clock(), any_heat=any_heat
+                )
+                parts.append(part)
             if trio.current_time() - stepped > _STEP_S:
                 await trio.lowlevel.checkpoint()
                 stepped = trio.current_time()
         contenders = Contenders.joined(parts) if parts else None
+        if contenders is None or not (len(contenders.heads) or any(waiting.values())):
+            return {}
         chosen: dict[int, NDArray[np.int64]] = {}
-        if contenders is not None and len(contenders.heads):
-            for target in np.flatnonzero(np.bincount(contenders.targets)).tolist():
-                first = choose(contenders, target, pghot.room(target))
-                if first is not None:
-                    pghot.heat.compared(self._clock())
-                    chosen[target] = first.heads
-                    pghot.make_room(target, first.wanted)
+        passed_over = np.zeros(len(contenders.heads), dtype=bool)
+        for target in pghot.targets.with_memory:
+            first = choose(contenders, target, pghot.room(target))
+            if first is not None:
+                chosen[target] = first.heads
+                passed_over |= (contenders.targets == target) & ~np.isin(contenders.heads, first.heads)
+                pghot.make_room(target, first.wanted)
+        if chosen:
+            pghot.heat.compared(self._clock())
+        awake = contenders.heads[passed_over & ~contenders.resting]
+        pghot.rests.waiting[self._nid] = sum(waiting.values()) + len(awake)
+        self._later = [section for section, number in waiting.items() if number]
+        self._later += np.unique(contenders.heads[passed_over] >> SECTION_SHIFT).tolist()
         return chosen
 
     async def _walk(self, section: int, following: Sequence[int], moves: trio.Nursery, places: trio.Semaphore) -> None:

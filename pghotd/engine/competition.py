@@ -41,11 +41,13 @@ class Contenders:
     owners: _Pages
     seen: NDArray[np.uint8]
     looks: NDArray[np.uint8]
+    #: Whether each rests already, for it was refused.
+    resting: NDArray[np.bool_]
 
     @classmethod
     def joined(cls, parts: Sequence["Contenders"]) -> "Contenders":
         """Return the contenders of several sections together."""
-        columns = ("heads", "pages", "targets", "owners", "seen", "looks")
+        columns = ("heads", "pages", "targets", "owners", "seen", "looks", "resting")
         return cls(*(np.concatenate([getattr(part, column) for part in parts]) for column in columns))
 
 
@@ -69,7 +71,7 @@ def choose(contenders: Contenders, target: int, room: Room) -> Chosen | None:
     """Return who goes to `target` first, None when all of them fit freely."""
     mine = np.flatnonzero(contenders.targets == target)
     pages = contenders.pages[mine]
-    if int(pages.sum()) <= room.free:
+    if room.free > 0 and int(pages.sum()) <= room.free:
         return None
     seen, looks = contenders.seen[mine].astype(np.int64), contenders.looks[mine].astype(np.int64)
     order = by_heat(share(seen, looks), contenders.owners[mine])
@@ -98,12 +100,18 @@ def share(seen: _Pages, looks: _Pages) -> _Pages:
     return seen * HOTTEST // np.where(looks == 0, HOTTEST, looks)
 
 
+def seen_in_most(seen: NDArray[np.integer], looks: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Return which folios were seen in three of four looks, of three at least."""
+    enough: NDArray[np.bool_] = seen * _WORTH_DENOMINATOR >= looks * _WORTH_NUMERATOR
+    return enough & (looks >= _LEAST_LOOKS)
+
+
 def worth_exchanging(seen: _Pages, looks: _Pages) -> NDArray[np.bool_]:
     """Return which folios are hot enough for an exchange: three of four looks, of three at least.
 
     Where samples are all there is, a hot page is seen now and then only: the hottest contenders are the measure.
     """
-    of_looks = (seen * _WORTH_DENOMINATOR >= looks * _WORTH_NUMERATOR) & (looks >= _LEAST_LOOKS)
+    of_looks = seen_in_most(seen, looks)
     nth = min(_HOTTEST_NR, len(seen))
     top = int(np.partition(seen, len(seen) - nth)[len(seen) - nth]) if nth else 0
     of_samples = seen * _WORTH_DENOMINATOR >= top * _WORTH_NUMERATOR

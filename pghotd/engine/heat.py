@@ -25,8 +25,8 @@ _SEEN = np.uint8(0x80)
 _LOOK_MS = 1000
 #: Looks that follow sooner are one: a source that looks every 100 ms would remember less than a second.
 _LEAST_LOOK_MS = 250
-#: A section that was looked at less than this ago is looked at by a source.
-_SCANNED_MS = 5000
+#: A section that was looked at less than this ago is looked at by a source: a busy machine makes looks late.
+_SCANNED_MS = 8000
 #: For so long after folios were compared it matters how hot they are.
 _MATTERS_MS = 5000
 _HALVE = np.uint64(0x7F7F7F7F7F7F7F7F)

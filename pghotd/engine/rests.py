@@ -71,8 +71,10 @@ class Rests:
     def __init__(self, store: RecordStore) -> None:
         self._store = store
         self._sections: dict[int, _Section] = {}
-        #: How many folios of each lower-tier node rest, by nid, as of the last `count`.
-        self.resting: dict[int, int] = {}
+        #: By lower-tier nid how many folios rest, as of the last `count`; and how many wait for room that others were
+        #: chosen for, as of kmigrated's last pass: those were not taken, so they were not refused either.
+        self._refused: dict[int, int] = {}
+        self.waiting: dict[int, int] = {}
 
     def rest(self, nid: int, heads: _Pages, verdicts: NDArray[np.uint8], records: Records, now: int) -> _Pages:
         """Put those of node `nid`'s folios to rest whose refusal asks for it; return which, by their places.
@@ -160,7 +162,11 @@ class Rests:
                 section.rested_at = now
             elif now - section.rested_at > _FORGET_MS:
                 del self._sections[index]
-        self.resting[nid] = number
+        self._refused[nid] = number
+
+    def resting(self, nid: int) -> int:
+        """Return how many of node `nid`'s folios are ready and not taken at present."""
+        return self._refused.get(nid, 0) + self.waiting.get(nid, 0)
 
     def forget(self, section: int) -> None:
         """Forget a section that went offline."""

@@ -55,6 +55,11 @@ class Targets:
         return nid in self._with_memory
 
     @property
+    def with_memory(self) -> list[int]:
+        """Return the top-tier nodes that have memory, in nid order."""
+        return self._with_memory
+
+    @property
     def lowest(self) -> int:
         """Return the lowest-numbered top-tier node that has memory, -1 when there is none."""
         return min(self._with_memory, default=NUMA_NO_NODE)

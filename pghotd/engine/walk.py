@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pghotd.engine.admission import has_free_space
-from pghotd.engine.competition import Contenders
+from pghotd.engine.competition import Contenders, seen_in_most
 from pghotd.engine.counters import failure_name, refusal_name
 from pghotd.engine.decisions import Circumstances
 from pghotd.engine.pghot import Pghot
@@ -155,6 +155,9 @@ class SectionWalk:
             if len(waiting):
                 awake[waiting] = self._may_go(found[waiting], states[waiting], now)
             found = found[awake]
+        if self._chosen and len(found):
+            # Those that were not chosen stay ready, and compete in the next pass.
+            found = found[~self._passed_over(found)]
         return found[:most] + (self._section << SECTION_SHIFT)
 
     def _ready(self) -> Pages:
@@ -168,37 +171,47 @@ class SectionWalk:
         found: Pages = np.flatnonzero(kept >= ready_bit) + self._position
         return found
 
-    def contenders(self, now: int) -> Contenders:
-        """Return the section's ready folios that compete for room: not those that rest for a time, nor braked ones."""
-        found = self._ready()
-        states = self._pghot.rests.state(self._section, found, now)
+    def contenders(self, now: int, *, any_heat: bool) -> tuple[Contenders, int]:
+        """Return the section's ready folios that compete for room, and how many wait that were not looked up.
+
+        Those that rest for a time and those that the brake holds do not compete. Unless `any_heat` may go, what is not
+        hot enough for an exchange is not looked up: where room is short, that is most.
+        """
+        pghot, found = self._pghot, self._ready()
+        states = pghot.rests.state(self._section, found, now)
+        resting = np.zeros(len(found), dtype=bool) if states is None else states != AWAKE
         if states is not None:
-            found = found[(states == AWAKE) | (states >= FOR_ROOM)]
-        some = self._look_at(found + (self._section << SECTION_SHIFT), now)
-        allowed = _allowed(self._pghot, some, now)
-        some = some.part(np.flatnonzero((some.targets != self._nid) & allowed))
-        shares = self._pghot.heat.shares(self._nid, some.heads, now)
-        return Contenders(some.heads, some.pages, some.targets, some.owners, *shares)
+            competing = ~resting | (states >= FOR_ROOM)
+            found, resting = found[competing], resting[competing]
+        heads = found + (self._section << SECTION_SHIFT)
+        seen, looks = pghot.heat.shares(self._nid, heads, now)
+        waiting = 0
+        if not any_heat:
+            hot = (looks == 0) | seen_in_most(seen, looks)
+            waiting = int(np.count_nonzero(~hot & ~resting))
+            heads, seen, looks, resting = heads[hot], seen[hot], looks[hot], resting[hot]
+        some = self._look_at(heads, now)
+        may = np.flatnonzero((some.targets != self._nid) & _allowed(pghot, some, now))
+        some = some.part(may)
+        columns = some.heads, some.pages, some.targets, some.owners, seen[may], looks[may], resting[may]
+        return Contenders(*columns), waiting
 
     def _may_go(self, places: Pages, states: NDArray[np.uint8], now: int) -> NDArray[np.bool_]:
         """Return which of the places that wait for room or for the brake need not do so any more."""
         may_go = np.zeros(len(places), dtype=bool)
         # Where many wait for little room, most have not been chosen: that is seen before all else is looked up.
-        worth = np.flatnonzero(~self._passed_over(places, states))
+        worth = np.flatnonzero(~self._passed_over(places)) if self._chosen else np.arange(len(places))
         if len(worth):
             may_go[worth] = self._is_over(places[worth], states[worth], now)
         return may_go
 
-    def _passed_over(self, places: Pages, states: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Return which of the places wait for room on a target for which others were chosen."""
-        pghot = self._pghot
+    def _passed_over(self, places: Pages) -> NDArray[np.bool_]:
+        """Return at which of the places others were chosen for their target."""
+        heads = places + (self._section << SECTION_SHIFT)
+        targets = self._targets(self._pghot.store.node(self._nid).section(self._section)[places])
         passed_over = np.zeros(len(places), dtype=bool)
-        if self._chosen:
-            records = pghot.store.node(self._nid).section(self._section)[places]
-            targets = self._targets(records)
-            for target, chosen in self._chosen.items():
-                others = ~_among(places + (self._section << SECTION_SHIFT), chosen)
-                passed_over |= (states == FOR_ROOM) & (targets == target) & others
+        for target, chosen in self._chosen.items():
+            passed_over |= (targets == target) & ~_among(heads, chosen)
         return passed_over
 
     def _is_over(self, places: Pages, states: NDArray[np.uint8], now: int) -> NDArray[np.bool_]:
@@ -209,10 +222,8 @@ class SectionWalk:
         unmapped = states == UNMAPPED
         may_go[unmapped] &= self._pghot.memory.is_mapped(heads[unmapped])
         for target in np.flatnonzero(np.bincount(some.targets)).tolist():
-            here = some.targets == target
-            if target in self._chosen:
-                may_go[here] &= _among(heads[here], self._chosen[target])
-            else:
+            if target not in self._chosen:
+                here = some.targets == target
                 may_go[here] &= (states[here] != FOR_ROOM) | (some.pages[here] < self._pghot.room(target).exchange)
         return may_go
 
@@ -285,7 +296,7 @@ class SectionWalk:
     def _refused_early(self, run: _Ready, nid: int, now: int) -> Verdicts:
         """Refuse what admission is not asked about.
 
-        What is there already, has cooled, was demoted just now, only comes back, or has to let hotter ones go first.
+        What is there already, has cooled, was demoted just now, or only comes back.
         """
         tunables = self._pghot.tunables
         verdicts = np.full(len(run.heads), REFUSED_SAME_NODE if nid == self._nid else ADMITTED, dtype=np.uint8)
@@ -302,8 +313,6 @@ class SectionWalk:
                 mine = back & (run.owners == owner)
                 self._pghot.returns.came_back(nid, owner, run.heat[mine], run.pages[mine], now)
         verdicts[~_allowed(self._pghot, run, now) & (verdicts == ADMITTED)] = REFUSED_RETURNING
-        if nid in self._chosen:
-            verdicts[~_among(run.heads, self._chosen[nid]) & (verdicts == ADMITTED)] = REFUSED_NO_SPACE
         return verdicts
 
     def _fit(self, nid: int, owners: Pages) -> tuple[int, bool, bool]:

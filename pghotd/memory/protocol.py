@@ -81,8 +81,8 @@ class Zone:
 
     @property
     def room_beyond_kswapd(self) -> int:
-        """Return by how many pages it is above what kswapd leaves when it has been at work."""
-        return self.room - (self.high - self.low)
+        """Return by how many pages it is above what kswapd may leave: it reclaims as much as high at a time."""
+        return self.room - self.high
 
     @property
     def room_above_low(self) -> int:

@@ -53,7 +53,7 @@ def test_what_was_seen_before_the_looks_began_does_not_count():
         rig.pghot.recorder.record(pages, -1, PGTSCANS, rig.time.now)
         rig.time.now += 500
     # For less than its bits take to fade, but another turn.
-    rig.time.now += 5000
+    rig.time.now += 8000
     rig.pghot.heat.looked(section, rig.time.now)
     rig.pghot.recorder.record(pages[:1], -1, PGTSCANS, rig.time.now)
     seen, looks = rig.pghot.heat.shares(1, pages, rig.time.now)
