@@ -92,14 +92,15 @@ class Pghot:
     def room(self, target: int) -> Room:
         """Return what node `target` has room for now: above its high watermark, and above low where it demotes.
 
-        Room that was made by demotion is not free: taking it makes for more.
+        Room that was made by demotion is not free: taking it makes for more. kswapd reclaims as much as high from each
+        cgroup at a time, so how much there is does not tell where it comes from.
         """
         zones = self.memory.zones(target)
         free = max((zone.room for zone in zones), default=0)
         if not self.tunables.demotion_room or not self.memory.exchanges(target):
             return Room(free, free)
         if self.memory.room_is_made(target):
-            free = max((zone.room_beyond_kswapd for zone in zones), default=0)
+            free = 0
         return Room(free, max((zone.room_above_low for zone in zones), default=0))
 
     def make_room(self, target: int, pages: int) -> None:

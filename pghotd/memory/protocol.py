@@ -80,11 +80,6 @@ class Zone:
         return self.free - self.high - self.protection
 
     @property
-    def room_beyond_kswapd(self) -> int:
-        """Return by how many pages it is above what kswapd may leave: it reclaims as much as high at a time."""
-        return self.room - self.high
-
-    @property
     def room_above_low(self) -> int:
         """Return what a promotion may take where the machine makes room when it is asked to.
 

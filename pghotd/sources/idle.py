@@ -47,12 +47,17 @@ class IdleSettings:
 
 @dataclass(frozen=True, slots=True)
 class _Recheck:
-    """Heads of one section to be looked at again, those of larger folios to be marked, and when, by trio's clock."""
+    """Heads of one section to be looked at again, those of larger folios to be marked, and when, by trio's clock.
+
+    `bits` and `since` are what the look left that found them, and when it began: a turn may be over by then.
+    """
 
     at: float
     section: int
     pages: NDArray[np.int64]
     larger: NDArray[np.int64]
+    bits: SectionBits
+    since: int
 
 
 class Idle(SectionScan[SectionBits]):
@@ -99,6 +104,10 @@ class Idle(SectionScan[SectionBits]):
     def beside(self) -> str:
         return KDAMOND_RUNS if kdamond_runs(self._sys) else ""
 
+    def forget(self) -> None:
+        super().forget()
+        self._rechecks.clear()
+
     async def look(self, section: int, left: SectionBits | None) -> tuple[NDArray[np.int64], SectionBits]:
         # This look tells what a recheck would, and whatever it finds is rechecked itself.
         self._rechecks = deque(one for one in self._rechecks if one.section != section)
@@ -132,14 +141,15 @@ class Idle(SectionScan[SectionBits]):
         # When they were accessed is not known, but what is hot is accessed again before long: that is recorded, and
         # looked at once more. A recheck that is late itself waits for the next look.
         if not self._rechecking:
-            self._look_again_at(section, heads, self._pghot.tunables.recheck_once_ms)
+            self._look_again_at(section, np.union1d(heads, self._told), self._pghot.tunables.recheck_once_ms)
 
     def _look_again_at(self, section: int, once: NDArray[np.int64], after_ms: int) -> None:
         if after_ms and len(once):
             larger = (self._pghot.memory.states(once) & PageState.ORDER) != 0
-            due = _Recheck(trio.current_time() + after_ms / 1000, section, once[~larger], once[larger])
-            self._seen[section].left.ignore(due.larger)
-            self._rechecks.append(due)
+            seen = self._seen[section]
+            seen.left.ignore(once[larger])
+            at = trio.current_time() + after_ms / 1000
+            self._rechecks.append(_Recheck(at, section, once[~larger], once[larger], seen.left, seen.at))
 
     async def between_looks(self) -> None:
         """Look again at what is due, rather than after a pass that may take longer than the recheck is to wait."""
@@ -158,11 +168,10 @@ class Idle(SectionScan[SectionBits]):
         await trio.sleep_until(deadline)
 
     async def _recheck(self, due: _Recheck) -> None:
-        seen = self._seen.get(due.section)
-        if seen is None or not self._pghot.tunables.recheck_once_ms:
+        if not self._pghot.tunables.recheck_once_ms:
             return
         try:
-            accessed = await self._cpu.in_thread(_look_again, self._tracker, seen.left, due)
+            accessed = await self._cpu.in_thread(_look_again, self._tracker, due)
         except OSError as error:
             self._errnos[error.errno or 0] += 1
             return
@@ -170,12 +179,12 @@ class Idle(SectionScan[SectionBits]):
         self._seen_again += len(accessed)
         self._rechecking, self._unready = True, _NONE
         try:
-            await self.report(due.section, accessed, seen.at, Rule.of(self._pghot))
+            await self.report(due.section, accessed, due.since, Rule.of(self._pghot))
         finally:
             self._rechecking = False
         if len(self._unready) and due.section in self._seen:
             # Nothing else marks them before the next look.
-            await self._mark(seen.left, self._unready)
+            await self._mark(due.bits, self._unready)
             self._look_again_at(due.section, self._unready, self._pghot.tunables.recheck_once_ms)
 
     async def _mark(self, bits: SectionBits, pages: NDArray[np.int64]) -> None:
@@ -185,9 +194,9 @@ class Idle(SectionScan[SectionBits]):
             self._errnos[error.errno or 0] += 1
 
 
-def _look_again(tracker: PageIdle, bits: SectionBits, due: _Recheck) -> NDArray[np.int64]:
+def _look_again(tracker: PageIdle, due: _Recheck) -> NDArray[np.int64]:
     """Return which single pages were accessed again, and mark larger folios."""
-    accessed = bits.look_again(tracker, due.pages) if len(due.pages) else _NONE
+    accessed = due.bits.look_again(tracker, due.pages) if len(due.pages) else _NONE
     if len(due.larger):
-        bits.mark(tracker, due.larger)
+        due.bits.mark(tracker, due.larger)
     return accessed

@@ -168,7 +168,7 @@ class SectionScan(Generic[Left]):
             else:
                 if misfit is not None:
                     self._standing.say("no", misfit)
-                self._forget()
+                self.forget()
                 await trio.sleep(min(self._configured_ms, _ASK_AGAIN_MS) / 1000)
 
     async def _follow_watched(self) -> None:
@@ -180,7 +180,7 @@ class SectionScan(Generic[Left]):
                 self._watched_known.set()
             await trio.sleep(_ASK_WATCHED_S)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Start over at the next pass: what happens until then was not seen within an interval."""
         self._seen.clear()
         self._found.clear()
@@ -258,9 +258,11 @@ class SectionScan(Generic[Left]):
             self._found[section] = len(pfns)
             if is_tracked(self._pghot, section):
                 self._seen[section] = _Seen(left, at)
-                self._pghot.heat.looked([section], self._clock())
-                if before is not None and not await self.report(section, pfns, before.at, rule):
-                    outcome = "late"
+                if before is not None:
+                    # A first look tells of no page whether it is hot.
+                    self._pghot.heat.looked([section], self._clock())
+                    if not await self.report(section, pfns, before.at, rule):
+                        outcome = "late"
         cpu_ms = (self._cpu.seconds - before_s) * 1000
         wall_ms = (trio.current_time() - began) * 1000
         seen = self._seen.get(section)
