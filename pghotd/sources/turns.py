@@ -75,7 +75,10 @@ class Turns:
         return gone
 
     def leave(self, room_ms: float, visits: int) -> list[int]:
-        """End turns of `visits` visits or more, as far as those that wait need the room; return whose.
+        """End turns of `visits` visits or more, as far as those that wait need the room; return whose ended.
+
+        Where loads have grown beyond the room by more than one section's, all looks would come late: those that joined
+        last leave at once, and are the next to join.
 
         Where nothing waits, a turn has no end but by loads that have grown. A watched one makes room for watched ones,
         and for others only where they would have less than their share, or none.
@@ -102,6 +105,17 @@ class Turns:
         for section in leaving:
             del self._visits[section]
             self._waiting[section in self._watched][section] = None
+        while self._visits and measured_ms - self._load(next(reversed(self._visits))) > room_ms:
+            section, _ = self._visits.popitem()
+            if section in self._guessed:
+                # What is only expected of it must not keep it out.
+                self._guessed.discard(section)
+                self._loads_sum -= self._loads[section] * (1 - 1 / _FIRST_VISIT)
+                self._loads[section] /= _FIRST_VISIT
+            waiting = self._waiting[section in self._watched]
+            self._waiting[section in self._watched] = {section: None, **waiting}
+            measured_ms -= self._load(section)
+            leaving.append(section)
         return leaving
 
     def join(self, room_ms: float) -> int | None:

@@ -59,8 +59,8 @@ def test_every_section_has_its_turn_of_enough_looks_that_are_not_too_far_apart(l
             assert total - max(loads[section] for section in members) <= LONGEST_MS
     for section, turns in scan.looks.items():
         assert turns, section
-        for times in turns[:-1]:
-            assert len(times) >= VISITS
+        # One that turned out to load too much leaves at once, and joins again when there is room for it.
+        assert any(len(times) >= VISITS for times in turns), section
         for times in turns:
             assert all(after - before <= LONGEST_MS for before, after in pairwise(times))
     if sum(loads) <= LONGEST_MS:
@@ -101,7 +101,7 @@ def test_where_they_do_not_fit_a_round_takes_as_many_turns_as_it_needs():
 
 def test_watched_sections_that_fit_into_three_quarters_are_always_covered():
     scan = Scan([300.0] * 40, watched={3, 20, 21, 22})
-    for _ in range(2 * VISITS):
+    for _ in range(6 * VISITS):
         scan.one_pass()
     for _ in range(200):
         assert {3, 20, 21, 22} <= set(scan.one_pass())
@@ -141,9 +141,13 @@ def test_loads_that_grow_cost_members_and_no_more_than_needed():
         scan.one_pass()
     assert len(scan.one_pass()) == 20
     scan.loads = dict.fromkeys(scan.loads, 200.0)
-    for _ in range(3 * VISITS):
+    # The load that counts is smoothed over two visits, so it takes a few passes to be known.
+    for _ in range(6 * VISITS):
         scan.one_pass()
     assert 9 <= len(scan.turns.members) <= 10
+    for _ in range(10 * VISITS):
+        scan.one_pass()
+    assert all(any(len(times) >= VISITS for times in turns[-4:]) for turns in scan.looks.values())
 
 
 def test_the_turn_of_an_empty_section_is_over_at_once():
