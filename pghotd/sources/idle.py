@@ -58,6 +58,8 @@ class _Recheck:
     larger: NDArray[np.int64]
     bits: SectionBits
     since: int
+    #: Whether it alone says what was seen in that look.
+    settles: bool
 
 
 class Idle(SectionScan[SectionBits]):
@@ -110,7 +112,11 @@ class Idle(SectionScan[SectionBits]):
 
     async def look(self, section: int, left: SectionBits | None) -> tuple[NDArray[np.int64], SectionBits]:
         # This look tells what a recheck would, and whatever it finds is rechecked itself.
+        own = [one for one in self._rechecks if one.section == section]
         self._rechecks = deque(one for one in self._rechecks if one.section != section)
+        for due in own:
+            if due.settles:
+                await self._recheck(due)
         bits = left or SectionBits(section)
         self._told = bits.told()
         if bits.pass_over():
@@ -125,31 +131,33 @@ class Idle(SectionScan[SectionBits]):
         if self._rechecking:
             self._unready = again
             return
-        after_ms = self._pghot.tunables.recheck_once_ms
         heat, nid = self._pghot.heat, int(self._pghot.memory.section_nid[section])
-        if after_ms and gap_ms > _LONG * self._configured_ms and heat.matters(self._clock()):
+        rechecks = bool(self._pghot.tunables.recheck_once_ms)
+        settles = rechecks and gap_ms > _LONG * self._configured_ms and heat.matters(self._clock())
+        if settles:
             # Nearly everything in use is seen in so long a time: what was used within an interval says how hot it is.
-            again, after_ms = heads, self._configured_ms
+            again = heads
             heat.unseen(nid, heads[(self._pghot.memory.states(heads) & PageState.ORDER) == 0])
         elif len(self._told) and heat.on:
             # They were seen since the last look, which this one could not tell.
             heat.seen(nid, self._told, self._clock())
         # What waits for room among those has to be seen again in time.
-        self._look_again_at(section, np.union1d(again, self._told), after_ms)
+        self._look_again_at(section, np.union1d(again, self._told), settles=settles)
 
     def came_late(self, section: int, heads: NDArray[np.int64]) -> None:
         # When they were accessed is not known, but what is hot is accessed again before long: that is recorded, and
         # looked at once more. A recheck that is late itself waits for the next look.
         if not self._rechecking:
-            self._look_again_at(section, np.union1d(heads, self._told), self._pghot.tunables.recheck_once_ms)
+            self._look_again_at(section, np.union1d(heads, self._told))
 
-    def _look_again_at(self, section: int, once: NDArray[np.int64], after_ms: int) -> None:
+    def _look_again_at(self, section: int, once: NDArray[np.int64], *, settles: bool = False) -> None:
+        after_ms = self._pghot.tunables.recheck_once_ms
         if after_ms and len(once):
             larger = (self._pghot.memory.states(once) & PageState.ORDER) != 0
             seen = self._seen[section]
             seen.left.ignore(once[larger])
-            at = trio.current_time() + after_ms / 1000
-            self._rechecks.append(_Recheck(at, section, once[~larger], once[larger], seen.left, seen.at))
+            at = trio.current_time() + (self._configured_ms if settles else after_ms) / 1000
+            self._rechecks.append(_Recheck(at, section, once[~larger], once[larger], seen.left, seen.at, settles))
 
     async def between_looks(self) -> None:
         """Look again at what is due, rather than after a pass that may take longer than the recheck is to wait."""
@@ -185,7 +193,7 @@ class Idle(SectionScan[SectionBits]):
         if len(self._unready) and due.section in self._seen:
             # Nothing else marks them before the next look.
             await self._mark(due.bits, self._unready)
-            self._look_again_at(due.section, self._unready, self._pghot.tunables.recheck_once_ms)
+            self._look_again_at(due.section, self._unready)
 
     async def _mark(self, bits: SectionBits, pages: NDArray[np.int64]) -> None:
         try:

@@ -58,7 +58,7 @@ class SectionBits:
     @property
     def empty(self) -> bool:
         """Return whether no bit could be marked: there is nothing here to look at."""
-        return not self.armed.any()
+        return not (self.armed.any() or self._told.any())
 
     def pass_over(self) -> bool:
         """Return whether this look can be left out, for the section has been empty and is tried now and then alone."""
@@ -70,8 +70,8 @@ class SectionBits:
     def look(self, bitmap: Bitmap) -> NDArray[np.int64]:
         """Return the PFNs accessed since they were marked, ascending, and mark again what is idle no more."""
         accessed = self._read_armed(bitmap, self.armed)
-        self._told[:] = 0
         wanted = ~self.armed & ~self._passed_over()
+        self._told[:] = 0
         self._arm(bitmap, wanted, _CHUNK)
         # A page that is in use all the time may have been used again between mark and read-back. To try once more, word
         # by word, cost as much as the rest of the look, for one bit in ten.

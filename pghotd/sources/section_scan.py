@@ -204,8 +204,7 @@ class SectionScan(Generic[Left]):
         ):
             self._seen.pop(section, None)
         outcomes: Counter[str] = Counter()
-        # What was in use at the last look comes first: what follows from that can begin while the rest is looked at.
-        for section in sorted(self._turns.members, key=lambda section: -self._found.get(section, 0)):
+        for section in sorted(self._turns.members, key=self._due):
             outcomes[await self._visit(section, rule)] += 1
             await self.between_looks()
         if self._may_join(began, longest_ms):
@@ -224,6 +223,15 @@ class SectionScan(Generic[Left]):
             covered_ppm,
             self._turns.round_ms(room_ms, visits, self._pace_ms),
         )
+
+    def _due(self, section: int) -> tuple[bool, int]:
+        """Return the place of a section in a pass: what was in use comes first, and then what was not seen for longest.
+
+        What follows from the one can begin while the rest is looked at. By how much was found in each was tried: their
+        order changed from pass to pass, and looks at what is in use all the time came too late.
+        """
+        seen = self._seen.get(section)
+        return not self._found.get(section), 0 if seen is None else seen.at
 
     def _may_join(self, now: float, longest_ms: int) -> bool:
         """Return whether the budget has been kept so far; what it has saved lasts for one pass."""

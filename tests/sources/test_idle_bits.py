@@ -164,6 +164,20 @@ def test_a_second_look_reads_the_words_concerned_alone_and_concludes_nothing_fro
     assert bits.look(kernel).tolist() == [FIRST + 2]
 
 
+def test_a_section_whose_pages_are_all_hot_is_not_empty(kernel):
+    """Second looks have found all of them accessed, and nothing is marked until the next look."""
+    hot = some(FIRST + 3, FIRST + 700)
+    kernel.lru[:] = False
+    kernel.lru[hot] = True
+    bits = SectionBits(SECTION)
+    for _ in range(6):
+        assert not bits.pass_over()
+        bits.look(kernel)
+        kernel.touch(hot)
+        assert bits.look_again(kernel, hot).tolist() == hot.tolist()
+        assert not bits.empty
+
+
 #: Frames in a few words, so that they meet often.
 FRAMES = st.integers(0, 200).map(lambda place: FIRST + place)
 EVENTS = st.lists(
