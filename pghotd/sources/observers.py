@@ -169,7 +169,8 @@ class Observer:
         """Report what is to be seen of accesses that happened at `now`."""
         looks = self._view.looks
         slots = self._view.see(slots, now)
-        if self._view.looks != looks:
+        # A first look tells of no page whether it is hot.
+        if looks and self._view.looks != looks:
             self._pghot.heat.looked(lower_sections(self._pghot), now)
         entries = self._process.table.take(slots).astype(np.int64)
         slots, pfns = slots[entries > 0], entries[entries > 0] - 1

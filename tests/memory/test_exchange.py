@@ -66,6 +66,22 @@ def test_a_node_that_demotes_nothing_is_left_alone_for_a_while():
     assert exchange.reason == ""
 
 
+def test_a_node_that_has_demoted_is_known_for_a_minute_whoever_had_it_demote():
+    exchange = make()
+    for now, demoted in ((0, 500), (100, 500)):
+        exchange.want(0, now)
+        assert exchange.is_warm(now)
+        assert not exchange.ask(replace(FULL, demoted=demoted), now)
+        assert not exchange.has_demoted(now)
+    exchange.want(0, 200)
+    assert not exchange.ask(replace(FULL, demoted=501), 200)
+    assert exchange.has_demoted(200 + 59_999)
+    assert not exchange.has_demoted(200 + 60_000)
+    # Nothing was worth making room for, so none was asked for.
+    assert exchange.asked == 0
+    assert not exchange.is_warm(1300)
+
+
 def test_slow_nodes_without_room_end_it():
     exchange = make()
     assert asks(exchange, replace(FULL, slow_room=100), 1000) == 0

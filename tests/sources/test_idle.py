@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import trio
 
+from pghotd.engine.competition import seen_in_most
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.spec import ProcessSpec
 from pghotd.memory.protocol import PageState
@@ -395,6 +396,57 @@ async def test_a_budget_too_small_for_a_section_is_kept_over_time(monkeypatch, t
     assert bench.kernel.cpu_s >= 0.005 * 600 * 0.5
     assert "cpu_share 0.005 is used up by the last turns: the next one waits for it" in whys
     assert bench.source.stat()["late"] == 0
+
+
+async def test_what_waits_for_room_stays_ready_and_hot_however_far_apart_looks_are(
+    monkeypatch, tmp_path, nursery, autojump_clock
+):
+    """A recheck finds it at once, and then it is marked only by the next look, which cannot tell of it."""
+    bench = Bench(monkeypatch, tmp_path, interval_ms=2000, recheck_ms=250)
+    pghot, hot = bench.rig.pghot, bench.heads[:20]
+    pghot.tunables.set("admit_by_heat", 1)
+    nursery.start_soon(bench.source.run)
+    for tick in range(600):
+        bench.kernel.touch(hot)
+        await trio.sleep(0.05)
+        if tick > 60:
+            records = pghot.records_of(hot)
+            assert (records >= pghot.format.ready_bit).all()
+            assert int(pghot.format.age_ms(records, bench.rig.clock()).max()) <= pghot.tunables.promote_freq_window_ms
+    # Between a look and its recheck, one look is not settled yet.
+    seen, looks = pghot.heat.shares(1, hot, bench.rig.clock())
+    assert (looks == 8).all()
+    assert (seen >= 7).all()
+
+
+async def test_where_looks_are_far_apart_what_is_not_seen_again_is_not_as_hot(
+    monkeypatch, tmp_path, nursery, autojump_clock
+):
+    """In two seconds most of what is used every two seconds is seen, as is what is used all the time."""
+    sections = 12
+    bench = Bench(monkeypatch, tmp_path, pages=sections * S - 4096, sections=sections, interval_ms=500, recheck_ms=250)
+    bench.kernel._walk_s = 1e-6
+    pghot, random = bench.rig.pghot, np.random.default_rng(1)
+    pghot.tunables.set("admit_by_heat", 1)
+    hot, noise = bench.heads[::17], np.setdiff1d(bench.heads, bench.heads[::17])
+    nursery.start_soon(bench.source.run)
+    judged = np.zeros(4, dtype=np.int64)
+    for tick in range(2000):
+        bench.kernel.touch(hot)
+        bench.kernel.touch(noise[random.random(len(noise)) < 0.05 / 2])
+        pghot.heat.compared(bench.rig.clock())
+        await trio.sleep(0.05)
+        if tick > 400 and tick % 40 == 0:
+            for which, pages in enumerate((hot, noise)):
+                seen, looks = pghot.heat.shares(1, pages, bench.rig.clock())
+                known = looks >= 3
+                judged[2 * which] += np.count_nonzero(known)
+                judged[2 * which + 1] += np.count_nonzero(seen_in_most(seen[known] + 1, looks[known]))
+    hot_nr, hot_worth, noise_nr, noise_worth = judged.tolist()
+    assert hot_nr > 10_000
+    # A look whose recheck is still to come counts for neither.
+    assert hot_worth / hot_nr > 0.95
+    assert noise_worth / noise_nr < 0.2
 
 
 async def test_it_closes_the_bitmap(bench, autojump_clock):

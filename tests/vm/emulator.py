@@ -1,7 +1,7 @@
 """Run a machine under QEMU: relay its console, do what the guest asks for, and end it whatever happens.
 
-Emulation is single-threaded: with a thread for each CPU the guest dies while booting now and then. QEMU is started by
-the dynamic loader of the packages it came with, so that nothing depends on the host's libraries.
+Emulation has one thread, unless more are asked for: with a thread for each CPU a guest dies while booting now and then.
+QEMU is started by the dynamic loader of the packages it came with, so that nothing depends on the host's libraries.
 """
 
 import json
@@ -34,6 +34,8 @@ _CPU = "max,la57=off,erms=off,fsrm=off"
 _CHEAP = "mitigations=off init_on_alloc=0 hardened_usercopy=off rcupdate.rcu_expedited=1 nowatchdog audit=0"
 #: Long enough to power off and to write what is in the pipes.
 _POWEROFF_S = 20
+#: What the guest says first, and how long that may take.
+_UP, _BOOT_S = "pghotd-vm: up after", 180
 
 
 @dataclass
@@ -42,6 +44,8 @@ class Ended:
 
     code: int | None = None
     why: str = ""
+    #: Whether it came up at all.
+    up: bool = False
     figures: dict[str, str] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
 
@@ -64,7 +68,7 @@ def command(qemu: Path) -> list[str]:
 class Emulator:
     """One run of one machine."""
 
-    def __init__(self, qemu: Path, kernel: Path, machine: Machine, place: Path) -> None:
+    def __init__(self, qemu: Path, kernel: Path, machine: Machine, place: Path, threads: int = 1) -> None:
         self._machine = machine
         self._place = place
         # The path of a socket is limited to 107 bytes, and a checkout can be anywhere.
@@ -78,7 +82,7 @@ class Emulator:
         self._command = [
             *command(qemu),
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
-            *("-accel", "tcg,thread=single", "-cpu", _CPU, *machine.arguments()),
+            *("-accel", f"tcg,thread={'multi' if threads > 1 else 'single'}", "-cpu", _CPU, *machine.arguments()),
             *("-kernel", str(kernel / "vmlinuz"), "-initrd", str(place / "initrd")),
             *("-append", f"console=ttyS0 quiet panic=-1 rdinit=/init {_CHEAP}"),
             # The kernel has NVMe built in; virtio's disks are a module.
@@ -124,9 +128,10 @@ class Emulator:
         assert qemu.stdout is not None
         ended, console, asked = Ended(), Lines(), Lines()
         requests: socket.socket | None = None
+        boot_deadline = time.monotonic() + _BOOT_S
         with selectors.DefaultSelector() as selector, (self._place / "console.log").open("w") as log:
             selector.register(qemu.stdout, selectors.EVENT_READ)
-            while (left := deadline - time.monotonic()) > 0:
+            while (left := (deadline if ended.up else min(deadline, boot_deadline)) - time.monotonic()) > 0:
                 if requests is None and (requests := _connected(self._requests)) is not None:
                     selector.register(requests, selectors.EVENT_READ)
                 for key, _ in selector.select(min(left, 1)):
@@ -141,6 +146,7 @@ class Emulator:
                     for line in console.split(data):
                         log.write(line + "\n")
                         log.flush()
+                        ended.up |= _UP in line
                         if figure := _FIGURE.search(line):
                             ended.figures[figure[1]] = figure[2]
                         if row := parse(line):
@@ -151,7 +157,7 @@ class Emulator:
                         relay(line)
                     if not data:
                         return ended
-        ended.why = "its time was over"
+        ended.why = "its time was over" if ended.up else f"it did not come up within {_BOOT_S} s"
         return ended
 
     def _serve(self, request: dict[str, Any]) -> dict[str, Any]:

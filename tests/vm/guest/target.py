@@ -24,7 +24,8 @@ import numpy.typing as npt
 from tests.vm.guest import cgroups
 from tests.vm.guest.content import CorruptError, Memory
 from tests.vm.guest.held import share_with_a_child
-from tests.vm.guest.hot_sets import LAYOUTS, NOT_YET, PAGE_SIZE, PAGES_IN_HUGE, Facts
+from tests.vm.guest.hot_sets import LAYOUTS, NOT_YET, PAGE_SIZE, Facts
+from tests.vm.guest.reads import Reads, reads_of
 
 EXIT_CORRUPT = 3
 
@@ -44,41 +45,7 @@ class Asked:
         self.to_stop = True
 
 
-class Sweep:
-    """Reads of every folio of `step` pages, one after the other, in a number of seconds."""
-
-    def __init__(self, pages: int, step: int, seconds: float, started: float) -> None:
-        self._folios, self._step, self._seconds, self._started = pages // step, step, seconds, started
-        self._swept = 0
-
-    def due(self, now: float) -> list[slice]:
-        """Return the pages to read now."""
-        due, pieces = int((now - self._started) * self._folios / self._seconds), []
-        while self._swept < due:
-            first = self._swept % self._folios
-            count = min(due - self._swept, self._folios - first)
-            pieces.append(slice(first * self._step, (first + count) * self._step, self._step))
-            self._swept += count
-        return pieces
-
-
-class RandomReads:
-    """Reads of folios of `step` pages at random: a Poisson process for each one, of the same rate, hot or not."""
-
-    def __init__(self, pages: int, step: int, rate: float, seed: int, started: float) -> None:
-        self._folios, self._step, self._rate, self._until = pages // step, step, rate, started
-        self._random = np.random.default_rng([seed, 0, 1])
-
-    def due(self, now: float) -> list[npt.NDArray[np.int64]]:
-        """Return the pages to read now."""
-        count = self._random.poisson(self._rate * self._folios * max(now - self._until, 0.0))
-        self._until = now
-        return [self._random.integers(0, self._folios, count) * self._step] if count else []
-
-
-def touch(
-    memory: Memory, facts: Facts, reads: list[Sweep | RandomReads], write: bool, round_s: float, asked: Asked
-) -> None:
+def touch(memory: Memory, facts: Facts, reads: list[Reads], write: bool, round_s: float, asked: Asked) -> None:
     """Touch the hot pages in each round, and read what `reads` say, until asked to stop."""
     access = memory.write if write else memory.read
     last, move = time.monotonic(), NOT_YET
@@ -104,8 +71,8 @@ def _compact(pages: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | slice | No
     return slice(int(pages[0]), int(pages[-1]) + 1) if contiguous else pages
 
 
-def main() -> int:
-    """Run a target until SIGTERM and return the exit code."""
+def options() -> argparse.ArgumentParser:
+    """Return the options of a target."""
     options = argparse.ArgumentParser(prog="target", description="Keep a hot set on a slow node and check it.")
     options.add_argument("--layout", choices=LAYOUTS, required=True)
     options.add_argument("--size-mb", type=int, default=64)
@@ -124,9 +91,30 @@ def main() -> int:
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--cpu", type=int, help="run on this CPU alone")
     options.add_argument("--cgroup", help="the cgroup to be in, which is there")
-    arguments = options.parse_args()
+    return options
+
+
+def facts_of(arguments: argparse.Namespace, pid: int, start: int, pages: int, started: float) -> Facts:
+    """Return the facts of a target with these options."""
+    return Facts(
+        pid,
+        start,
+        pages,
+        arguments.layout,
+        (arguments.hot_mb << 20) // PAGE_SIZE,
+        arguments.seed,
+        started,
+        arguments.hot_after_s,
+        arguments.move_every_s,
+        arguments.moves,
+    )
+
+
+def main() -> int:
+    """Run a target until SIGTERM and return the exit code."""
+    arguments = options().parse_args()
     if bool(arguments.move_every_s) != bool(arguments.moves):
-        options.error("--move-every-s and --moves go together")
+        options().error("--move-every-s and --moves go together")
     if arguments.cpu is not None:
         os.sched_setaffinity(0, {arguments.cpu})
     if arguments.cgroup is not None:
@@ -134,30 +122,13 @@ def main() -> int:
         cgroups.enter(arguments.cgroup)
     seed = arguments.seed
     memory = Memory(arguments.size_mb << 20, arguments.layout, arguments.node, seed, keep_policy=arguments.keep_policy)
-    hot_pages = (arguments.hot_mb << 20) // PAGE_SIZE
     started = time.monotonic()
-    facts = Facts(
-        os.getpid(),
-        memory.start,
-        memory.pages,
-        arguments.layout,
-        hot_pages,
-        seed,
-        started,
-        arguments.hot_after_s,
-        arguments.move_every_s,
-        arguments.moves,
-    )
+    facts = facts_of(arguments, os.getpid(), memory.start, memory.pages, started)
     if arguments.share:
         share_with_a_child()
     if arguments.pin_pages:
         memory.pin(int(facts.hot()[0]), arguments.pin_pages)
-    reads: list[Sweep | RandomReads] = []
-    step = PAGES_IN_HUGE if arguments.layout == "huge" else 1
-    if arguments.sweep_s:
-        reads.append(Sweep(memory.pages, step, arguments.sweep_s, started))
-    if arguments.cold_rate:
-        reads.append(RandomReads(memory.pages, step, arguments.cold_rate, seed, started))
+    reads = reads_of(arguments, memory.pages, started)
     asked = Asked()
     try:
         print(json.dumps(asdict(facts)), flush=True)

@@ -12,18 +12,17 @@ from tests.vm.guest import asked
 from tests.vm.guest.judged import moved_less, recalled
 from tests.vm.guest.measure import figure, pghotd
 from tests.vm.guest.placement import placement
-from tests.vm.guest.scenario import IDLE, Part, Scenario, compare, of, set_up
+from tests.vm.guest.scenario import IDLE, compare, of, set_up
+from tests.vm.guest.scenarios import SCENARIOS
 
-_SWEEP = ("--size-mb", "128", "--hot-mb", "16", "--round-ms", "100", "--sweep-s", "10")
 _KEPT = 0.95
 _A_MINUTE_S = 60
 #: A hundredth of the takes a minute that were seen where nothing rested.
 _TAKES = 4873
 
 
-def _exchanged(name: str, kind: str, layout: str) -> None:
-    scenario = Scenario(name, (Part(layout, _SWEEP),), demotion=True, ballast=kind, bystander=True, at=(10, 20, 30, 60))
-    rows = compare(scenario)
+def _exchanged(name: str) -> None:
+    rows = compare(SCENARIOS[name])
     recalled(rows, 0.95, since_s=30)
     for row in of(rows, "pghotd"):
         assert row.more["bystander_pages"], f"the bystander freed nothing, so its pages say nothing: {row}"
@@ -34,31 +33,24 @@ def _exchanged(name: str, kind: str, layout: str) -> None:
 
 
 def test_cold_small_pages_go_for_hot_ones():
-    _exchanged("full, 4 KiB", "anonymous", "scattered")
+    _exchanged("full, 4 KiB")
 
 
 def test_cold_huge_pages_go_for_hot_ones():
-    _exchanged("full, huge", "huge", "huge")
+    _exchanged("full, huge")
 
 
 def test_a_noisy_neighbour_does_not_keep_a_hot_process_out():
-    """Noise is read at random, each page every two seconds: by the rule all of it is hot, but not as hot."""
-    hot = Part("scattered", ("--size-mb", "16", "--hot-mb", "16", "--round-ms", "100"), cgroup="hot")
-    noise = ("--size-mb", "512", "--hot-mb", "0", "--cold-rate", "0.5", "--round-ms", "50", "--seed", "2")
-    scenario = Scenario(
-        "two cgroups", (hot, Part("scattered", noise, cgroup="noise")), demotion=True, ballast="anonymous"
-    )
-    rows = compare(scenario)
+    rows = compare(SCENARIOS["two cgroups"])
     recalled(rows, 0.95, since_s=20)
     moved_less(rows, 0.5, 60)
 
 
 def test_what_finds_no_room_rests_and_goes_as_soon_as_there_is_some():
     """Without demotion. Where nothing rests, each hot page is taken at every look: 487,364 takes a minute were seen."""
-    scenario = Scenario("no room", (Part("scattered", _SWEEP),), ballast="anonymous")
     if "pghotd" not in asked.movers(("pghotd",)):
         return
-    with set_up(scenario) as running, pghotd(IDLE) as program:
+    with set_up(SCENARIOS["no room"]) as running, pghotd(IDLE) as program:
         facts, begun = running.targets[0].facts, time.monotonic()
         time.sleep(_A_MINUTE_S)
         taken = program.counters()["pghotd_taken"]
@@ -83,16 +75,10 @@ def test_what_finds_no_room_rests_and_goes_as_soon_as_there_is_some():
 
 
 def test_with_a_full_slow_node_it_stops_and_says_why():
-    scenario = Scenario(
-        "both full",
-        (Part("scattered", _SWEEP),),
-        demotion=True,
-        ballast="anonymous",
-        slow_is_full=True,
-        at=(10, 20, 30, 40),
-    )
     said: dict[str, str] = {}
-    for row in of(compare(scenario, listen=lambda program: said.update(program.values("status"))), "pghotd"):
+    for row in of(
+        compare(SCENARIOS["both full"], listen=lambda program: said.update(program.values("status"))), "pghotd"
+    ):
         early, late = row.at(20), row.last
         assert late.promoted - early.promoted < 512, f"it goes on although nothing can be demoted: {row}"
         assert not row.more.get("oom_kill"), row

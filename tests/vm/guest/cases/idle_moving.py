@@ -1,20 +1,14 @@
 """A hot set that moves every 15 s, ten times: each one is followed, and nothing is promoted that was not hot."""
 
-from tests.vm.guest.scenario import Part, Scenario, compare, of
+from tests.vm.guest.scenario import compare, of
+from tests.vm.guest.scenarios import SCENARIOS
 
-_EVERY_S, _MOVES = 15, 10
-_MOVING = (
-    *("--size-mb", "128", "--hot-mb", "16", "--round-ms", "100", "--sweep-s", "10"),
-    *("--move-every-s", str(_EVERY_S), "--moves", str(_MOVES)),
-)
 _FOLLOWED_S = 6.0
 _RIGHT = 0.95
 
 
 def test_scattered():
-    """The last time is that of the last hot set, less the start of the mover and a look."""
-    scenario = Scenario("moving", (Part("scattered", _MOVING),), at=(15, 60, (_MOVES + 1) * _EVERY_S - 2))
-    for row in of(compare(scenario), "pghotd"):
+    for row in of(compare(SCENARIOS["moving"]), "pghotd"):
         assert row.more["moves_missed"] == 0, f"of what was slow 90 % never got there: {row}"
         slowest = row.more["slowest_move_s"]
         assert isinstance(slowest, float), row

@@ -9,23 +9,22 @@ from dataclasses import replace
 from tests.expected_precision import Rule, expected_precision
 from tests.vm.guest import asked
 from tests.vm.guest.judged import in_time, precise, recalled
-from tests.vm.guest.scenario import Part, Scenario, compare
+from tests.vm.guest.scenario import compare
+from tests.vm.guest.scenarios import HOT_MB, RANDOM_RATE, SCENARIOS, SIZE_MB
 
-_RATE = 0.1
-_SIZE_MB, _HOT_MB, _MB_PAGES = 128, 16, 256
-_RANDOM = ("--size-mb", str(_SIZE_MB), "--hot-mb", str(_HOT_MB), "--round-ms", "100", "--cold-rate", str(_RATE))
+_MB_PAGES = 256
 _OF_THE_RULE = 0.9
 
 
 def _least_precision(layout: str, at_s: float) -> float:
     """Return nine tenths of what the rule gives, but for chance: of huge pages there are 64."""
     pages = 512 if layout == "huge" else 1
-    hot, cold = _HOT_MB * _MB_PAGES // pages, (_SIZE_MB - _HOT_MB) * _MB_PAGES // pages
-    return _OF_THE_RULE * expected_precision(hot, cold, _RATE, at_s, Rule(), deviations=3)
+    hot, cold = HOT_MB * _MB_PAGES // pages, (SIZE_MB - HOT_MB) * _MB_PAGES // pages
+    return _OF_THE_RULE * expected_precision(hot, cold, RANDOM_RATE, at_s, Rule(), deviations=3)
 
 
 def _random(layout: str) -> None:
-    scenario = Scenario(f"{layout} random", (Part(layout, _RANDOM),))
+    scenario = SCENARIOS[f"{layout} random"]
     rows = compare(scenario, runs=3 if asked.full() else 1)
     if asked.full():
         rows += compare(replace(scenario, at=(10, 20, 60, 300)), movers=("numa_balancing", "pghotd"))

@@ -5,20 +5,19 @@ A rate limit of 1 MB/s would hold the hot set back for a quarter of a minute, bu
 
 from tests.program.daemons import Program
 from tests.vm.guest.judged import in_time, recalled
-from tests.vm.guest.scenario import IDLE, Part, Scenario, compare
+from tests.vm.guest.scenario import IDLE, compare
+from tests.vm.guest.scenarios import SCENARIOS
 
-_SWEEP = ("--size-mb", "128", "--hot-mb", "16", "--round-ms", "100", "--sweep-s", "10")
 _LIMIT_MB = 1
 
 
 def test_everything_ready_goes_at_once():
-    scenario = Scenario("roomy", (Part("scattered", _SWEEP),), at=(10, 20), balancing={"promote_rate_limit": _LIMIT_MB})
     counters: dict[str, int] = {}
 
     def listen(program: Program) -> None:
         counters.update(program.counters())
 
-    rows = compare(scenario, f"{IDLE}[pghot]\npromote_rate_limit_MBps = {_LIMIT_MB}\n", listen=listen)
+    rows = compare(SCENARIOS["roomy"], f"{IDLE}[pghot]\npromote_rate_limit_MBps = {_LIMIT_MB}\n", listen=listen)
     in_time(rows)
     recalled(rows, 0.95)
     if counters:

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 from tests.vm.guest import asked
 from tests.vm.guest.judged import in_time, precise, recalled
-from tests.vm.guest.scenario import Part, Scenario, compare
-
-_SWEEP = ("--size-mb", "128", "--hot-mb", "16", "--round-ms", "100", "--sweep-s", "10")
+from tests.vm.guest.scenario import compare
+from tests.vm.guest.scenarios import SCENARIOS
 
 
 def _sweep(layout: str) -> None:
-    scenario = Scenario(f"{layout} sweep", (Part(layout, _SWEEP),))
+    scenario = SCENARIOS[f"{layout} sweep"]
     rows = compare(scenario, runs=3 if asked.full() else 1)
     if asked.full():
         rows += compare(replace(scenario, at=(10, 20, 60, 300)), movers=("numa_balancing", "pghotd"))

@@ -29,7 +29,7 @@ def _promote_into(kind: str, layout: str, *, demotion: int = 0) -> dict[str, int
         before = vmstat()
         step = 512 if layout == "huge" else 1
         counters, deadline = program.counters(), time.monotonic() + _FULL_S
-        while not (counters["pghotd_refused_no_space"] or counters["pghotd_refused_no_block"]):
+        while not (counters["pghotd_refused_no_block"] or int(program.values("status")["resting"])):
             assert time.monotonic() < deadline, f"the node was never full: {program.read('vmstat')}"
             if demotion and placement(running.facts).recall == 1:
                 break  # the kernel made room for all
