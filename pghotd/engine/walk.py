@@ -51,8 +51,9 @@ Verdicts = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Hold folios of one owner on their way to one target node; none when the walk only stops to let others run.
+    """Hold folios on their way to one target node; none when the walk only stops to let others run.
 
+    They are of one owner, as in the kernel, unless they were chosen by heat: what is hot lies scattered among owners.
     `records` are as they were taken, `numbers` those of the decisions to promote them.
     """
 
@@ -60,17 +61,20 @@ class Batch:
     pages: Pages
     records: Records
     numbers: Pages
-    #: In how many of the last looks each folio was seen, and when the first of them was taken.
+    #: In how many of the last looks each folio was seen.
     heat: NDArray[np.uint8]
+    owners: Pages
+    #: When the first of them was taken.
     taken_at: int
     nid: int
-    owner: int
 
 
 #: Room for the index of an owner beside a nid.
 _OWNER_BITS = 40
 _NONE = np.zeros(0, dtype=np.int64)
-_NOTHING = Batch(_NONE, _NONE, _NONE, _NONE, np.zeros(0, dtype=np.uint8), 0, NUMA_NO_NODE, -1)
+_NOTHING = Batch(_NONE, _NONE, _NONE, _NONE, np.zeros(0, dtype=np.uint8), _NONE, 0, NUMA_NO_NODE)
+#: In place of an owner where a batch is of any.
+_ANY_OWNER = -2
 #: The folios that go first to each target without room for all: heads, ascending. Other targets take them in PFN order.
 Chosen = Mapping[int, Pages]
 
@@ -113,8 +117,8 @@ class SectionWalk:
         self._position = 0
         #: Whether what was found last is all that is ready up to the end of the section.
         self._found_all = False
-        #: Columns of the batch that is being made: heads, pages, records, numbers and heat.
-        self._pending: list[tuple[Pages, Pages, Records, Pages, NDArray[np.uint8]]] = []
+        #: Columns of the batch that is being made: heads, pages, records, numbers, heat and owners.
+        self._pending: list[tuple[Pages, Pages, Records, Pages, NDArray[np.uint8], Pages]] = []
         self._taken_at = 0
         self._pending_nr = 0
         #: The target and owner of what is pending.
@@ -231,9 +235,11 @@ class SectionWalk:
         """Return what has been taken and not yet handed out as a batch."""
         if not self._pending:
             return None
-        heads, pages, records, numbers, heat = (np.concatenate(column) for column in zip(*self._pending, strict=True))
+        heads, pages, records, numbers, heat, owners = (
+            np.concatenate(column) for column in zip(*self._pending, strict=True)
+        )
         self._pending, self._pending_nr = [], 0
-        return Batch(heads, pages, records, numbers, heat, self._taken_at, *self._kind)
+        return Batch(heads, pages, records, numbers, heat, owners, self._taken_at, self._kind[0])
 
     def _find(self, now: int, most: int) -> _Ready | None:
         """Find the next ready folios from the walk's position on, with the records as they are now."""
@@ -277,7 +283,8 @@ class SectionWalk:
         verdicts[asked] = judgement.verdicts
         verdicts = _prepare(verdicts, run, pghot.room(nid).exchange)
         admitted = np.flatnonzero(verdicts == ADMITTED)
-        added, due, full = self._fit(nid, run.owners[admitted])
+        kinds = np.full_like(run.owners, _ANY_OWNER) if nid in self._chosen else run.owners
+        added, due, full = self._fit(nid, kinds[admitted])
         taken = int(admitted[added - 1]) + 1 if due else len(run.heads)
         candidate, candidate_nrl = admission.charge(judgement, int(np.searchsorted(asked, taken)))
         if len(asked):
@@ -288,9 +295,9 @@ class SectionWalk:
         first_number = self._take(whole, verdicts[:taken], seen)
         # The folio that does not fit is judged before the batch is sent off, and is the first of the next one.
         within = admitted[: added if full or not due else added - 1]
-        self._add(run, within, first_number, nid, now)
+        self._add(run, within, first_number, nid, kinds, now)
         batch = self.flush() if due else None
-        self._add(run, admitted[len(within) : added], first_number, nid, now)
+        self._add(run, admitted[len(within) : added], first_number, nid, kinds, now)
         return taken, batch
 
     def _refused_early(self, run: _Ready, nid: int, now: int) -> Verdicts:
@@ -331,15 +338,17 @@ class SectionWalk:
             return fitting + 1, True, False
         return fitting, False, False
 
-    def _add(self, run: _Ready, chosen: Pages, first_number: int, nid: int, now: int) -> None:
-        """Add folios of a run, all of one owner, to what is pending; `first_number` is that of the run's first one."""
+    def _add(self, run: _Ready, chosen: Pages, first_number: int, nid: int, kinds: Pages, now: int) -> None:
+        """Add folios of a run, all of one kind, to what is pending; `first_number` is that of the run's first one."""
         if len(chosen):
-            self._kind = (nid, int(run.owners[chosen[0]]))
+            self._kind = (nid, int(kinds[chosen[0]]))
             if not self._pending:
                 self._taken_at = now
-            pages, heat = run.pages[chosen], run.heat[chosen]
-            self._pghot.returns.promoted(*self._kind, heat, pages, now)
-            self._pending.append((run.heads[chosen], pages, run.records[chosen], chosen + first_number, heat))
+            pages, heat, owners = run.pages[chosen], run.heat[chosen], run.owners[chosen]
+            for owner in np.unique(owners).tolist():
+                mine = owners == owner
+                self._pghot.returns.promoted(nid, owner, heat[mine], pages[mine], now)
+            self._pending.append((run.heads[chosen], pages, run.records[chosen], chosen + first_number, heat, owners))
             self._pending_nr += len(chosen)
 
     def _take(self, run: _Ready, verdicts: Verdicts, seen: Circumstances) -> int:
@@ -374,8 +383,13 @@ def settle(pghot: Pghot, nid: int, batch: Batch, moved: Moved, now: int) -> None
     counters.add("pgmigrate_success", promoted)
     counters.add("pgmigrate_fail", int(batch.pages[failed].sum()))
     counters.add("numa_pages_migrated", promoted)
-    if batch.owner >= 0:
-        counters.migrated_for(pghot.memory.owners[batch.owner], promoted)
+    for owner in np.unique(batch.owners).tolist():
+        stayed = (batch.owners == owner) & ~succeeded
+        if owner >= 0:
+            moved_nr = int(batch.pages[(batch.owners == owner) & succeeded].sum())
+            counters.migrated_for(pghot.memory.owners[owner], moved_nr)
+        if stayed.any():
+            pghot.returns.promoted(batch.nid, owner, batch.heat[stayed], -batch.pages[stayed], now)
     verdicts = np.where(succeeded, PROMOTED, FAILED).astype(np.uint8)
     for code in [] if succeeded.all() else np.unique(results[~succeeded]).tolist():
         here = results == code
@@ -385,9 +399,6 @@ def settle(pghot: Pghot, nid: int, batch: Batch, moved: Moved, now: int) -> None
             verdicts[here] = REFUSED_BY_BACKEND[-1 - code]
             name = refusal_name(BACKEND_REFUSALS[-1 - code])
         counters.add_on(nid, name, int(batch.pages[here].sum()))
-    if not succeeded.all():
-        stayed = ~succeeded
-        pghot.returns.promoted(batch.nid, batch.owner, batch.heat[stayed], -batch.pages[stayed], now)
     _keep(pghot, nid, batch.heads, batch.pages, batch.records, verdicts, batch.taken_at, now)
     pghot.decisions.complete(batch.numbers, verdicts, np.maximum(results, 0), moved.heads, now)
     counters.changes.notify()

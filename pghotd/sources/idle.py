@@ -30,8 +30,11 @@ from pghotd.sources.source import InThread, in_thread
 
 #: What `stat` and the doctor say of a kdamond beside it.
 KDAMOND_RUNS = "a kdamond runs on this machine and clears the accessed bits that idle looks for"
-#: A look tells how hot a page is if it comes after so many intervals at most.
-_LONG = 1.5
+#: A look tells how hot a page is if it comes after so many intervals at most; else so many rechecks do, each after an
+#: interval. To mark again and read what a recheck has found costs a fourth of another look at the section.
+_LONG, _CHAIN = 1.5, 3
+#: A section with so many pages that all rechecks have seen keeps its turn for longer.
+_HOT_NR = 64
 _NONE = np.zeros(0, dtype=np.int64)
 
 
@@ -49,7 +52,7 @@ class IdleSettings:
 class _Recheck:
     """Heads of one section to be looked at again, those of larger folios to be marked, and when, by trio's clock.
 
-    `bits` and `since` are what the look left that found them, and when it began: a turn may be over by then.
+    `bits` is what the look left that found them: its turn may be over by then. They were marked at `since`.
     """
 
     at: float
@@ -58,8 +61,8 @@ class _Recheck:
     larger: NDArray[np.int64]
     bits: SectionBits
     since: int
-    #: Whether it alone says what was seen in that look.
-    settles: bool
+    #: How many are left, this one included, of those that alone say how hot the pages are; else 0.
+    chain: int
 
 
 class Idle(SectionScan[SectionBits]):
@@ -87,9 +90,9 @@ class Idle(SectionScan[SectionBits]):
         self._rechecks: deque[_Recheck] = deque()
         #: What rechecks told of the section that is looked at.
         self._told = _NONE
-        self._rechecking = False
-        #: What the present recheck has recorded and is not ready yet.
-        self._unready = _NONE
+        #: The present recheck, and what of it is to be looked at once more.
+        self._rechecking: _Recheck | None = None
+        self._again = _NONE
         self._rechecked = 0
         self._seen_again = 0
 
@@ -109,14 +112,17 @@ class Idle(SectionScan[SectionBits]):
     def forget(self) -> None:
         super().forget()
         self._rechecks.clear()
+        self.longer.clear()
+
+    def visits(self, rule: Rule) -> int:
+        # A look and its rechecks tell all there is to know of a section where heat decides, and others wait.
+        return 2 if self._settles() else super().visits(rule)
 
     async def look(self, section: int, left: SectionBits | None) -> tuple[NDArray[np.int64], SectionBits]:
-        # This look tells what a recheck would, and whatever it finds is rechecked itself.
-        own = [one for one in self._rechecks if one.section == section]
+        # This look tells what a recheck would, unless that alone tells how hot a page is.
+        for due in [one for one in self._rechecks if one.section == section and one.chain and one.bits is left]:
+            await self._recheck(due)
         self._rechecks = deque(one for one in self._rechecks if one.section != section)
-        for due in own:
-            if due.settles:
-                await self._recheck(due)
         bits = left or SectionBits(section)
         self._told = bits.told()
         if bits.pass_over():
@@ -127,37 +133,52 @@ class Idle(SectionScan[SectionBits]):
         return left.empty
 
     def recorded(self, section: int, heads: NDArray[np.int64], gap_ms: int) -> None:
-        again = heads[self._pghot.records_of(heads) < self._pghot.format.ready_bit] if len(heads) else heads
-        if self._rechecking:
-            self._unready = again
+        once = heads[self._pghot.records_of(heads) < self._pghot.format.ready_bit] if len(heads) else heads
+        if self._rechecking is not None:
+            self._again = heads if self._rechecking.chain > 1 else once
             return
         heat, nid = self._pghot.heat, int(self._pghot.memory.section_nid[section])
-        rechecks = bool(self._pghot.tunables.recheck_once_ms)
-        settles = rechecks and gap_ms > _LONG * self._configured_ms and heat.matters(self._clock())
+        settles = gap_ms > _LONG * self._configured_ms and self._settles()
         if settles:
-            # Nearly everything in use is seen in so long a time: what was used within an interval says how hot it is.
-            again = heads
+            # Nearly everything in use is seen in so long a time: what is used within an interval is hot.
+            once = heads
             heat.unseen(nid, heads[(self._pghot.memory.states(heads) & PageState.ORDER) == 0])
         elif len(self._told) and heat.on:
             # They were seen since the last look, which this one could not tell.
             heat.seen(nid, self._told, self._clock())
         # What waits for room among those has to be seen again in time.
-        self._look_again_at(section, np.union1d(again, self._told), settles=settles)
+        self._look_again_at(section, np.union1d(once, self._told), _CHAIN if settles else 0)
 
     def came_late(self, section: int, heads: NDArray[np.int64]) -> None:
         # When they were accessed is not known, but what is hot is accessed again before long: that is recorded, and
         # looked at once more. A recheck that is late itself waits for the next look.
-        if not self._rechecking:
-            self._look_again_at(section, np.union1d(heads, self._told))
+        if self._rechecking is None:
+            self._look_again_at(section, np.union1d(heads, self._told), _CHAIN if self._settles() else 0)
 
-    def _look_again_at(self, section: int, once: NDArray[np.int64], *, settles: bool = False) -> None:
-        after_ms = self._pghot.tunables.recheck_once_ms
-        if after_ms and len(once):
-            larger = (self._pghot.memory.states(once) & PageState.ORDER) != 0
+    def _settles(self) -> bool:
+        """Return whether rechecks are to tell how hot pages are: a choice is made by that, and sections take turns."""
+        rechecks = bool(self._pghot.tunables.recheck_once_ms)
+        return rechecks and self._turns.waiting and self._pghot.heat.matters(self._clock())
+
+    def _look_again_at(self, section: int, pages: NDArray[np.int64], chain: int) -> None:
+        if self._pghot.tunables.recheck_once_ms and len(pages):
+            larger = (self._pghot.memory.states(pages) & PageState.ORDER) != 0
             seen = self._seen[section]
-            seen.left.ignore(once[larger])
-            at = trio.current_time() + (self._configured_ms if settles else after_ms) / 1000
-            self._rechecks.append(_Recheck(at, section, once[~larger], once[larger], seen.left, seen.at, settles))
+            seen.left.ignore(pages[larger])
+            self._later(section, pages[~larger], pages[larger], seen.left, seen.at, chain)
+
+    def _later(
+        self,
+        section: int,
+        pages: NDArray[np.int64],
+        larger: NDArray[np.int64],
+        bits: SectionBits,
+        since: int,
+        chain: int,
+    ) -> None:
+        after_ms = self._configured_ms if chain else self._pghot.tunables.recheck_once_ms
+        at = trio.current_time() + after_ms / 1000
+        self._rechecks.append(_Recheck(at, section, pages, larger, bits, since, chain))
 
     async def between_looks(self) -> None:
         """Look again at what is due, rather than after a pass that may take longer than the recheck is to wait."""
@@ -171,35 +192,42 @@ class Idle(SectionScan[SectionBits]):
             # No other task takes from them or adds to them while this one sleeps.
             await trio.sleep_until(self._rechecks[0].at)
             await self._recheck(self._rechecks.popleft())
-        self._between_s = self._cpu.seconds - before_s
-        self._credit_s -= self._between_s
+        self._credit_s -= self._cpu.seconds - before_s
         await trio.sleep_until(deadline)
 
     async def _recheck(self, due: _Recheck) -> None:
         if not self._pghot.tunables.recheck_once_ms:
             return
+        before_s, began = self._cpu.seconds, trio.current_time()
         try:
-            accessed = await self._cpu.in_thread(_look_again, self._tracker, due)
+            await self._look_again(due)
         except OSError as error:
             self._errnos[error.errno or 0] += 1
-            return
+        self._turns.looked_again(due.section, self.load_ms(before_s, began), first=due.chain in (0, _CHAIN))
+
+    async def _look_again(self, due: _Recheck) -> None:
+        """Report what was accessed again, and have marked what is to be looked at once more."""
+        accessed = await self._cpu.in_thread(_look_again, self._tracker, due)
         self._rechecked += len(due.pages)
         self._seen_again += len(accessed)
-        self._rechecking, self._unready = True, _NONE
+        if 0 < due.chain < _CHAIN:
+            self._pghot.heat.looked([due.section], self._clock())
+        self._rechecking, self._again = due, _NONE
         try:
             await self.report(due.section, accessed, due.since, Rule.of(self._pghot))
         finally:
-            self._rechecking = False
-        if len(self._unready) and due.section in self._seen:
+            self._rechecking = None
+        if due.chain == 1:
+            # What is hot waits for room now, and its records last only while it is looked at.
+            (self.longer.add if len(accessed) >= _HOT_NR else self.longer.discard)(due.section)
+        if due.chain > 1:
+            # Larger folios have only now been marked: from here on they are part of it.
+            self._again = np.union1d(self._again, due.larger)
+        if len(self._again):
             # Nothing else marks them before the next look.
-            await self._mark(due.bits, self._unready)
-            self._look_again_at(due.section, self._unready)
-
-    async def _mark(self, bits: SectionBits, pages: NDArray[np.int64]) -> None:
-        try:
-            await self._cpu.in_thread(bits.mark, self._tracker, pages)
-        except OSError as error:
-            self._errnos[error.errno or 0] += 1
+            marked_at = self._clock()
+            await self._cpu.in_thread(due.bits.mark, self._tracker, self._again)
+            self._later(due.section, self._again, _NONE, due.bits, marked_at, max(due.chain - 1, 0))
 
 
 def _look_again(tracker: PageIdle, due: _Recheck) -> NDArray[np.int64]:

@@ -78,12 +78,12 @@ class SectionScan(Generic[Left]):
         #: CPU time that the budget has for us, in s: below 0 no section joins.
         self._credit_s = 0.0
         self._credited_at: float | None = None
-        #: CPU time between the last two passes, in s.
-        self._between_s = 0.0
         #: Sections that come first, as far as is known, and the CPU time, in s, that it took to know.
         self._watched: frozenset[int] = frozenset()
         self._watched_known = trio.Event()
         self._watched_s = 0.0
+        #: Sections whose turns take longer.
+        self.longer = set[int]()
         #: How many folios the last look at a section found accessed.
         self._found: dict[int, int] = {}
         self._scans = 0
@@ -120,6 +120,10 @@ class SectionScan(Generic[Left]):
     def beside(self) -> str:
         """Return what takes evidence away from this source at present, in a thread; empty when nothing is known."""
         return ""
+
+    def visits(self, rule: Rule) -> int:
+        """Return how many visits make a turn: the first tells nothing yet."""
+        return 1 + rule.least_looks
 
     async def between_looks(self) -> None:
         """Do what is due, in the middle of a pass."""
@@ -193,14 +197,12 @@ class SectionScan(Generic[Left]):
         watched_s, self._watched_s = self._watched_s, 0.0
         self._cpu.charge(watched_s)
         longest_ms = max(self._configured_ms, round(rule.longest_gap_ms * _OF_LONGEST))
-        extra_ms = self._between_s / self._cpu_share * 1000
-        room_ms = max(longest_ms - extra_ms, longest_ms / 4)
-        visits = 1 + rule.least_looks
+        visits = self.visits(rule)
         sections = lower_sections(self._pghot)
         note = await self._cpu.in_thread(self.beside)
         for section in (
             *self._turns.follow(sections, self._watched),
-            *self._turns.leave(room_ms, visits),
+            *self._turns.leave(longest_ms, visits, self.longer),
         ):
             self._seen.pop(section, None)
         outcomes: Counter[str] = Counter()
@@ -208,20 +210,19 @@ class SectionScan(Generic[Left]):
             outcomes[await self._visit(section, rule)] += 1
             await self.between_looks()
         if self._may_join(began, longest_ms):
-            while (joining := self._turns.join(room_ms)) is not None:
+            while (joining := self._turns.join(longest_ms)) is not None:
                 outcomes[await self._visit(joining, rule)] += 1
-        self._pace_ms = self._turns.pace_ms(self._configured_ms, longest_ms, extra_ms)
+        self._pace_ms = self._turns.pace_ms(self._configured_ms, longest_ms)
         self._scans += 1
         self._scan_us = round((trio.current_time() - began) * 1e6)
         self._credit_s -= self._cpu.seconds - before_s
-        self._between_s = 0.0
         whys = [*filter(None, (note, *_why_not_all(outcomes, rule))), *self._why_in_turns(len(sections))]
         covered_ppm = outcomes["on time"] * ALL_PPM // len(sections) if sections else ALL_PPM
         self._standing.say(
             "yes" if not whys else "partly" if covered_ppm else "no",
             "; ".join(whys) or "-",
             covered_ppm,
-            self._turns.round_ms(room_ms, visits, self._pace_ms),
+            self._turns.round_ms(longest_ms, visits, self._pace_ms),
         )
 
     def _due(self, section: int) -> tuple[bool, int]:
@@ -271,12 +272,15 @@ class SectionScan(Generic[Left]):
                     self._pghot.heat.looked([section], self._clock())
                     if not await self.report(section, pfns, before.at, rule):
                         outcome = "late"
-        cpu_ms = (self._cpu.seconds - before_s) * 1000
-        wall_ms = (trio.current_time() - began) * 1000
         seen = self._seen.get(section)
         empty = seen is not None and self.is_empty(seen.left)
-        self._turns.visited(section, max(cpu_ms / self._cpu_share, wall_ms / _WALL_SHARE), empty)
+        self._turns.visited(section, self.load_ms(before_s, began), empty)
         return outcome
+
+    def load_ms(self, cpu_s: float, began: float) -> float:
+        """Return how much the scan was loaded since it had taken `cpu_s` of CPU time, and since `began`."""
+        cpu_ms, wall_ms = (self._cpu.seconds - cpu_s) * 1000, (trio.current_time() - began) * 1000
+        return max(cpu_ms / self._cpu_share, wall_ms / _WALL_SHARE)
 
     async def report(self, section: int, pfns: NDArray[np.int64], since: int, rule: Rule) -> bool:
         """Record what was accessed after `since`; return whether that was in time, else it is dropped and counted.

@@ -8,7 +8,7 @@ Sections with pages of watched processes come first: only those can be promoted.
 while others wait, so that every section has its turn.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 #: The load of a section before any was looked at, in ms: low, since the first look at it tells, and the next section
 #: joins only after that.
@@ -32,6 +32,8 @@ class Turns:
         self._waiting: dict[bool, dict[int, None]] = {True: {}, False: {}}
         self._loads: dict[int, float] = {}
         self._loads_sum = 0.0
+        #: What follows from a visit and loads the scan as well.
+        self._beside: dict[int, float] = {}
         #: Sections whose load is known from a first visit alone.
         self._guessed: set[int] = set()
         #: Sections whose last turn was over at once, for they were empty.
@@ -67,6 +69,7 @@ class Turns:
             self._short.discard(section)
             self._guessed.discard(section)
             self._loads_sum -= self._loads.pop(section, 0.0)
+            self._beside.pop(section, None)
         self._waiting = {True: {}, False: {}}
         for section in (*order, *(section for section in sections if section not in known)):
             if section in there:
@@ -74,14 +77,15 @@ class Turns:
         self._sections, self._watched = sections, watched
         return gone
 
-    def leave(self, room_ms: float, visits: int) -> list[int]:
+    def leave(self, room_ms: float, visits: int, longer: Set[int] = frozenset()) -> list[int]:
         """End turns of `visits` visits or more, as far as those that wait need the room; return whose ended.
 
         Where loads have grown beyond the room by more than one section's, all looks would come late: those that joined
         last leave at once, and are the next to join.
 
-        Where nothing waits, a turn has no end but by loads that have grown. A watched one makes room for watched ones,
-        and for others only where they would have less than their share, or none.
+        The turns of those in `longer` take twice as many. Where nothing waits, a turn has no end but by loads that have
+        grown. A watched one makes room for watched ones, and for others only where they would have less than their
+        share, or none.
         """
         wait = {watched: bool(these) for watched, these in self._waiting.items()}
         watched_ms = self._load_of(section for section in self._visits if section in self._watched)
@@ -97,7 +101,7 @@ class Turns:
         for section, had in self._visits.items():
             if wanted_ms <= 0:
                 break
-            over = had >= visits or section in self._short
+            over = had >= (2 * visits if section in longer else visits) or section in self._short
             if over and (may_go[section in self._watched] or measured_ms > room_ms):
                 leaving.append(section)
                 measured_ms -= self._load(section)
@@ -157,15 +161,18 @@ class Turns:
         self._loads[section] = now_ms
         self._loads_sum += now_ms - before_ms
 
-    def pace_ms(self, interval_ms: int, longest_ms: int, extra_ms: float = 0.0) -> int:
+    def looked_again(self, section: int, load_ms: float, *, first: bool) -> None:
+        """Note what another look at a section loads that follows from a visit; `first` of those or not."""
+        self._beside[section] = load_ms + (0.0 if first else self._beside.get(section, 0.0))
+
+    def pace_ms(self, interval_ms: int, longest_ms: int) -> int:
         """Return the time from one pass to the next: as long as it loads, but neither shorter nor longer than these.
 
-        With sections waiting it is the longest, since a turn then takes the fewest looks. `extra_ms` is what loads the
-        scan between passes.
+        With sections waiting it is the longest, since a turn then takes the fewest looks.
         """
         if self.waiting:
             return longest_ms
-        return min(max(interval_ms, round(self._measured_ms + extra_ms)), longest_ms)
+        return min(max(interval_ms, round(self._measured_ms)), longest_ms)
 
     def round_ms(self, room_ms: float, visits: int, pace_ms: int) -> int:
         """Return about how long it takes until every section has had its turn."""
@@ -185,11 +192,12 @@ class Turns:
     @property
     def _measured_ms(self) -> float:
         """Return the load of a pass over all members, with nothing in it that is only expected."""
-        return self.load_ms - self._load_of(self._guessed & self._visits.keys()) * (1 - 1 / _FIRST_VISIT)
+        guessed = sum(self._loads[section] for section in self._guessed & self._visits.keys())
+        return self.load_ms - guessed * (1 - 1 / _FIRST_VISIT)
 
     def _load_of(self, sections: Iterable[int]) -> float:
         mean = self._mean()
-        return sum(self._loads.get(section, mean) for section in sections)
+        return sum(self._loads.get(section, mean) + self._beside.get(section, 0.0) for section in sections)
 
     def _load(self, section: int) -> float:
         return self._load_of((section,))
