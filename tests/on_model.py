@@ -169,12 +169,13 @@ def _fill(machine: Machine, *, huge: bool) -> None:
 
 async def _stand_by(machine: Machine) -> None:
     """Touch fresh pages on the fast node at a steady rate, and free the oldest."""
-    size, piece = _BYSTANDER_MB * PAGES_PER_MB, PAGES_PER_MB
+    # In small pieces: a process takes its pages one by one.
+    size, piece = _BYSTANDER_MB * PAGES_PER_MB, PAGES_PER_MB // 8
     process = machine.residency.add_process(ProcessSpec("bystander", size + piece, 0))
     machine.residency.touch(process, np.arange(size))
     position = size
     while True:
-        await trio.sleep(1 / _BYSTANDER_MB_S)
+        await trio.sleep(1 / _BYSTANDER_MB_S / 8)
         machine.residency.touch(process, (position + np.arange(piece)) % (size + piece))
         position = (position + piece) % (size + piece)
         machine.residency.unmap(process, (position + np.arange(piece)) % (size + piece))

@@ -367,3 +367,45 @@ async def test_a_reading_is_not_used_for_long(nursery, autojump_clock):
     assert rig.total("pghotd_taken") == 600
     # What the first batch of 513 left was read again.
     assert reread == [600, 600 - 513]
+
+
+async def test_what_finds_no_room_is_not_taken_and_goes_as_soon_as_there_is_some(nursery, autojump_clock):
+    rig = make_rig()
+    rig.pghot.tunables.set("admit_by_heat", 1)
+    frames, marks = rig.machine.frames, rig.machine.watermarks(0)
+    filler = frames.allocate(0, frames.free_pages[0] - marks.high, 0)
+    make_hot(rig, *range(50))
+    kmigrated = await start(nursery, rig)
+    await trio.sleep(1)
+    # It looks at them each interval, in vain, and counts nothing for it.
+    assert kmigrated.standing(1).passes >= 9
+    assert rig.total("pghotd_taken") == rig.total("pghotd_refused_no_space") == 0
+    assert rig.pghot.rests.resting(1) == 50
+    frames.release(filler[:20])
+    await trio.sleep(0.11)
+    assert rig.total("pgpromote_success") == 20
+    assert rig.pghot.rests.resting(1) == 30
+    frames.release(filler[20:])
+    await trio.sleep(0.11)
+    assert rig.total("pgpromote_success") == rig.total("pghotd_taken") == 50
+    assert rig.pghot.rests.resting(1) == 0
+
+
+async def test_only_what_is_hot_is_compared_where_no_room_is_free(nursery, autojump_clock, monkeypatch):
+    rig = make_rig()
+    pghot = rig.pghot
+    pghot.tunables.set("admit_by_heat", 1)
+    frames, marks = rig.machine.frames, rig.machine.watermarks(0)
+    frames.allocate(0, frames.free_pages[0] - marks.high, 0)
+    wished = []
+    monkeypatch.setattr(rig.machine, "make_room", lambda nid, pages, exchange: wished.append(pages))
+    section = [rig.first_pfn(1) // PAGES_PER_SECTION]
+    for look in range(4):
+        pghot.heat.looked(section, rig.clock())
+        make_hot(rig, *(range(50) if look % 2 else range(10)))
+        await trio.sleep(0.5)
+    await start(nursery, rig)
+    await trio.sleep(0.15)
+    # Ten were seen in each of four looks, forty in two: for the ten room is worth making.
+    assert wished[0] == 10
+    assert pghot.rests.resting(1) == 50

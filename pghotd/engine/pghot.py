@@ -97,11 +97,12 @@ class Pghot:
         """
         zones = self.memory.zones(target)
         free = max((zone.room for zone in zones), default=0)
-        if not self.tunables.demotion_room or not self.memory.exchanges(target):
+        if not self.tunables.demotion_room:
             return Room(free, free)
-        if self.memory.room_is_made(target):
-            free = 0
-        return Room(free, max((zone.room_above_low for zone in zones), default=0))
+        exchange = free
+        if self.memory.exchanges(target):
+            exchange = max((zone.room_above_low for zone in zones), default=0)
+        return Room(min(free, 0) if self.memory.room_is_made(target) else free, exchange)
 
     def make_room(self, target: int, pages: int) -> None:
         """Tell the machine that ready pages compete for room on node `target`, and that `pages` of them found none."""

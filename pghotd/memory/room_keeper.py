@@ -48,7 +48,7 @@ class RoomKeeper:
 
     def makes(self, nid: int) -> bool:
         """Return whether the free room of node `nid` is made by demotion."""
-        return self.works(nid) and self._exchanges[nid].has_demoted(self._clock())
+        return self._on and nid in self._exchanges and self._exchanges[nid].has_demoted(self._clock())
 
     def stat(self) -> dict[str, int | str]:
         """Return what `status` shows: how often room was asked for, and why it is not."""

@@ -164,3 +164,27 @@ def test_the_turn_of_an_empty_section_is_over_at_once():
         passes += 1
     # As many turns as ten sections need, and not as forty.
     assert passes <= 3 * VISITS
+
+
+def test_a_turn_that_is_to_take_longer_takes_twice_as_many_visits():
+    scan = Scan([1000.0] * 4)
+    leave = scan.turns.leave
+    scan.turns.leave = lambda room_ms, visits: leave(room_ms, visits, frozenset({2}))
+    for _ in range(20 * VISITS):
+        scan.one_pass()
+    assert {len(times) for times in scan.looks[2][:-1]} == {2 * VISITS}
+    assert all({len(times) for times in scan.looks[section][1:-1]} == {VISITS} for section in (0, 1, 3))
+
+
+def test_what_follows_from_a_visit_loads_as_well():
+    scan = Scan([100.0] * 10)
+    for _ in range(VISITS):
+        scan.one_pass()
+    before_ms = scan.turns.load_ms
+    scan.turns.looked_again(3, 400.0, first=True)
+    scan.turns.looked_again(3, 50.0, first=False)
+    assert scan.turns.load_ms == before_ms + 450
+    scan.turns.looked_again(3, 70.0, first=True)
+    assert scan.turns.load_ms == before_ms + 70
+    scan.turns.follow([0], frozenset())
+    assert scan.turns.load_ms == 100
