@@ -34,8 +34,9 @@ _ASK_AGAIN_MS = 1000
 _OF_LONGEST = 0.75
 #: A pass takes no more than this share of the time between two, whatever its CPU time.
 _WALL_SHARE = 0.8
-#: How often it is asked which sections come first, in s, and how long the first pass waits to know.
-_ASK_WATCHED_S = 1.0
+#: How often it is asked which sections come first, in s, and how long the first pass waits to know. Where there is room
+#: for all it is of no use, and to read the mappings of everything takes longer.
+_ASK_WATCHED_S, _WAIT_WATCHED_S = 1.0, 0.25
 #: Between two passes there is so much time at least, in s.
 _BREATH_S = 0.01
 
@@ -155,7 +156,7 @@ class SectionScan(Generic[Left]):
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._follow_watched)
-                with trio.move_on_after(_ASK_WATCHED_S):
+                with trio.move_on_after(_WAIT_WATCHED_S):
                     await self._watched_known.wait()
                 await self._scan()
         finally:

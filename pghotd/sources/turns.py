@@ -168,9 +168,10 @@ class Turns:
     def pace_ms(self, interval_ms: int, longest_ms: int) -> int:
         """Return the time from one pass to the next: as long as it loads, but neither shorter nor longer than these.
 
-        With sections waiting it is the longest, since a turn then takes the fewest looks.
+        With sections waiting it is the longest, since a turn then takes the fewest looks. But the first pass of all is
+        soon followed by another one, for only then it is known whether others have to wait.
         """
-        if self.waiting:
+        if self.waiting and not self._visits.keys() <= self._guessed:
             return longest_ms
         return min(max(interval_ms, round(self._measured_ms)), longest_ms)
 

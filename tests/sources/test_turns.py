@@ -188,3 +188,14 @@ def test_what_follows_from_a_visit_loads_as_well():
     assert scan.turns.load_ms == before_ms + 70
     scan.turns.follow([0], frozenset())
     assert scan.turns.load_ms == 100
+
+
+def test_after_a_first_visit_the_next_comes_soon_also_where_others_seem_to_have_to_wait():
+    """Fifteen load 1.5 s, and expected of them is twice that: one is kept waiting for nothing."""
+    scan = Scan([100.0] * 16)
+    scan.one_pass()
+    assert scan.turns.waiting
+    assert scan.pace_ms < LONGEST_MS
+    scan.one_pass()
+    scan.one_pass()
+    assert not scan.turns.waiting
