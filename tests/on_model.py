@@ -40,6 +40,8 @@ from tests.vm.guest.target import facts_of, options
 #: What the guest's first look at its two GiB of slow memory takes, by page, and promotion by folio, from the first page
 #: to the last: an emulated CPU takes some thirty times a real one's time.
 SCAN_NS, MOVE_NS = 1_800, 300_000
+#: Rows of pghotd that were measured in the guest.
+GUEST_ROWS = Path(__file__).parent / "guest_rows.jsonl"
 #: The guest's nodes of 1 and 2 GiB.
 _NODES = two_nodes(8, 16)
 _TICK_S = 0.02
@@ -184,8 +186,8 @@ async def _stand_by(machine: Machine) -> None:
 def main() -> int:
     """Print the rows of the model beside the guest's, and what each is to the other."""
     arguments = argparse.ArgumentParser(prog="python -m tests.on_model", description=__doc__)
-    arguments.add_argument("names", nargs="*", metavar="NAME", help="default: all but `both full`")
-    arguments.add_argument("--guest", type=Path, default=Path(__file__).parent / "guest_rows.jsonl")
+    arguments.add_argument("names", nargs="*", metavar="NAME", help="default: those that the guest has rows of")
+    arguments.add_argument("--guest", type=Path, default=GUEST_ROWS)
     asked = arguments.parse_args()
     guest = guest_rows(asked.guest)
     for name in asked.names or [name for name in SCENARIOS if name in guest]:

@@ -6,7 +6,7 @@ import pytest
 from tests.vm.guest.hot_sets import LAYOUTS, NOT_YET, PAGES_IN_HUGE, Facts, hot_set
 from tests.vm.guest.moving import Moving
 from tests.vm.guest.placement import placed
-from tests.vm.guest.target import RandomReads, Sweep
+from tests.vm.guest.reads import RandomReads, Sweep
 
 PAGES, HOT = 16 * PAGES_IN_HUGE, 2 * PAGES_IN_HUGE
 STARTED = 1000.0
