@@ -66,7 +66,7 @@ def test_a_node_that_demotes_nothing_is_left_alone_for_a_while():
     assert exchange.reason == ""
 
 
-def test_a_node_that_has_demoted_is_known_for_a_minute_whoever_had_it_demote():
+def test_that_a_node_has_demoted_is_known_for_a_minute():
     exchange = make()
     for now, demoted in ((0, 500), (100, 500)):
         exchange.want(0, now)
