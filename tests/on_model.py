@@ -1,7 +1,7 @@
 """Run a guest's scenario on the memory model and print both: `python -m tests.on_model [--guest ROWS] [NAME ...]`.
 
 The model has no processes that compete for a CPU and no kernel that is emulated. What the guest's scan and its moves
-take is told to the model: `SCAN_NS` and `MOVE_NS`, measured there. All else follows, on a virtual clock.
+take is told to the model: `SCAN_NS`, measured there, and `MOVE_NS`, estimated. All else follows, on a virtual clock.
 """
 
 import argparse
@@ -37,8 +37,8 @@ from tests.vm.guest.scenario import Part, Scenario
 from tests.vm.guest.scenarios import SCENARIOS
 from tests.vm.guest.target import facts_of, options
 
-#: What the guest's first look at its two GiB of slow memory takes, by page, and promotion by folio, from the first page
-#: to the last: an emulated CPU takes some thirty times a real one's time.
+#: What the guest's first look at its two GiB of slow memory takes, by page; and promotion by folio, which is an
+#: estimate: 4,000 pages took one to two seconds there.
 SCAN_NS, MOVE_NS = 1_800, 300_000
 #: Rows of pghotd that were measured in the guest.
 GUEST_ROWS = Path(__file__).parent / "guest_rows.jsonl"

@@ -31,7 +31,7 @@ from pghotd.sources.source import InThread, in_thread
 #: What `stat` and the doctor say of a kdamond beside it.
 KDAMOND_RUNS = "a kdamond runs on this machine and clears the accessed bits that idle looks for"
 #: A look tells how hot a page is if it comes after so many intervals at most; else so many rechecks do, each after an
-#: interval. To mark again and read what a recheck has found costs a fourth of another look at the section.
+#: interval. To mark again and read what a recheck has found costs about half of another look at the section.
 _LONG, _CHAIN = 1.5, 3
 #: A section with so many pages that all rechecks have seen keeps its turn for longer.
 _HOT_NR = 64

@@ -1,7 +1,7 @@
 """The scenarios that movers are judged by, in the guest and on the memory model, by name.
 
 Targets use their hot set every 100 ms: every 20 ms took half of an emulated CPU. Noise is read at random, each page
-every four seconds: by the rule a fourth of it is hot at any time, but not as hot.
+every four seconds: by the rule some of it is hot at any time, but not as hot.
 """
 
 from tests.vm.guest.scenario import Part, Scenario
