@@ -46,7 +46,7 @@ class Frames:
         self.process: NDArray[np.uint16] = sparse_array(self.total, np.uint16)
         #: Where in that process's page table.
         self.slot: NDArray[np.uint32] = sparse_array(self.total, np.uint32)
-        #: When the page last changed tiers, in ms.
+        #: When the page came to its node, in ms: by its first touch, or when it last changed tiers.
         self.moved_at: NDArray[np.uint32] = sparse_array(self.total, np.uint32)
         sections = self.total >> SECTION_SHIFT
         #: The nid of each section whether online or not; and of the online ones, with a last entry of none.

@@ -1,11 +1,16 @@
-"""Age pages and choose victims as kswapd does, with no knowledge of times: four generations and one accessed bit.
+"""Age pages and choose victims as kswapd does: four generations and one accessed bit.
 
 An aging moves the pages accessed since the last one to the youngest generation and the rest one on. Victims come from
-the oldest; a page accessed since the aging that made it oldest is passed over, as reclaim does on finding the bit set.
-A folio's accessed bit and generation are those of its head.
+the oldest, those first that have been on the node for longest, as from the tail of an LRU list: by frame number was
+tried, and took what a process had just allocated, or what had just been promoted, in the place of cold pages. A page
+accessed since the aging that made it oldest is passed over, as reclaim does on finding the bit set. A folio's accessed
+bit and generation are those of its head.
 """
 
+from collections.abc import Callable
+
 import numpy as np
+from numpy.typing import NDArray
 
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.memory.model.frames import GENERATION_SHIFT, OLDEST, Flag, Frames
@@ -21,22 +26,29 @@ _AGING = np.where(_BYTES & Flag.USED, _AGED | _REST, _BYTES).astype(np.uint8)
 _VICTIM_MASK = Flag.USED | Flag.GENERATION | Flag.ACCESSED | Flag.MOVING
 _VICTIM = Flag.USED | OLDEST << GENERATION_SHIFT
 
+_UINT32 = 0xFFFF_FFFF
+#: Victims that arrived within this time of each other are taken in one step.
+_STEP_MS = 1000
+#: The arrival in a section that has no victim before the next aging.
+_NEVER = np.iinfo(np.int64).max
+
 
 class Generations:
-    """Keep the generations of one machine's pages, and a hand for each node where the search for victims goes on."""
+    """The generations of one machine's pages, and when the first of each section's victims came to its node."""
 
-    def __init__(self, frames: Frames) -> None:
+    def __init__(self, frames: Frames, clock: Callable[[], int]) -> None:
         self._frames = frames
-        self._hands: dict[int, int] = {}
-        #: 1 where a section has no victim before the next aging: an allocation on a full node asks again and again.
-        self._barren = np.zeros(len(frames.home_nid), dtype=bool)
+        self._clock = clock
+        #: In ms, as an aging found it: an allocation on a full node asks for victims again and again.
+        self._first_arrival = np.full(len(frames.home_nid), _NEVER, dtype=np.int64)
 
     def age(self, section: int) -> None:
         """Age the pages of one section; one without pages in use costs nothing."""
+        self._first_arrival[section] = _NEVER
         if self._frames.used_in(section):
             flags = self._frames.flags[section << SECTION_SHIFT : (section + 1) << SECTION_SHIFT]
             flags[:] = _AGING.take(flags)
-        self._barren[section] = False
+            self._note_first(section, self._victims_in(section))
 
     def rejuvenate(self, heads: Pfns) -> None:
         """Put folios back into the youngest generation; those that are free by now are passed over."""
@@ -44,32 +56,36 @@ class Generations:
 
     def victims(self, nid: int, pages: int) -> Pfns:
         """Return the heads of folios of the oldest generation on node `nid`, of `pages` pages or a little more."""
-        frames = self._frames
-        sections = np.flatnonzero((frames.section_nid[:-1] == nid) & ~self._barren)
-        if not len(sections):
-            return np.zeros(0, dtype=np.int64)
-        start = int(np.searchsorted(sections, self._hands.get(nid, 0)))
+        sections = np.flatnonzero(self._frames.section_nid[:-1] == nid)
         found: list[Pfns] = []
-        for section in np.roll(sections, -start).tolist():
-            if not frames.used_in(section):
-                continue
-            self._hands[nid] = section
-            heads = self._oldest(section)
-            if not len(heads):
-                self._barren[section] = True
-                continue
-            sizes = np.int64(1) << frames.orders_of(heads)
+        while pages > 0 and len(sections):
+            section = int(sections[self._first_arrival[sections].argmin()])
+            first_arrival = int(self._first_arrival[section])
+            if first_arrival == _NEVER:
+                break
+            victims = self._victims_in(section)
+            now = self._arrivals(victims) < first_arrival + _STEP_MS
+            heads = self._frames.only_heads(victims[now])
+            sizes = np.int64(1) << self._frames.orders_of(heads)
             enough = int(np.searchsorted(np.cumsum(sizes), pages)) + 1
             found.append(heads[:enough])
             pages -= int(sizes[:enough].sum())
-            if pages <= 0:
-                break
+            if pages > 0:
+                self._note_first(section, victims[~now])
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
-    def _oldest(self, section: int) -> Pfns:
+    def _victims_in(self, section: int) -> Pfns:
         base = section << SECTION_SHIFT
         part = slice(base, base + PAGES_PER_SECTION)
         flags, states = self._frames.flags[part], self._frames.state[part]
         movable = states & (PageState.LRU | PageState.PINNED) == PageState.LRU
-        heads = np.flatnonzero(((flags & _VICTIM_MASK) == _VICTIM) & movable) + base
-        return self._frames.only_heads(heads)
+        return np.flatnonzero((flags & _VICTIM_MASK == _VICTIM) & movable) + base
+
+    def _note_first(self, section: int, victims: Pfns) -> None:
+        self._first_arrival[section] = self._arrivals(victims).min() if len(victims) else _NEVER
+
+    def _arrivals(self, pfns: Pfns) -> NDArray[np.int64]:
+        """Return when pages came to their node, in ms; those of a process that began with them at some time before."""
+        now = self._clock()
+        arrivals: NDArray[np.int64] = now - (np.uint32(now & _UINT32) - self._frames.moved_at.take(pfns)).astype(np.int64)
+        return arrivals

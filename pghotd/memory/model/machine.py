@@ -38,7 +38,7 @@ class Machine:
         self._clock = clock
         self._nodes = Nodes(spec.nodes, self.frames)
         self._mover = Mover(self.frames, self._nodes, self.processes, self.figures, clock, spec.seed)
-        self.reclaim = Reclaim(self.frames, self._nodes, self._mover, counters, spec.move_ns, spec.demotion)
+        self.reclaim = Reclaim(self.frames, self._nodes, self._mover, counters, clock, spec.move_ns, spec.demotion)
         self.residency = Residency(
             self.frames, self._nodes, self.processes, self.reclaim, self.figures, counters, clock, spec.move_ns
         )

@@ -5,6 +5,8 @@ watermark, as the kernel's pgdat_balanced() has it in tiering mode: a promotion 
 so a node that is balanced for allocations would otherwise refuse every promotion for ever.
 """
 
+from collections.abc import Callable
+
 import trio
 
 from pghotd.engine.counters import Counters
@@ -24,7 +26,14 @@ class Reclaim:
     """Demote from the top-tier nodes of one machine."""
 
     def __init__(
-        self, frames: Frames, nodes: Nodes, mover: Mover, counters: Counters, move_ns: int, demotion: bool = True
+        self,
+        frames: Frames,
+        nodes: Nodes,
+        mover: Mover,
+        counters: Counters,
+        clock: Callable[[], int],
+        move_ns: int,
+        demotion: bool = True,
     ) -> None:
         self._frames = frames
         self._nodes = nodes
@@ -32,7 +41,7 @@ class Reclaim:
         self._counters = counters
         self._move_ns = move_ns
         self._demotion = demotion
-        self.generations = Generations(frames)
+        self.generations = Generations(frames, clock)
         self._for_promotion: dict[int, bool] = {}
         self._woken = {nid: trio.Event() for nid in nodes.top}
         self._aged = trio.Event()

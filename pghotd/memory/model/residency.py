@@ -20,6 +20,7 @@ from pghotd.memory.model.spec import ProcessSpec
 from pghotd.memory.protocol import PageState, Pfns
 
 _CHUNK = 1 << 20
+_UINT32 = 0xFFFF_FFFF
 
 Slots = NDArray[np.int64]
 
@@ -104,6 +105,7 @@ class Residency:
                 self._reclaim.demote_direct(nid, wanted - self._nodes.room(nid))
             heads = self._frames.allocate(nid, min(len(missing), self._nodes.room(nid) >> order), order)
             self._map(process, heads, missing[: len(heads)] << order)
+            self._frames.moved_at[self._frames.pages_of(heads, np.full(len(heads), order))] = self._clock() & _UINT32
             missing = missing[len(heads) :]
             if self._nodes.is_low(nid):
                 self._reclaim.wake(nid)
