@@ -11,12 +11,12 @@ SIZE_MB, HOT_MB = 128, 16
 RANDOM_RATE = 0.1
 MOVE_EVERY_S, MOVES = 15, 10
 UNIFORM_S, THEN_HOT_IN_S = 120, 30
-_HOT = ("--size-mb", str(SIZE_MB), "--hot-mb", str(HOT_MB), "--round-ms", "100")
+_HOT = ("--size-mb", str(SIZE_MB), "--hot-mb", str(HOT_MB), "--round-ms", "5")
 _SWEEP = (*_HOT, "--sweep-s", "10")
 _RANDOM = (*_HOT, "--cold-rate", str(RANDOM_RATE))
 _MOVING = (*_SWEEP, "--move-every-s", str(MOVE_EVERY_S), "--moves", str(MOVES))
-_ALL_HOT = ("--size-mb", str(HOT_MB), "--hot-mb", str(HOT_MB), "--round-ms", "100")
-_NOISE = ("--size-mb", "512", "--hot-mb", "0", "--cold-rate", "0.25", "--round-ms", "50", "--seed", "2")
+_ALL_HOT = ("--size-mb", str(HOT_MB), "--hot-mb", str(HOT_MB), "--round-ms", "5")
+_NOISE = ("--size-mb", "512", "--hot-mb", "0", "--cold-rate", "0.5", "--round-ms", "50", "--seed", "2")
 #: The fast node is filled first, by the default policy, as on a machine that is in use.
 _UNIFORM = ("--size-mb", "1280", "--node", "-1", "--cold-rate", "0.3", "--round-ms", "50")
 _THEN_HOT = ("--hot-mb", str(HOT_MB), "--hot-after-s", str(UNIFORM_S + 4))
