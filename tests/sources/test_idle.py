@@ -438,7 +438,7 @@ async def test_where_looks_are_far_apart_what_is_not_seen_again_is_not_as_hot(
         if tick > 400 and tick % 40 == 0:
             for which, pages in enumerate((hot, noise)):
                 seen, looks = pghot.heat.shares(1, pages, bench.rig.clock())
-                known = looks >= 3
+                known = looks >= 4
                 judged[2 * which] += np.count_nonzero(known)
                 judged[2 * which + 1] += np.count_nonzero(seen_in_most(seen[known] + 1, looks[known]))
     hot_nr, hot_worth, noise_nr, noise_worth = judged.tolist()
