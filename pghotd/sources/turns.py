@@ -8,7 +8,9 @@ Sections with pages of watched processes come first: only those can be promoted.
 while others wait, so that every section has its turn.
 """
 
+import math
 from collections.abc import Iterable, Sequence, Set
+from itertools import islice
 
 #: The load of a section before any was looked at, in ms: low, since the first look at it tells, and the next section
 #: joins only after that.
@@ -18,6 +20,8 @@ _FIRST_VISIT = 2.0
 #: How much of the room is for sections of watched processes while others wait, and what their turns weigh then.
 _WATCHED_SHARE = 0.75
 _WATCHED_WEIGHT = 3.0
+#: So many of those that wait are tried for what room there is.
+_LOOKAHEAD_NR = 64
 
 
 class Turns:
@@ -38,6 +42,8 @@ class Turns:
         self._guessed: set[int] = set()
         #: Sections whose last turn was over at once, for they were empty.
         self._short: set[int] = set()
+        #: Those of either that went before the one that waits for longest.
+        self._ahead: dict[bool, set[int]] = {True: set(), False: set()}
         #: What joined of either while both waited, by weight.
         self._served = {True: 0.0, False: 0.0}
 
@@ -67,6 +73,8 @@ class Turns:
         for section in known - there:
             self._visits.pop(section, None)
             self._short.discard(section)
+            for ahead in self._ahead.values():
+                ahead.discard(section)
             self._guessed.discard(section)
             self._loads_sum -= self._loads.pop(section, 0.0)
             self._beside.pop(section, None)
@@ -123,15 +131,27 @@ class Turns:
         return leaving
 
     def join(self, room_ms: float) -> int | None:
-        """Let the next section join if it finds room, and return it; with no members at all it need not fit."""
+        """Let the next section that finds room join, and return it; with no members at all it need not fit.
+
+        One with little in use goes before those in front of it that do not fit, once for each first one: it is known a
+        turn earlier, and takes room that would be left unused.
+        """
         if not self.waiting:
             return None
         contended = all(self._waiting.values())
         watched = self._served[True] <= self._served[False] if contended else bool(self._waiting[True])
-        section = next(iter(self._waiting[watched]))
-        load_ms = self._load(section)
-        if self._visits and self.load_ms + load_ms > room_ms:
+        free_ms = room_ms - self.load_ms if self._visits else math.inf
+        first, *others = islice(self._waiting[watched], _LOOKAHEAD_NR)
+        ahead = self._ahead[watched]
+        fresh = (first, *(one for one in others if one not in ahead))
+        section = next((one for one in fresh if self._load(one) <= free_ms), None)
+        if section is None:
             return None
+        if section == first:
+            ahead.clear()
+        else:
+            ahead.add(section)
+        load_ms = self._load(section)
         if contended:
             self._served[watched] += load_ms / (_WATCHED_WEIGHT if watched else 1.0)
         del self._waiting[watched][section]

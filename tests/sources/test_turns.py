@@ -166,6 +166,20 @@ def test_the_turn_of_an_empty_section_is_over_at_once():
     assert passes <= 3 * VISITS
 
 
+def test_a_small_section_takes_room_that_is_too_little_for_those_before_it():
+    turns = Turns()
+    turns.follow(range(3), frozenset())
+    for section, load_ms in enumerate((600.0, 600.0, 50.0)):
+        turns._visits[section] = 1
+        turns.visited(section, load_ms)
+        del turns._visits[section]
+    assert [turns.join(1000.0), turns.join(1000.0), turns.join(1000.0)] == [0, 2, None]
+    # It takes nothing from the one that it went before.
+    turns._visits.update({0: VISITS, 2: 1})
+    assert turns.leave(1000.0, VISITS) == [0]
+    assert turns.join(1000.0) == 1
+
+
 def test_a_turn_that_is_to_take_longer_takes_twice_as_many_visits():
     scan = Scan([1000.0] * 4)
     leave = scan.turns.leave

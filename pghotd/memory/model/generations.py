@@ -87,5 +87,6 @@ class Generations:
     def _arrivals(self, pfns: Pfns) -> NDArray[np.int64]:
         """Return when pages came to their node, in ms; those of a process that began with them at some time before."""
         now = self._clock()
-        arrivals: NDArray[np.int64] = now - (np.uint32(now & _UINT32) - self._frames.moved_at.take(pfns)).astype(np.int64)
+        ages = np.uint32(now & _UINT32) - self._frames.moved_at.take(pfns)
+        arrivals: NDArray[np.int64] = now - ages.astype(np.int64)
         return arrivals
