@@ -120,8 +120,9 @@ class Kmigrated:
     async def _compete(self, hot: Sequence[int]) -> Chosen:
         """Return who goes first, over all hot sections, to each target that has not room for all (competition.py)."""
         pghot, stepped = self._pghot, trio.current_time()
-        pghot.rests.waiting[self._nid], self._later = 0, []
+        self._later = []
         if not pghot.tunables.admit_by_heat or pghot.paused:
+            pghot.rests.waiting[self._nid] = 0
             return {}
         await pghot.memory.reread(_NONE)  # the zones alone: how much room there is
         any_heat = any(pghot.room(target).free > 0 for target in pghot.targets.with_memory)
@@ -137,6 +138,7 @@ class Kmigrated:
                 stepped = trio.current_time()
         contenders = Contenders.joined(parts) if parts else None
         if contenders is None or not (len(contenders.heads) or any(waiting.values())):
+            pghot.rests.waiting[self._nid] = 0
             return {}
         chosen: dict[int, NDArray[np.int64]] = {}
         passed_over = np.zeros(len(contenders.heads), dtype=bool)

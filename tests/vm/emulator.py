@@ -30,10 +30,6 @@ _LIBRARIES = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "usr/lib/x86_6
 _DISK = 4 << 30
 #: Without the string instructions that go byte by byte here: the kernel clears and copies pages by words then.
 _CPU = "max,la57=off,erms=off,fsrm=off"
-#: A clock that counts instructions, 2 ns each, of all CPUs together, and leaps to the next timer where all idle. By
-#: the host's clock the CPUs are as fast as the host has time for: the same test took 4.0 s or 5.4. Not for tests with a
-#: disk: what the host is slow to serve is late by this clock, and NVMe's commands time out at once.
-_COUNTED = ("-icount", "shift=1,sleep=off")
 #: What costs an emulated CPU much and changes nothing of what is tested: hardening, clearing pages twice, waits.
 _CHEAP = "mitigations=off init_on_alloc=0 hardened_usercopy=off rcupdate.rcu_expedited=1 nowatchdog audit=0"
 #: Long enough to power off and to write what is in the pipes.
@@ -72,7 +68,7 @@ def command(qemu: Path) -> list[str]:
 class Emulator:
     """One run of one machine."""
 
-    def __init__(self, qemu: Path, kernel: Path, machine: Machine, place: Path, *, counted: bool = False) -> None:
+    def __init__(self, qemu: Path, kernel: Path, machine: Machine, place: Path, ns_each: int = 0) -> None:
         self._machine = machine
         self._place = place
         # The path of a socket is limited to 107 bytes, and a checkout can be anywhere.
@@ -86,7 +82,7 @@ class Emulator:
         self._command = [
             *command(qemu),
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"),
-            *("-accel", "tcg,thread=single", "-cpu", _CPU, *(_COUNTED if counted else ()), *machine.arguments()),
+            *("-accel", "tcg,thread=single", "-cpu", _CPU, *_counted(ns_each), *machine.arguments()),
             *("-kernel", str(kernel / "vmlinuz"), "-initrd", str(place / "initrd")),
             *("-append", f"console=ttyS0 quiet panic=-1 rdinit=/init {_CHEAP}"),
             # The kernel has NVMe built in; virtio's disks are a module.
@@ -187,6 +183,18 @@ class Emulator:
             with tarfile.open(files) as archive:
                 archive.extractall(self._place / "out", filter="data")
             files.unlink()
+
+
+def _counted(ns_each: int) -> list[str]:
+    """Return how QEMU is asked for a clock that counts the instructions of all CPUs, of `ns_each` ns; 0: for none.
+
+    Where all idle it leaps to the next timer. By the host's clock the CPUs are as fast as the host has time for: the
+    same test took 4.0 s or 5.4. Not for tests with a disk: what the host is slow to serve is late by this clock, and
+    NVMe's commands time out at once.
+    """
+    if not ns_each:
+        return []
+    return ["-icount", f"shift={ns_each.bit_length() - 1},sleep=off"]
 
 
 class Lines:
