@@ -263,26 +263,26 @@ def test_settle_counts_each_errno_in_pages_and_for_the_owner():
     assert rig.pghot.decisions.last(BASE + 44).verdict == "failed EXDEV"
 
 
-def test_a_batch_of_what_was_chosen_is_of_any_owner_and_counts_for_each():
+def test_by_heat_a_batch_is_of_any_owner_and_counts_for_each():
     """In PFN order their owners alternate, and a batch of one owner would be a batch of one page."""
     processes = [ProcessSpec(f"{name}{number}", 1, 2, owner=f"/{name}") for number in range(5) for name in "ab"]
-    chosen = {0: BASE + np.arange(10)}
 
-    def batches(chosen) -> list[int]:
+    def batches(admit_by_heat) -> list[int]:
         rig = hot_rig(processes)
-        walk, found = SectionWalk(rig.pghot, 2, SECTION, chosen), []
+        rig.pghot.tunables.set("admit_by_heat", admit_by_heat)
+        walk, found = SectionWalk(rig.pghot, 2, SECTION), []
         while (batch := next_batch(walk, rig.time.now)) is not None:
             results = np.zeros(len(batch.heads), dtype=np.int64)
             results[:1] = errno.EBUSY if len(batch.heads) > 1 else 0
             settle(rig.pghot, 2, batch, Moved(results, batch.heads), rig.time.now)
             found.append(len(batch.heads))
         assert balance(rig.counters.total) == 0
-        expected = {"/a": 5, "/b": 5} if chosen is None else {"/a": 4, "/b": 5}
+        expected = {"/a": 4, "/b": 5} if admit_by_heat else {"/a": 5, "/b": 5}
         assert {owner: rig.counters.owners[owner] for owner in expected} == expected
         return found
 
-    assert batches(None) == [1] * 10
-    assert batches(chosen) == [10]
+    assert batches(0) == [1] * 10
+    assert batches(1) == [10]
 
 
 def test_no_space_wakes_kswapd_for_promotion(monkeypatch):
