@@ -5,6 +5,7 @@ its section is walked; recording sets them the other way round. Whatever becomes
 or starts the next.
 """
 
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -97,16 +98,17 @@ class Kmigrated:
         # A place for each batch that may be on its way: with one, as in the kernel, the walk waits for each.
         places = trio.Semaphore(pghot.memory.moves_at_once)
         async with trio.open_nursery() as moves:
-            for position, section in enumerate(hot):
+            section = -1
+            while (found := self._next_hot(section, hot)) is not None:
+                section = found
                 if pghot.paused:
                     # The flags of the rest are still set: walk them when the pause is over.
                     pghot.store.wake(self._nid)
                     break
-                if self._nid not in pghot.store or not pghot.store.hot[section]:
-                    continue
                 pghot.store.hot[section] = 0
-                await self._walk(section, hot[position + 1 :][:_REREAD_BATCHES], moves, places)
-                if position + 1 < len(hot) and trio.current_time() - stepped > _STEP_S:
+                following = hot[bisect_right(hot, section) :][:_REREAD_BATCHES]
+                await self._walk(section, following, moves, places)
+                if trio.current_time() - stepped > _STEP_S:
                     await trio.lowlevel.checkpoint()
                     stepped = trio.current_time()
         for section in self._later:
@@ -116,6 +118,16 @@ class Kmigrated:
         self.standing.last_pass_us = round((trio.current_time() - started) * 1e6)
         self.standing.changes.notify()
         await trio.lowlevel.checkpoint()
+
+    def _next_hot(self, section: int, competed: Sequence[int]) -> int | None:
+        """Return the next section behind `section` to walk; as in the kernel, its flag is tested when its turn comes.
+
+        Where folios were chosen, a section that became hot later has not competed, and is left for the next pass.
+        """
+        store = self._pghot.store
+        if not self._chosen:
+            return store.next_hot_section(self._nid, section)
+        return next((one for one in competed[bisect_right(competed, section) :] if store.hot[one]), None)
 
     async def _compete(self, hot: Sequence[int]) -> Chosen:
         """Return who goes first, over all hot sections, to each target that has not room for all (competition.py)."""
@@ -182,7 +194,10 @@ class Kmigrated:
             # The folio that sent a batch off is in flight as well, also when this was paused or cancelled.
             rest = walk.flush()
             if rest is not None:
-                moves.start_soon(self._move, rest, None)
+                # It waits for its turn as every other, and for no longer than those before it take.
+                with trio.CancelScope(shield=True):
+                    await places.acquire()
+                moves.start_soon(self._move, rest, places)
 
     async def _reread(self, ready: NDArray[np.int64], following: Sequence[int]) -> None:
         """Have what is ready read again, with what comes after it in this section and the next hot ones.
@@ -201,7 +216,7 @@ class Kmigrated:
         self._reread_to, self._reread_at = int(heads[-1]), now
         await self._pghot.memory.reread(heads)
 
-    async def _move(self, batch: Batch, place: trio.Semaphore | None) -> None:
+    async def _move(self, batch: Batch, place: trio.Semaphore) -> None:
         # Shielded from the start: a batch that was handed out is in flight, and has to be settled.
         with trio.CancelScope(shield=True):
             self.standing.batches += 1
@@ -209,8 +224,7 @@ class Kmigrated:
             moved = await self._pghot.memory.promote(batch.heads, batch.nid)
             settle(self._pghot, self._nid, batch, moved, self._clock())
             self.standing.changes.notify()
-            if place is not None:
-                place.release()
+            place.release()
 
 
 class KmigratedSet:

@@ -135,6 +135,56 @@ async def test_a_pause_between_two_sections_keeps_the_flags_of_the_rest(nursery,
     assert rig.total("pgpromote_success") == 2
 
 
+async def test_a_section_further_on_that_becomes_hot_during_the_walk_is_walked_in_the_same_pass(
+    nursery, autojump_clock
+):
+    """As the kernel has it: a flag is tested when the walk comes to it."""
+    rig = make_rig((ProcessSpec("a", 3 * PAGES_PER_SECTION, 1),), two_nodes(4, 4), move_ns=10_000_000)
+    kmigrated = await start(nursery, rig)
+    make_hot(rig, 3, PAGES_PER_SECTION + 3)
+    await trio.sleep(0.105)
+    # The second section's batch waits for the first one's move.
+    assert (rig.total("pghotd_in_flight"), kmigrated.standing(1).batches) == (1, 1)
+    make_hot(rig, 2 * PAGES_PER_SECTION + 5)
+    while kmigrated.standing(1).passes == 0:
+        await trio.sleep(0.001)
+    assert rig.total("pgpromote_success") == 3
+
+
+async def test_one_that_lies_behind_it_is_walked_in_the_next(nursery, autojump_clock):
+    rig = make_rig((ProcessSpec("a", 3 * PAGES_PER_SECTION, 1),), two_nodes(4, 4), move_ns=10_000_000)
+    kmigrated = await start(nursery, rig)
+    make_hot(rig, PAGES_PER_SECTION + 3, 2 * PAGES_PER_SECTION + 3)
+    await trio.sleep(0.105)
+    make_hot(rig, 5)
+    while kmigrated.standing(1).passes == 0:
+        await trio.sleep(0.001)
+    assert rig.total("pgpromote_success") == 2
+    await trio.sleep(0.2)
+    assert rig.total("pgpromote_success") == 3
+
+
+async def test_where_batches_go_one_at_a_time_the_last_of_a_section_waits_as_every_other(nursery, autojump_clock):
+    """The folio that sent a batch off is left over at the section's end."""
+    rig = make_rig([ProcessSpec("a", 10, 1, owner="/a"), ProcessSpec("b", 1, 1, owner="/b")], move_ns=10_000_000)
+    under_way, most, real = 0, 0, rig.machine.promote
+
+    async def promote(heads, nid):
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        moved = await real(heads, nid)
+        under_way -= 1
+        return moved
+
+    rig.machine.promote = promote
+    await start(nursery, rig)
+    make_hot(rig, *range(11))
+    await trio.sleep(1)
+    assert rig.total("pgpromote_success") == 11
+    assert most == 1
+
+
 async def test_a_kmigrated_for_each_lower_node_with_memory(nursery, autojump_clock):
     nodes = (node(0, 2, "top", (10, 20, 30)), node(1, 1, "lower", (20, 10, 30)), node(2, 1, "lower", (30, 30, 10)))
     rig = make_rig([ProcessSpec("a", 10, 1), ProcessSpec("b", 10, 2)], nodes)

@@ -55,12 +55,13 @@ def has_free_space(zones: Sequence[Zone], present: int) -> bool:
 class Admission:
     """Keep one target node's rate window and adaptive threshold."""
 
-    def __init__(self, now: int) -> None:
+    def __init__(self) -> None:
         #: The node's counters pgpromote_candidate and pgpromote_candidate_nrl, which admission alone advances.
         self.candidate = 0
         self.candidate_nrl = 0
         self._threshold_ms = 0  # none yet: the window stands for it
-        self._adjusted_at = now
+        #: None before the first adjustment, which is due at once: the kernel's field is 0, and its clock is not.
+        self._adjusted_at: int | None = None
         self._adjust_base = 0
         self._window_at: int | None = None
         self._window_base = 0
@@ -86,7 +87,7 @@ class Admission:
         verdicts = np.full(len(pages), ADMITTED, dtype=np.uint8)
         if free or not len(pages):
             return Judgement(verdicts, pages, free, False, limits.window_ms, now)
-        adjusted = now - self._adjusted_at > _ADJUST_PERIOD_MS
+        adjusted = self._adjusted_at is None or now - self._adjusted_at > _ADJUST_PERIOD_MS
         threshold = self._adjusted_threshold(limits) if adjusted else self.threshold_ms(limits)
         too_old = ages_ms >= threshold
         verdicts[too_old] = REFUSED_AGE

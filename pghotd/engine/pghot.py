@@ -83,7 +83,7 @@ class Pghot:
 
     def admission(self, nid: int) -> Admission:
         """Return the admission state of target node `nid`."""
-        return self._admissions.setdefault(nid, Admission(self.started_at))
+        return self._admissions.setdefault(nid, Admission())
 
     def limits(self) -> Limits:
         """Return the tunables that admission reads, as they are now."""

@@ -168,6 +168,16 @@ class RecordStore:
             self.hot[section] = 1
         self.wake(nid)
 
+    def next_hot_section(self, nid: int, after: int) -> int | None:
+        """Return node `nid`'s first section behind `after` whose hot flag is set now, None when there is none."""
+        node = self._nodes.get(nid)
+        if node is None:
+            return None
+        start = max(node.first_pfn >> SECTION_SHIFT, after + 1)
+        end = (node.first_pfn + len(node.records)) >> SECTION_SHIFT
+        flagged = np.flatnonzero(self.hot[start:end]) + start
+        return next((section for section in flagged.tolist() if section in node.sections), None)
+
     def hot_sections(self, nid: int) -> NDArray[np.int64]:
         """Return node `nid`'s sections whose hot flag is set now, in order."""
         return self._flagged(nid, self.hot)

@@ -53,9 +53,9 @@ Verdicts = NDArray[np.uint8]
 class Batch:
     """Hold folios on their way to one target node; none when the walk only stops to let others run.
 
-    They are of one owner, as in the kernel, unless `admit_by_heat` is on: what is hot lies scattered among owners, and a
-    call for 14 folios costs about as much as one for 500.
-    `records` are as they were taken, `numbers` those of the decisions to promote them.
+    They are of one owner, as in the kernel, unless `admit_by_heat` is on: what is hot lies scattered among owners, and
+    a call for 14 folios costs about as much as one for 500. `records` are as they were taken, `numbers` those of the
+    decisions to promote them.
     """
 
     heads: Pages

@@ -31,7 +31,7 @@ def precise_access(record: int, nid: int, now: int, window_ms: int, threshold: i
 class ScalarAdmission:
     """Admit folio by folio to one target."""
 
-    adjusted_at: int
+    adjusted_at: int | None = None
     threshold: int = 0
     candidate: int = 0
     candidate_nrl: int = 0
@@ -47,7 +47,7 @@ class ScalarAdmission:
             return "admitted"
         step = window_ms // 8
         threshold = min(max(self.threshold or window_ms, step), 2 * window_ms)
-        if now - self.adjusted_at > 60_000:
+        if self.adjusted_at is None or now - self.adjusted_at > 60_000:
             reference = limit_mbps * 256 * 60
             grown = self.candidate - self.adjust_base
             if grown > reference * 11 // 10:
@@ -74,7 +74,7 @@ class ScalarWalk:
     What the machine is like is looked up for each folio, `records` are this one's own, by PFN.
     """
 
-    def __init__(self, rig, nid, started_at):
+    def __init__(self, rig, nid):
         self.rig, self.nid = rig, nid
         self.records: dict[int, int] = {}
         #: Folios that have got their record back once.
@@ -82,7 +82,6 @@ class ScalarWalk:
         self.counters: Counter[str] = Counter()
         self.candidates: Counter[tuple[int, str]] = Counter()
         self._admissions: dict[int, ScalarAdmission] = {}
-        self._started_at = started_at
 
     def access(self, pfn: int, nid: int, now: int) -> None:
         """Record one access to a page of this node, as far as it passes the filters."""
@@ -161,7 +160,7 @@ class ScalarWalk:
             return "pingpong"
         (zone,) = machine.zones(target)
         free = zone.free > zone.promo + max(1 << 18, zone.present // 16)
-        admission = self._admissions.setdefault(target, ScalarAdmission(self._started_at))
+        admission = self._admissions.setdefault(target, ScalarAdmission())
         limit = tunables.promote_rate_limit_MBps
         verdict = admission.ask(pages, age, free, tunables.promote_freq_window_ms, limit, now)
         self.candidates[target, "pgpromote_candidate"] = admission.candidate

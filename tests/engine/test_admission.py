@@ -21,7 +21,7 @@ RUN = st.tuples(
 
 @given(st.lists(RUN, min_size=1, max_size=12))
 def test_a_run_is_judged_as_its_folios_one_by_one(runs):
-    admission, scalar = Admission(5000), ScalarAdmission(5000)
+    admission, scalar = Admission(), ScalarAdmission()
     now = 5000
     for folios, free, window, limit, later, taken in runs:
         now += later
@@ -37,12 +37,24 @@ def test_a_run_is_judged_as_its_folios_one_by_one(runs):
 
 
 def test_the_folio_that_opens_a_window_weighs_nothing_and_0_refuses_everything():
-    admission = Admission(0)
+    admission = Admission()
     run = np.ones(300, dtype=np.int64), np.zeros(300, dtype=np.int64)
     judged = admission.judge(*run, False, Limits(3000, 1), 10)
     # 256 pages a MB: the first one is the base, so one more than the limit passes.
     assert (judged.verdicts == 0).sum() == 256
-    assert (Admission(0).judge(*run, False, Limits(3000, 0), 10).verdicts != 0).all()
+    assert (Admission().judge(*run, False, Limits(3000, 0), 10).verdicts != 0).all()
+
+
+def test_the_first_folio_that_comes_so_far_adjusts_the_threshold():
+    """It is due at once, as the kernel's fields begin at 0; next to nothing has been promoted, so it grows."""
+    admission = Admission()
+    one = np.ones(1, dtype=np.int64)
+    # Above the window of 3000 ms, and below it by the step of 375 that is added now.
+    late = admission.judge(one, np.array([3374]), False, Limits(3000, 1), 5)
+    assert (late.verdicts == 0).all()
+    admission.charge(late, 1)
+    assert admission.threshold_ms(Limits(3000, 1)) == 3375
+    assert admission.judge(one, np.array([3375]), False, Limits(3000, 1), 60_005).verdicts[0] != 0
 
 
 def test_free_space_is_promo_and_a_gigabyte_or_a_sixteenth_in_any_one_zone():

@@ -107,7 +107,7 @@ def test_a_walk_is_a_walk_folio_by_folio(
     tunables.kmigrated_batch_nr, tunables.promote_rate_limit_MBps, tunables.target_nid = batch_nr, limit, target
     for name, value in improved.items():
         tunables.set(name, value)
-    scalar = ScalarWalk(rig, 2, rig.time.now)
+    scalar = ScalarWalk(rig, 2)
     pages = sum(process.pages for process in processes)
     demote_some(rig, random, pages)
     access(rig, scalar, random, pages, pages)
