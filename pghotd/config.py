@@ -12,9 +12,10 @@ from typing import Any
 
 from pghotd.engine.decisions import DECISIONS
 from pghotd.engine.kinds import kind_bits
-from pghotd.engine.kstrtox import kstrtouint
 from pghotd.engine.records import Revision
 from pghotd.engine.tunables import TUNABLES, Mode, wrong_value
+from pghotd.engine.tunables import parse as parse_tunable
+from pghotd.geometry import NUMA_NO_NODE
 from pghotd.memory.model.spec import MachineSpec
 from pghotd.memory_settings import BUILT_IN_MACHINE, MemorySettings, memory_settings
 from pghotd.metrics.settings import MetricsSettings
@@ -92,7 +93,7 @@ def parse(values: dict[str, Any], file: str, mode: Mode | None, set_options: lis
     model_nodes = machine.nodes if isinstance(machine, MachineSpec) else None
     top = None if model_nodes is None else [node.nid for node in model_nodes if node.tier == "top"]
     tunables = {
-        name: pghot.take(name, _kinds if name == "enabled_sources" else integer(0, 2**32))
+        name: pghot.take(name, _kinds if name == "enabled_sources" else integer(min(TUNABLES[name].low, 0), 2**32))
         for name in TUNABLES
         if pghot.has(name)
     }
@@ -101,6 +102,8 @@ def parse(values: dict[str, Any], file: str, mode: Mode | None, set_options: lis
     wanted = {**tunables, **by_option}
     # Each beside all others as they will be, since a range may depend on another tunable.
     effective = {name: wanted.get(name, one.default_for(mode, model_nodes is None)) for name, one in TUNABLES.items()}
+    if wanted.get("target_nid") == NUMA_NO_NODE and wanted.get("target_policy") == 0:
+        raise ConfigError(f"{file}: target_policy 0 contradicts target_nid -1: leave target_policy out")
     for name, value in tunables.items():
         if (wrong := _wrong(name, effective | {name: value}, mode, top)) is not None:
             raise pghot.error(name, wrong)
@@ -156,7 +159,7 @@ def _set_option(option: str) -> tuple[str, int]:
     if name not in TUNABLES or not equals:
         raise ConfigError(f"--set {option}: is not TUNABLE=VALUE; tunables are: {', '.join(TUNABLES)}")
     try:
-        return name, kstrtouint(text.encode(errors="replace"))
+        return name, parse_tunable(name, text.encode(errors="replace"))
     except OSError as wrong:
         raise ConfigError(f"--set {name}: {text!r} is {wrong.strerror}") from None
 
@@ -165,5 +168,7 @@ def _wrong(name: str, values: Mapping[str, int], mode: Mode, top: list[int] | No
     """Return what is wrong with a tunable's value among those of all, None when nothing is."""
     if name == "target_nid" and top is not None:
         value = values[name]
-        return None if value in top else f"{value} is not a top-tier node; there are: {', '.join(map(str, top))}"
+        if value in (NUMA_NO_NODE, *top):
+            return None
+        return f"{value} is not a top-tier node; there are: {', '.join(map(str, top))}"
     return wrong_value(name, values, mode)

@@ -107,6 +107,11 @@ def test_what_the_documented_file_calls_a_default_is_one():
         ("[pghot]\nfreq_threshold = 4\n", "test.toml: pghot.freq_threshold: 4 is not in 1..3"),
         ("[pghot]\nfreq_threshold = true\n", "test.toml: pghot.freq_threshold: True is not an integer"),
         ("[pghot]\ntarget_nid = 1\n", "test.toml: pghot.target_nid: 1 is not a top-tier node; there are: 0"),
+        ("[pghot]\ntarget_nid = -2\n", "test.toml: pghot.target_nid: -2 is not an integer in -1..4294967296"),
+        (
+            "[pghot]\ntarget_nid = -1\ntarget_policy = 0\n",
+            "test.toml: target_policy 0 contradicts target_nid -1: leave target_policy out",
+        ),
         ('[pghot]\nenabled_sources = ["ibs"]\n', "test.toml: pghot.enabled_sources: 'ibs' is not one of hintfaults,"),
         ("[pghot]\nenabled_sources = 3\n", "test.toml: pghot.enabled_sources: 3 is not a list"),
         ('[memory]\nbackend = "numa"\n', "test.toml: memory.backend: 'numa' is not one of model"),

@@ -135,6 +135,19 @@ async def test_a_pause_between_two_sections_keeps_the_flags_of_the_rest(nursery,
     assert rig.total("pgpromote_success") == 2
 
 
+async def promoted_by_the_end_of_the_pass(kmigrated: KmigratedSet, rig: Rig) -> int:
+    """Wait for the end of node 1's first pass; return how many pages were promoted then."""
+    standing, ended = kmigrated.standing(1), trio.Event()
+
+    def look() -> None:
+        if standing.passes:
+            ended.set()
+
+    standing.changes.subscribe(look)
+    await ended.wait()
+    return rig.total("pgpromote_success")
+
+
 async def test_a_section_further_on_that_becomes_hot_during_the_walk_is_walked_in_the_same_pass(
     nursery, autojump_clock
 ):
@@ -146,9 +159,7 @@ async def test_a_section_further_on_that_becomes_hot_during_the_walk_is_walked_i
     # The second section's batch waits for the first one's move.
     assert (rig.total("pghotd_in_flight"), kmigrated.standing(1).batches) == (1, 1)
     make_hot(rig, 2 * PAGES_PER_SECTION + 5)
-    while kmigrated.standing(1).passes == 0:
-        await trio.sleep(0.001)
-    assert rig.total("pgpromote_success") == 3
+    assert await promoted_by_the_end_of_the_pass(kmigrated, rig) == 3
 
 
 async def test_one_that_lies_behind_it_is_walked_in_the_next(nursery, autojump_clock):
@@ -157,9 +168,7 @@ async def test_one_that_lies_behind_it_is_walked_in_the_next(nursery, autojump_c
     make_hot(rig, PAGES_PER_SECTION + 3, 2 * PAGES_PER_SECTION + 3)
     await trio.sleep(0.105)
     make_hot(rig, 5)
-    while kmigrated.standing(1).passes == 0:
-        await trio.sleep(0.001)
-    assert rig.total("pgpromote_success") == 2
+    assert await promoted_by_the_end_of_the_pass(kmigrated, rig) == 2
     await trio.sleep(0.2)
     assert rig.total("pgpromote_success") == 3
 

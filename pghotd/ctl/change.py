@@ -54,7 +54,7 @@ def right_for(client: Client, name: str) -> str:
     tunable = TUNABLES[name]
     if name == "target_nid":
         nodes = (node for node in client.names("nodes") if client.value(f"nodes/{node}/tier") == "top")
-        return f"top-tier nodes: {', '.join(node.removeprefix('node') for node in nodes)}"
+        return f"top-tier nodes: {', '.join(node.removeprefix('node') for node in nodes)}; -1: the nearest one"
     if tunable.unit in ("bits", "switch", "choice"):  # what a number means matters more than how many there are
         return f"{tunable.low}..{tunable.high.of(mode)}, {tunable.help}"
     return f"{tunable.low}..{tunable.high.of(mode)} {tunable.unit} in {mode} mode"

@@ -51,7 +51,7 @@ class Pghot:
         self.mode = mode
         self.revision = revision
         self.started_at = now
-        self.format: RecordFormat = DefaultFormat() if mode == "default" else PreciseFormat()
+        self.format: RecordFormat = DefaultFormat() if mode == "default" else PreciseFormat(revision)
         self.counters = counters
         self.targets = Targets(memory)
         self.tunables = Tunables(mode, self.targets.lowest, self.targets.is_target, real_nodes=memory.real_nodes)
@@ -135,6 +135,8 @@ class Pghot:
                 self.rests.forget(section)
             if self.store.nids != before:
                 self.nodes_changed.notify()
-        elif not self.targets.is_target(self.tunables.target_nid):
-            gone, self.tunables.target_nid = self.tunables.target_nid, self.targets.lowest
-            log.warning("node %d has no memory any more: target_nid is now %d", gone, self.tunables.target_nid)
+        elif self.targets.with_memory and not self.targets.is_target(self.tunables.last_target_nid):
+            gone, self.tunables.last_target_nid = self.tunables.last_target_nid, self.targets.lowest
+            if self.tunables.target_nid == gone:
+                self.tunables.target_nid = self.targets.lowest
+                log.warning("node %d has no memory any more: target_nid is now %d", gone, self.tunables.target_nid)

@@ -27,6 +27,7 @@ class DefaultFormat:
     freq_max = 3
     ready_bit = READY
     keeps_nid = False
+    nid_may_be_unknown = False
     granularity_ms = 1 << BUCKET_SHIFT
 
     def __init__(self) -> None:

@@ -1,6 +1,7 @@
 """Pack a record into four bytes, as the kernel series' precision mode does.
 
-Bits 0-9 target nid, 10-12 frequency, 13-26 time in jiffies, 27-30 zero, 31 ready (semantics.md, section 2).
+Bits 0-9 target nid, 10-12 frequency, 13-26 time in jiffies, 27-30 zero, 31 ready (semantics.md, section 2). With
+revision v8-nid bit 27 says that the nid is known: an access from an unknown node leaves a known nid as it is.
 """
 
 from typing import Any
@@ -15,6 +16,7 @@ FREQ_SHIFT = 10
 FREQ_MASK = 0x7
 TIME_SHIFT = 13
 TIME_MASK = 0x3FFF
+NID_KNOWN = 1 << 27
 READY = 0x8000_0000
 
 
@@ -27,11 +29,15 @@ class PreciseFormat:
     keeps_nid = True
     granularity_ms = 1
 
+    def __init__(self, revision: Revision = "v6") -> None:
+        self.nid_may_be_unknown = revision == "v8-nid"
+        self._known = NID_KNOWN if self.nid_may_be_unknown else 0
+
     def step(self, now: int, window_ms: int, threshold: int, revision: Revision) -> Step:
         time_now = np.uint32(now & TIME_MASK)
         window, least = np.uint32(window_ms), np.uint32(threshold)
         time_bits = np.uint32((now & TIME_MASK) << TIME_SHIFT)
-        kept = np.uint32(NID_MASK | READY if revision == "v6" else NID_MASK)
+        kept = np.uint32(NID_MASK | self._known | (READY if revision == "v6" else 0))
 
         def apply(records: Records) -> Records:
             # Everything in 32 bits: the subtraction wraps as the kernel's does, and the mask takes the wrap away.
@@ -48,7 +54,7 @@ class PreciseFormat:
         return apply
 
     def stamp_nid(self, records: Records, nids: NDArray[np.int64]) -> Records:
-        return (records & np.uint32(~NID_MASK & 0xFFFF_FFFF)) | nids.astype(np.uint32)
+        return (records & np.uint32(~NID_MASK & 0xFFFF_FFFF)) | nids.astype(np.uint32) | np.uint32(self._known)
 
     def frequency(self, records: Records) -> NDArray[np.int64]:
         return (records.astype(np.int64) >> FREQ_SHIFT) & FREQ_MASK
@@ -76,4 +82,7 @@ class PreciseFormat:
         return outlived
 
     def nid(self, records: Records, target_nid: int) -> NDArray[np.int64]:
-        return records.astype(np.int64) & NID_MASK
+        nids = records.astype(np.int64) & NID_MASK
+        if self.nid_may_be_unknown:
+            nids[(records & np.uint32(NID_KNOWN)) == 0] = target_nid
+        return nids

@@ -257,8 +257,12 @@ class Recorder:
         if self._heat.on:
             self._heat.seen(node, all_indices + kept.first_pfn, self._now)
         if self._format.keeps_nid:
-            default = self._targets.default(node, self._tunables)
+            unknown = self._format.nid_may_be_unknown
+            default = NUMA_NO_NODE if unknown else self._targets.default(node, self._tunables)
             stamps = self._targets.stamp(nids, default, len(all_indices))
+            if unknown:
+                known = stamps != NUMA_NO_NODE
+                all_indices, stamps = all_indices[known], stamps[known]
             # numpy keeps the last of several assignments to one index: the last accessor wins.
             records[all_indices] = self._format.stamp_nid(records.take(all_indices), stamps)
 

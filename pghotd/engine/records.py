@@ -18,8 +18,8 @@ Records = NDArray[Any]  # uint8 or uint32, as the format says
 Step = Callable[[Records], Records]
 
 #: When a record is ready (semantics.md, section 2): v6 never clears it again, v8 keeps it in step with the frequency.
-Revision = Literal["v6", "v8"]
-REVISIONS: tuple[Revision, ...] = ("v6", "v8")
+#: v8-nid is as v8, and a precise record knows whether its nid is known.
+Revision = Literal["v6", "v8", "v8-nid"]
 
 
 class RecordFormat(Protocol):
@@ -30,6 +30,8 @@ class RecordFormat(Protocol):
     #: A record is ready if it is at least this: ready is the most significant bit.
     ready_bit: int
     keeps_nid: bool
+    #: Whether a record may be without a nid; the node for it is then found when it is taken.
+    nid_may_be_unknown: bool
     #: The unit in which ages are told, in ms.
     granularity_ms: int
 
@@ -37,7 +39,7 @@ class RecordFormat(Protocol):
         """Return the function that applies one access at `now` to each of an array of records."""
 
     def stamp_nid(self, records: Records, nids: NDArray[np.int64]) -> Records:
-        """Return `records` with `nids` as accessing nodes; unchanged where the format keeps none."""
+        """Return `records` with `nids`, all known, as accessing nodes; unchanged where the format keeps none."""
 
     def frequency(self, records: Records) -> NDArray[np.int64]:
         """Return how many accesses each record has counted."""
@@ -55,4 +57,4 @@ class RecordFormat(Protocol):
         """Return which records that are not 0 have an age above the window, or not above `late_ms` (-1: none)."""
 
     def nid(self, records: Records, target_nid: int) -> NDArray[np.int64]:
-        """Return the node that each record would promote its page to."""
+        """Return the node that each record would promote its page to; `target_nid` where none is known."""

@@ -65,9 +65,9 @@ class Targets:
         return min(self._with_memory, default=NUMA_NO_NODE)
 
     def default(self, nid: int, tunables: Tunables) -> int:
-        """Return where pages of node `nid` go whose accessing node is not known, as target_policy says."""
-        if tunables.target_policy:
-            return self._nearest_to.get(nid, tunables.target_nid)
+        """Return where pages of node `nid` go whose accessing node is not known, as target_nid says."""
+        if tunables.target_nid == NUMA_NO_NODE:
+            return self._nearest_to.get(nid, self.lowest)
         return tunables.target_nid
 
     def stamp(self, nids: int | NDArray[np.int64], default: int, length: int) -> NDArray[np.int64]:

@@ -12,6 +12,10 @@ from typing import Literal
 from pghotd.engine.changes import Changes
 from pghotd.engine.kinds import ALL_KINDS
 from pghotd.engine.kstrtox import kstrtouint
+from pghotd.geometry import NUMA_NO_NODE
+
+#: Two names for one thing: who writes one of them has written both.
+_ONE_MECHANISM = frozenset({"target_nid", "target_policy"})
 
 Mode = Literal["default", "precise"]
 MODES: tuple[Mode, ...] = ("default", "precise")
@@ -74,11 +78,11 @@ TUNABLES: dict[str, Tunable] = {
         ),
         Tunable(
             "target_nid",
-            0,
+            NUMA_NO_NODE,
             _same(1023),
             _same(0),
             "nid",
-            "the online top-tier node that gets pages whose accessing node is not known",
+            "the online top-tier node that gets pages whose accessing node is not known; -1: the one nearest to each",
         ),
         Tunable(
             "freq_threshold",
@@ -145,7 +149,7 @@ TUNABLES: dict[str, Tunable] = {
             _same(1),
             _same(0),
             "choice",
-            "where pages go whose accessing node is not known; 0: target_nid, 1: the nearest top-tier node",
+            "an older name for target_nid -1; 1: target_nid is -1, 0: it is again what it was before",
         ),
         Tunable(
             "recheck_age_ms",
@@ -223,7 +227,6 @@ class Tunables:
     """
 
     enabled_sources: int
-    target_nid: int
     freq_threshold: int
     promote_freq_window_ms: int
     promote_rate_limit_MBps: int  # noqa: N815 - the interface's own name
@@ -231,7 +234,6 @@ class Tunables:
     kmigrated_batch_nr: int
     kmigrated_wake: int
     keep_refused: int
-    target_policy: int
     recheck_age_ms: int
     pingpong_ms: int
     record_ageing: int
@@ -239,6 +241,8 @@ class Tunables:
     demotion_room: int
     refusal_rest: int
     admit_by_heat: int
+    #: The last target_nid that was a node: what target_policy 0 goes back to.
+    last_target_nid: int
 
     def __init__(
         self, mode: Mode, target_nid: int, is_target: Callable[[int], bool], *, real_nodes: bool = False
@@ -253,6 +257,29 @@ class Tunables:
         self.written: set[str] = set()
         self.changes = Changes()
 
+    @property
+    def target_nid(self) -> int:
+        """The node for pages whose accessing node is not known; -1: the one nearest to each page."""
+        return self._target_nid
+
+    @target_nid.setter
+    def target_nid(self, value: int) -> None:
+        self._target_nid = value
+        if value != NUMA_NO_NODE:
+            self.last_target_nid = value
+
+    @property
+    def target_policy(self) -> int:
+        """1 while target_nid is -1."""
+        return int(self.target_nid == NUMA_NO_NODE)
+
+    @target_policy.setter
+    def target_policy(self, value: int) -> None:
+        if value:
+            self.target_nid = NUMA_NO_NODE
+        elif self.target_nid == NUMA_NO_NODE:
+            self.target_nid = self.last_target_nid
+
     def default(self, name: str) -> int:
         """Return the default of a tunable; the lowest target for `target_nid`."""
         return TUNABLES[name].default_for(self.mode, self._real_nodes)
@@ -265,7 +292,7 @@ class Tunables:
         values = {other: getattr(self, other) for other in TUNABLES} | dict(beside or {}) | {name: value}
         if (wrong := wrong_value(name, values, self.mode)) is not None:
             raise OSError(errno.EINVAL, wrong)
-        if name == "target_nid" and not self._is_target(value):
+        if name == "target_nid" and value != NUMA_NO_NODE and not self._is_target(value):
             raise OSError(errno.EINVAL, f"node {value} is not an online top-tier node")
 
     def set(self, name: str, value: int, beside: Mapping[str, int] | None = None) -> None:
@@ -275,12 +302,12 @@ class Tunables:
 
     def store(self, name: str, text: bytes) -> None:
         """Set tunable `name` from the text written into its control file; OSError(EINVAL) changes nothing."""
-        self.write(name, kstrtouint(text))
+        self.write(name, parse(name, text))
 
     def write(self, name: str, value: int, beside: Mapping[str, int] | None = None) -> None:
         """Set tunable `name` as a write at run time does, or raise OSError(EINVAL) and change nothing."""
         self.set(name, value, beside)
-        self.written.add(name)
+        self.written |= _ONE_MECHANISM if name in _ONE_MECHANISM else {name}
         self.changes.notify()
 
     def __getitem__(self, name: str) -> int:
@@ -289,6 +316,13 @@ class Tunables:
 
     def __iter__(self) -> Iterator[str]:
         return iter(TUNABLES)
+
+
+def parse(name: str, text: bytes) -> int:
+    """Return the value of a text for tunable `name`, as the kernel reads one; OSError(EINVAL) if it is none."""
+    if name == "target_nid" and text.removesuffix(b"\n") == b"-1":
+        return NUMA_NO_NODE
+    return kstrtouint(text)
 
 
 def wrong_value(name: str, values: Mapping[str, int], mode: Mode) -> str | None:

@@ -20,10 +20,12 @@ def default_access(record: int, now: int, window_ms: int, threshold: int, revisi
 
 
 def precise_access(record: int, nid: int, now: int, window_ms: int, threshold: int, revision: str) -> int:
-    """Apply one access from `nid` (already a target) to a record of four bytes."""
+    """Apply one access from `nid` (already a target; v8-nid: or -1) to a record of four bytes."""
     age = (now - ((record >> 13) & 0x3FFF)) & 0x3FFF
     frequency = 1 if age > window_ms else min(((record >> 10) & 7) + 1, 7)
     ready = frequency >= threshold or (revision == "v6" and bool(record >> 31))
+    if revision == "v8-nid":
+        nid = nid | 1 << 27 if nid >= 0 else record & (1 << 27 | 0x3FF)
     return nid | frequency << 10 | (now & 0x3FFF) << 13 | ready << 31
 
 

@@ -64,7 +64,8 @@ def scalar_record(rig, records, counts, hot, access, now):
         if rig.pghot.mode == "default":
             records[head] = default_access(old, *rules)
         else:
-            records[head] = precise_access(old, tunables.target_nid if nid < 0 else nid, *rules)
+            default = -1 if rig.pghot.revision == "v8-nid" else tunables.target_nid
+            records[head] = precise_access(old, default if nid < 0 else nid, *rules)
     if records[head] >= rig.pghot.format.ready_bit:
         hot.add(head >> 15)
 
@@ -75,7 +76,7 @@ def scalar_record(rig, records, counts, hot, access, now):
     batches=st.lists(st.tuples(ACCESSES, st.integers(0, 6000)), min_size=1, max_size=5),
     threshold=st.integers(1, 3),
     enabled=st.sampled_from([15, 15, 15, 5]),
-    revision=st.sampled_from(["v6", "v8"]),
+    revision=st.sampled_from(["v6", "v8", "v8-nid"]),
     target=st.sampled_from([0, 1]),
 )
 def test_a_batch_gives_what_one_by_one_would(mode, batches, threshold, enabled, revision, target):

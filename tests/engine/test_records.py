@@ -1,5 +1,7 @@
 """Hold both record formats against the scalar reference, for every time difference and around every edge."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,9 +9,10 @@ from hypothesis import strategies as st
 
 from pghotd.engine.record_default import DefaultFormat
 from pghotd.engine.record_precise import PreciseFormat
-from pghotd.engine.records import REVISIONS
+from pghotd.engine.records import Revision
 from tests.engine.reference import default_access, precise_access
 
+REVISIONS = get_args(Revision)
 TIMES = st.one_of(st.integers(0, 2**40), st.integers(0, 70_000))
 
 
@@ -46,7 +49,7 @@ def test_default_step_at_every_time_difference(window, revision):
     nid=st.integers(0, 1023),
 )
 def test_precise_step_is_the_scalar_rule(records, now, window, threshold, revision, nid):
-    fmt = PreciseFormat()
+    fmt = PreciseFormat(revision)
     stepped = fmt.step(now, window, threshold, revision)(np.array(records, np.uint32))
     got = fmt.stamp_nid(stepped, np.full(len(records), nid))
     assert got.dtype == np.uint32
@@ -86,3 +89,12 @@ def test_the_fields_of_a_record():
     one_byte = np.array([default_access(0, 128 * 4, 3000, 2, "v6")], np.uint8)
     assert DefaultFormat().age_ms(one_byte, 128 * 9 + 5)[0] == 5 * 128
     assert DefaultFormat().nid(one_byte, 7)[0] == 7
+
+
+def test_a_record_of_v8_nid_goes_to_target_nid_until_a_node_is_known():
+    fmt = PreciseFormat("v8-nid")
+    unknown = precise_access(0, -1, 300, 5000, 2, "v8-nid")
+    known = precise_access(precise_access(unknown, 2, 310, 5000, 2, "v8-nid"), -1, 320, 5000, 2, "v8-nid")
+    assert fmt.nid(np.array([unknown, known], np.uint32), 9).tolist() == [9, 2]
+    # Ready, and bit 27: node 2 is known.
+    assert known >> 24 == 0x88

@@ -11,7 +11,7 @@ from pghotd.engine.tunables import MODES, TUNABLES, Tunables
 #: By name: low, high and default in default mode, then high and default in precision mode.
 TABLE = {
     "enabled_sources": (0, 15, 15, 15, 15),
-    "target_nid": (0, 1023, 3, 1023, 3),
+    "target_nid": (-1, 1023, 3, 1023, 3),
     "freq_threshold": (1, 3, 2, 7, 2),
     "promote_freq_window_ms": (1000, 3968, 3000, 16383, 5000),
     "promote_rate_limit_MBps": (0, 2147483647, 65536, 2147483647, 65536),
@@ -103,7 +103,7 @@ def test_a_refused_store_changes_nothing_and_an_accepted_one_its_value_alone(cas
         code = refused.errno
     else:
         changed = {key for key, value in values(tunables).items() if value != before[key]}
-        assert changed <= {name}
+        assert changed <= ({"target_nid", "target_policy"} if name in ("target_nid", "target_policy") else {name})
         return
     assert code == errno.EINVAL
     assert values(tunables) == before
@@ -114,3 +114,29 @@ def test_an_unknown_name_is_no_tunable():
         make("default")["mode"]
     with pytest.raises(KeyError):
         make("default").set("is_target", 1)
+
+
+def test_target_policy_is_another_name_for_target_nid_minus_one():
+    tunables = make("default")
+    tunables.store("target_policy", b"1\n")
+    assert (tunables["target_nid"], tunables["target_policy"]) == (-1, 1)
+    tunables.store("target_policy", b"0")
+    assert (tunables["target_nid"], tunables["target_policy"]) == (3, 0)
+    tunables.store("target_nid", b"5")
+    tunables.store("target_nid", b"-1\n")
+    assert (tunables["target_nid"], tunables["target_policy"]) == (-1, 1)
+    tunables.store("target_policy", b"0")
+    assert tunables["target_nid"] == 5
+    # Whoever has written one of them has written both: a reload changes neither.
+    assert tunables.written == {"target_nid", "target_policy"}
+
+
+@pytest.mark.parametrize("text", [b"-2", b"-01", b" -1", b"-1 ", b"-1\n\n", b"--1", b"-0x1"])
+def test_only_target_nid_takes_minus_one_and_no_other_negative_number(text):
+    tunables = make("default")
+    for name in tunables:
+        with pytest.raises(OSError, match="not an unsigned integer"):
+            tunables.store(name, text)
+        if name != "target_nid":
+            with pytest.raises(OSError, match="not an unsigned integer"):
+                tunables.store(name, b"-1")

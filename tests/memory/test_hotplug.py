@@ -145,6 +145,21 @@ def test_target_nid_follows_with_a_line_in_the_log(caplog):
     rig.pghot.tunables.set("target_nid", 0)
 
 
+def test_target_nid_minus_one_is_the_nearest_node_of_those_that_there_are_now(caplog):
+    caplog.set_level(logging.INFO)
+    rig = Rig(NODES)
+    tunables, targets = rig.pghot.tunables, rig.pghot.targets
+    tunables.set("target_nid", 1)
+    tunables.set("target_nid", -1)
+    assert targets.default(2, tunables) == 1
+    rig.machine.hotplug.set_online(1, False)
+    assert (tunables.target_nid, targets.default(2, tunables)) == (-1, 0)
+    assert not caplog.records
+    # Node 1, which it was before, has no memory any more.
+    tunables.set("target_policy", 0)
+    assert tunables.target_nid == 0
+
+
 @pytest.mark.parametrize("mode", ["default", "precise"])
 def test_records_are_0_when_a_section_comes_back(mode):
     rig = Rig(NODES, [ProcessSpec("a", 2 * S, 2)], mode)
