@@ -64,7 +64,11 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """Give one zone's figures in pages, as /proc/zoneinfo has them; `protection` is its lowmem reserve here."""
+    """One zone's figures in pages, as /proc/zoneinfo has them; `protection` is its lowmem reserve here.
+
+    `free` is without `free_cma`, the free pages that wait for a contiguous allocation. What moves may be placed in
+    those, so they are room for a promotion, but they are not free space that lifts all limits.
+    """
 
     free: int
     min: int
@@ -73,11 +77,12 @@ class Zone:
     promo: int
     present: int
     protection: int = 0
+    free_cma: int = 0
 
     @property
     def room(self) -> int:
         """Return by how many pages it is above its high watermark and reserve: what a promotion may take of it."""
-        return self.free - self.high - self.protection
+        return self.free + self.free_cma - self.high - self.protection
 
     @property
     def room_above_low(self) -> int:
@@ -86,7 +91,7 @@ class Zone:
         A quarter of what is between the watermarks, 4 MiB at most, stays above low: below it all other allocations pass
         over the node.
         """
-        return self.free - self.low - min((self.high - self.low) // 4, 1024) - self.protection
+        return self.free + self.free_cma - self.low - min((self.high - self.low) // 4, 1024) - self.protection
 
 
 @dataclass(frozen=True, slots=True)

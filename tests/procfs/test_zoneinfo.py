@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pghotd.engine.admission import has_free_space
 from pghotd.memory.linux.zones import present_pages, zones_of
 from pghotd.procfs.buddyinfo import free_blocks, parse_buddyinfo, read_buddyinfo
 from pghotd.procfs.vmstat import parse_vmstat, read_node_vmstat, read_vmstat
@@ -56,6 +57,12 @@ def test_figures_and_the_reserve_against_the_highest_zone():
     assert [(z.free, z.promo, z.protection) for z in mine] == [(1000, 38, 400), (2000, 37, 55)]
     # Node 1 has one zone with memory; what waits for a contiguous allocation is not free for others.
     assert [(z.free, z.present) for z in zones_of(zones, 1)] == [(2900, 6000)]
+    # What waits for a contiguous allocation is room for a promotion, and no free space.
+    (movable,) = zones_of(zones, 1)
+    assert movable.room == 3000 - movable.high - movable.protection
+    assert movable.room_above_low > movable.room
+    assert has_free_space([replace(movable, free=movable.promo + 262_145 + movable.protection)], 0)
+    assert not has_free_space([replace(movable, free=movable.promo + movable.protection, free_cma=1 << 30)], 0)
     assert (present_pages(zones, 0), present_pages(zones, 1), present_pages(zones, 2)) == (12_000, 6000, 0)
     assert zones_of([replace(second, free=5, free_cma=9)], 0)[0].free == 0
 

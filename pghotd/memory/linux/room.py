@@ -18,4 +18,4 @@ def read_room(nid: int, zones: ZoneReadings, lower: Sequence[int], now: int, sys
     vmstat = read_node_vmstat(nid, sys)
     slow = sum(max((zone.room for zone in zones.of(other)), default=0) for other in lower)
     demoted = sum(vmstat.get(name, 0) for name in _DEMOTIONS)
-    return demotes, Reading(best.free - best.protection, best.low, best.high, demoted, slow)
+    return demotes, Reading(best.free + best.free_cma - best.protection, best.low, best.high, demoted, slow)

@@ -9,8 +9,8 @@ from pghotd.procfs.zoneinfo import ZoneInfo
 def zones_of(zones: Iterable[ZoneInfo], nid: int) -> list[Zone]:
     """Return the zones of node `nid` that the page allocator manages.
 
-    Free pages that wait for a contiguous allocation do not count, as in the kernel's __zone_watermark_ok() without
-    ALLOC_CMA, which is how both promotion's free-space rule and its room rule ask.
+    Free pages that wait for a contiguous allocation are apart: the free-space rule is without them, as the kernel's
+    __zone_watermark_ok() without ALLOC_CMA; the room rule counts them. Kernels before 6.19 leave them out of both.
     """
     return [
         Zone(
@@ -21,6 +21,7 @@ def zones_of(zones: Iterable[ZoneInfo], nid: int) -> list[Zone]:
             promo=zone.promo,
             present=zone.present,
             protection=zone.reserve,
+            free_cma=min(zone.free_cma, zone.free),
         )
         for zone in zones
         if zone.nid == nid and zone.managed
