@@ -81,7 +81,7 @@ def injected(text: bytes) -> Counter[str] | None:
         if fields or None in numbers:
             return None
         first, pages, count = (number or 0 for number in numbers)
-        if not (first < 2**52 and 1 <= pages <= 2**28 and 1 <= count <= 65535 and pages * count <= 2**32):
+        if not (first < 2**52 and 1 <= pages <= 2**28 and 1 <= count < 2**32):
             return None
         reports[kind] += 1
     return reports
@@ -217,7 +217,9 @@ class Fuzz:
             fields[0] += draw.choice(["", "", "", "+1", "+9", *(["+0", "+x"] if odd else [])])
             fields += draw.choice([[], ["-1"], ["0"], ["1023"], *([["-2"], ["x"]] if odd else [])])
             fields += draw.choice([[], [], list(KINDS[:1]), ["fma"], *([["FMA"]] if odd else [])])
-            fields += draw.choice([[], [], ["1"], ["3"], ["65535"], *([["65536"], ["0"]] if odd else [])])
+            fields += draw.choice(
+                [[], [], ["1"], ["3"], ["65535"], ["4294967295"], *([["4294967296"], ["0"]] if odd else [])]
+            )
             end = draw.choice(["", "", " # so", "#", " \v", *(["\0"] if odd else [])])
             lines.append(draw.choice([" ", "\t", "  "]).join(fields) + end)
         return "\n".join([*lines, ""]).encode()

@@ -99,12 +99,25 @@ def test_comments_and_empty_lines_are_nothing(text):
     assert not any(inject(text).counters.total.values())
 
 
+@pytest.mark.parametrize(("pages", "folios"), [(1, 1), (268_435_456, 1003)])
+def test_what_folios_times_count_adds_is_exact_however_much_it_is(pages, folios):
+    rig = inject(b"65536+%d fma 4294967295\n65536 fma 4294967295\n65537 fma 65536\n" % pages)
+    assert rig.total("pghot_recorded_accesses") == (folios + 1) * (2**32 - 1) + 65536
+    assert rig.total("pghot_recorded_fma") == 3
+
+
 BAD = [
     *(b"x", b"-1", b"-65536", b"+1", b"1+", b"1+ 2", b"1 +2", b"1++2", b"1+2+3", b"0x", b"0xg", b"1.5", b"1e3"),
     *(b"010", b"00", b"65536 01", b"65536 -2", b"65536 --1", b"65536 2147483648", b"65536 0 nmi", b"65536 FMA"),
-    *(b"65536 0 hwhints 0", b"65536 0 hwhints 65536", b"65536 0 hwhints -1", b"65536 0 hwhints 1 1", b"65536 fma fma"),
+    *(
+        b"65536 0 hwhints 0",
+        b"65536 0 hwhints 4294967296",
+        b"65536 0 hwhints -1",
+        b"65536 0 hwhints 1 1",
+        b"65536 fma fma",
+    ),
     *(b"65536 fma 0 1", b"4503599627370496", b"0x10000000000000", b"9" * 40, b"0x" + b"f" * 16, b"0x" + b"0" * 17),
-    *(b"65536+0", b"65536+268435457", b"65536+65538 fma 65535", b"65536+268435456 fma 17", b"65536+-1"),
+    *(b"65536+0", b"65536+268435457", b"65536 0 hwhints 0x100000000", b"65536+-1"),
     *(b"65536,0", b"65536;", b"65536\0", b"\0", b"\xff", b"65536 0 hwhints 1 x", b"65536 // x", b"1" + b" " * 4096),
     *("６５５３６".encode(), "٣".encode(), b"65536 0 hw", b"65536 0 hwhintsx", b"65536hwhints", b"0x65536+0x0"),  # noqa: RUF001
 ]
