@@ -8,6 +8,14 @@ from pghotd.ctl.command import UsageError, print_json
 from pghotd.engine.tunables import TUNABLES, Mode
 
 SETTABLE = (*TUNABLES, "paused")
+#: What the kernel series calls them: sysctls beside NUMA balancing's, which its admission took over.
+_SYSCTL = "vm.pghot_"
+_SYSCTLS = {"kernel.numa_balancing_promote_rate_limit_MBps": "promote_rate_limit_MBps"}
+
+
+def settable(name: str) -> str:
+    """Return the name of a tunable here: the kernel's sysctl of it is understood as well."""
+    return _SYSCTLS.get(name) or name.removeprefix(_SYSCTL)
 
 
 def get_values(client: Client, arguments: argparse.Namespace) -> None:
@@ -25,9 +33,13 @@ def get_values(client: Client, arguments: argparse.Namespace) -> None:
 def set_values(client: Client, arguments: argparse.Namespace) -> None:
     """Set values, each by one write; the first that is refused ends it."""
     for assignment in arguments.assignments:
-        name, equals, value = assignment.partition("=")
-        if name not in SETTABLE or not equals:
-            raise UsageError(f"{assignment}: is not NAME=VALUE; names are: {', '.join(SETTABLE)}")
+        given, equals, value = assignment.partition("=")
+        name = settable(given.strip())
+        if not equals:
+            raise UsageError(f"{assignment}: no value; NAME=VALUE would be right")
+        if name not in SETTABLE:
+            raise UsageError(f"unknown tunable {given!r}; there are: {', '.join(SETTABLE)}")
+        value = value.strip()
         try:
             client.write(name, value + "\n")
         except OSError as refused:

@@ -62,7 +62,7 @@ def _show_commands(commands: "_Commands[CommandLine]") -> None:
 
 def _change_commands(commands: "_Commands[CommandLine]") -> None:
     get = _command(commands, "get", "show one tunable's value, or all of them")
-    get.add_argument("name", nargs="?", choices=change.SETTABLE, metavar="NAME")
+    get.add_argument("name", nargs="?", type=change.settable, choices=change.SETTABLE, metavar="NAME")
     get.set_defaults(run=change.get_values)
 
     set_ = _command(commands, "set", "set tunables", json=False)

@@ -51,11 +51,22 @@ def test_get_and_set(program):
         2,
         "pghotctl: freq_threshold: '4' is refused; 1..3 accesses in default mode\n",
     )
-    assert program.command("set", "target_nid=1").stderr.endswith("is refused; top-tier nodes: 0\n")
-    assert program.command("set", "target_policy=2").stderr.startswith(
-        "pghotctl: target_policy: '2' is refused; 0..1, where pages go whose accessing node is not known; 0: target_nid"
+    assert program.command("set", "target_nid=1").stderr.endswith(
+        "is refused; top-tier nodes: 0; -1: the nearest one\n"
     )
+    assert program.command("set", "target_policy=2").stderr.startswith(
+        "pghotctl: target_policy: '2' is refused; 0..1, an older name for target_nid -1; 1: target_nid is -1"
+    )
+    assert program.command("set", "speed=1").stderr.startswith("pghotctl: unknown tunable 'speed'; there are: ")
+    assert program.command("set", "speed").stderr == "pghotctl: speed: no value; NAME=VALUE would be right\n"
     assert program.command("set", "speed=1").returncode == program.command("get", "speed").returncode == 2
+
+
+def test_the_kernels_sysctls_are_other_names(program):
+    assert program.command("set", "vm.pghot_freq_threshold = 1").returncode == 0
+    assert program.command("get", "vm.pghot_freq_threshold").stdout == "1\n"
+    assert program.command("set", "kernel.numa_balancing_promote_rate_limit_MBps=100").returncode == 0
+    assert program.read("promote_rate_limit_MBps") == "100\n"
 
 
 def test_inject(program):

@@ -35,7 +35,7 @@ class Mover:
 
 def find_other_movers(proc: str = "/proc", sys: str = "/sys") -> list[Mover]:
     """Return every other mover at work now; OSError when a folder that is there cannot be listed."""
-    return [*_numa_balancing(proc), *_kernel_pghot(sys), *_kdamonds(sys), *_daemons(proc)]
+    return [*_numa_balancing(proc), *_kernel_pghot(proc, sys), *_kdamonds(sys), *_daemons(proc)]
 
 
 def _numa_balancing(proc: str) -> list[Mover]:
@@ -52,13 +52,13 @@ def _numa_balancing(proc: str) -> list[Mover]:
     ]
 
 
-def _kernel_pghot(sys: str) -> list[Mover]:
-    """Return the kernel's own hot page tracking, which shows its sources in debugfs where it was built in.
+def _kernel_pghot(proc: str, sys: str) -> list[Mover]:
+    """Return the kernel's own hot page tracking: it has sysctls vm.pghot_*, and shows its sources in debugfs.
 
-    Without that file, or with a text in it that is no 0, it counts as at work: its directory is there.
+    Unless `enabled_sources` is 0 it counts as at work, also where debugfs is not mounted or not ours to read.
     """
     folder = f"{sys}/kernel/debug/pghot"
-    if not os.path.isdir(folder):
+    if not os.path.isdir(folder) and not _has_sysctls(f"{proc}/sys/vm"):
         return []
     try:
         text = read_attribute(f"{folder}/enabled_sources")
@@ -73,6 +73,13 @@ def _kernel_pghot(sys: str) -> list[Mover]:
             f"echo 0 > {folder}/enabled_sources",
         )
     ]
+
+
+def _has_sysctls(folder: str) -> bool:
+    try:
+        return any(name.startswith("pghot_") for name in os.listdir(folder))
+    except OSError:
+        return False
 
 
 def _kdamonds(sys: str) -> list[Mover]:

@@ -70,6 +70,13 @@ def test_the_kernels_own_that_does_not_say(found, tmp_path):
     assert [mover.name for mover in found()] == ["pghot"]
 
 
+def test_the_kernels_own_without_debugfs(found, tmp_path):
+    write(tmp_path, "sys/vm/pghot_freq_threshold", "2\n")
+    assert [mover.name for mover in found()] == ["pghot"]
+    write(tmp_path, "sys/kernel/debug/pghot/enabled_sources", "0\n")
+    assert not found()
+
+
 def test_kdamonds(found, tmp_path):
     kdamond(tmp_path, 3, "on", "stat", "migrate_cold", "migrate_hot")
     kdamond(tmp_path, 11, "on", "migrate_cold")
