@@ -1,4 +1,4 @@
-"""Name every control file: the tree of control-tree.md, made of shows and stores on the daemon's parts.
+"""Name every control file: the tree of docs/control-tree.md, made of shows and stores on the daemon's parts.
 
 Everything here runs in the event loop and touches memory only, so it returns at once.
 """

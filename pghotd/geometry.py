@@ -3,7 +3,7 @@
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
 
-#: A section is the unit in which memory and its hotness records come and go (semantics.md, section 1).
+#: A section is the unit in which memory and its hotness records come and go (docs/rules.md, section 1).
 SECTION_SHIFT = 15
 PAGES_PER_SECTION = 1 << SECTION_SHIFT
 SECTION_SIZE = PAGES_PER_SECTION * PAGE_SIZE

@@ -1,4 +1,4 @@
-"""Promote ready pages: one kmigrated task for each lower-tier node (semantics.md, section 5).
+"""Promote ready pages: one kmigrated task for each lower-tier node (docs/rules.md, section 5).
 
 Lost wake-ups are excluded by order: the wake flag is cleared before the hot flags are read, and each hot flag before
 its section is walked; recording sets them the other way round. Whatever becomes ready in between is found by this pass

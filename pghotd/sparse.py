@@ -14,7 +14,7 @@ def sparse_array(length: int, dtype: DTypeLike) -> NDArray[Any]:
     """Return an array of `length` zeros of `dtype` in a private anonymous mapping without huge pages.
 
     numpy's own allocation asks for huge pages, so one write would make 2 MiB resident; a shared mapping
-    becomes resident by being read (semantics.md, section 2). The mapping lives as long as the array.
+    becomes resident by being read (docs/rules.md, section 2). The mapping lives as long as the array.
     """
     size = max(length * np.dtype(dtype).itemsize, 1)
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE

@@ -2,7 +2,7 @@
 
 
 def balance(table: dict[str, int]) -> int:
-    """Return by how much a table of counters does not balance (semantics.md, section 7): 0, always."""
+    """Return by how much a table of counters does not balance (docs/rules.md, section 7): 0, always."""
     accounted = table["pgpromote_success"] + table["pghotd_in_flight"]
     accounted += sum(v for k, v in table.items() if k.startswith(("pghotd_refused_", "pghotd_failed_")))
     return table["pghotd_taken"] - accounted

@@ -1,4 +1,4 @@
-"""Admit folios to a target node: free space, adaptive threshold, rate limit (semantics.md, section 6).
+"""Admit folios to a target node: free space, adaptive threshold, rate limit (docs/rules.md, section 6).
 
 As NUMA balancing's tiering mode did it in should_numa_migrate_memory(). `judge` decides for a run of folios at one time
 and changes nothing; `charge` then carries out the part of the run that was really taken. Both see exactly what asking

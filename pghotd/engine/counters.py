@@ -1,7 +1,7 @@
 """Count what happened, under the names of /proc/vmstat, for the daemon and for each node.
 
 Every count is added to the daemon's table and to a node's in one step without a checkpoint, so any single reading of
-the top-level table balances (semantics.md, section 7):
+the top-level table balances (docs/rules.md, section 7):
 
     pghotd_taken = pgpromote_success + every pghotd_refused_* + every pghotd_failed_* + pghotd_in_flight
 """
@@ -14,7 +14,7 @@ from pghotd.memory.protocol import BACKEND_REFUSALS
 
 #: Why kmigrated does not hand a folio whose record was taken to the backend, in the order in which it is asked.
 WALK_REFUSALS: tuple[str, ...] = ("same_node", "age", "rate_limit", "dirty", "no_space", "isolate")
-#: Why an improvement over the kernel's rules refuses it, before admission is asked (semantics.md, section 8).
+#: Why an improvement over the kernel's rules refuses it, before admission is asked (docs/rules.md, section 8).
 EARLY_REFUSALS: tuple[str, ...] = ("cooled", "pingpong", "returning")
 #: Every reason not to move a folio whose record was taken.
 REFUSALS: tuple[str, ...] = tuple(dict.fromkeys((*WALK_REFUSALS, *BACKEND_REFUSALS, *EARLY_REFUSALS)))

@@ -1,4 +1,4 @@
-"""Give refused folios their records back, once: the improvement `keep_refused` (semantics.md, section 8).
+"""Give refused folios their records back, once: the improvement `keep_refused` (docs/rules.md, section 8).
 
 A folio that was refused for rate, space or isolation may pass at the next look. Its record is put back if no access has
 begun another one, its section is flagged, and the node's kmigrated is woken at the end of its interval. Which folios

@@ -1,6 +1,6 @@
 """Name the four kinds of sources. Bit numbers differ between kernel revisions, so everything else names kinds."""
 
-#: In the order of their bits in `enabled_sources` and of their numbers in `inject_raw` (semantics.md, section 3).
+#: In the order of their bits in `enabled_sources` and of their numbers in `inject_raw` (docs/rules.md, section 3).
 KINDS: tuple[str, ...] = ("hintfaults", "hwhints", "pgtscans", "fma")
 HINTFAULTS, HWHINTS, PGTSCANS, FMA = range(len(KINDS))
 ALL_KINDS = (1 << len(KINDS)) - 1

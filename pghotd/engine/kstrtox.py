@@ -14,7 +14,7 @@ UINT_MAX = 2**32 - 1
 def kstrtouint(text: bytes) -> int:
     """Return the value of `text`: optional +, decimal, 0x hexadecimal or 0 octal, at most one newline.
 
-    OSError(EINVAL) for anything else and for values above UINT_MAX (semantics.md, section 4).
+    OSError(EINVAL) for anything else and for values above UINT_MAX (docs/rules.md, section 4).
     """
     match = _UINT.match(text)
     if match is None:

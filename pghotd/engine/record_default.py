@@ -1,6 +1,6 @@
 """Pack a record into one byte, as the kernel series' default mode does.
 
-Bits 0-1 frequency, 2-6 time bucket of 128 jiffies, 7 ready (semantics.md, section 2). One access at a given time is a
+Bits 0-1 frequency, 2-6 time bucket of 128 jiffies, 7 ready (docs/rules.md, section 2). One access at a given time is a
 function of 256 values, so a table: it is rebuilt only when the bucket or a tunable has changed.
 """
 

@@ -1,6 +1,6 @@
 """Pack a record into four bytes, as the kernel series' precision mode does.
 
-Bits 0-9 target nid, 10-12 frequency, 13-26 time in jiffies, 27-30 zero, 31 ready (semantics.md, section 2). With
+Bits 0-9 target nid, 10-12 frequency, 13-26 time in jiffies, 27-30 zero, 31 ready (docs/rules.md, section 2). With
 revision v8-nid bit 27 says that the nid is known: an access from an unknown node leaves a known nid as it is.
 """
 

@@ -1,4 +1,4 @@
-"""Record accesses: the filters and the update of semantics.md, section 3, for whole batches.
+"""Record accesses: the filters and the update of docs/rules.md, section 3, for whole batches.
 
 A batch gives exactly what its accesses would give one by one in order. Repeated PFNs are what makes that hard for
 arrays; here is what was found. Since one access at a fixed time is a function `step` of the record alone that reaches a
@@ -70,7 +70,7 @@ class Recorder:
     def check(self, nids: PerAccess, kinds: PerAccess) -> None:
         """Raise OSError(EINVAL) for an unknown kind or, in precision mode, a nid that is no source of accesses.
 
-        Step 1 of semantics.md, section 3: nothing is counted for what is refused here.
+        Step 1 of docs/rules.md, section 3: nothing is counted for what is refused here.
         """
         lowest, highest = (kinds, kinds) if isinstance(kinds, int) else (kinds.min(), kinds.max())
         if lowest < 0 or highest >= len(KINDS):

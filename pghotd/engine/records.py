@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Records = NDArray[Any]  # uint8 or uint32, as the format says
 Step = Callable[[Records], Records]
 
-#: When a record is ready (semantics.md, section 2): v6 never clears it again, v8 keeps it in step with the frequency.
+#: When a record is ready (docs/rules.md, section 2): v6 never clears it again, v8 keeps it in step with the frequency.
 #: v8-nid is as v8, and a precise record knows whether its nid is known.
 Revision = Literal["v6", "v8", "v8-nid"]
 

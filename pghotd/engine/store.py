@@ -1,7 +1,7 @@
 """Keep the hotness records: one sparse mapping a lower-tier node, and a hot flag for each section.
 
 Consumers: recording writes records and flags, kmigrated takes records and clears flags, the hot list reads. Sections
-come and go with memory hotplug; what went offline has lost its records (semantics.md, section 2).
+come and go with memory hotplug; what went offline has lost its records (docs/rules.md, section 2).
 """
 
 from collections.abc import Callable, Iterator

@@ -13,7 +13,7 @@ from pghotd.memory.protocol import Memory, Node
 class Targets:
     """Map an accessing node to the node its pages would go to: itself, or the nearest top-tier one with memory.
 
-    semantics.md, section 1, "top tier". `refresh` is called when nodes or their memory have changed.
+    docs/rules.md, section 1, "top tier". `refresh` is called when nodes or their memory have changed.
     """
 
     def __init__(self, memory: Memory) -> None:

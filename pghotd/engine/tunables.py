@@ -64,7 +64,7 @@ def _same(value: int) -> PerMode:
     return PerMode(value, value)
 
 
-#: semantics.md, section 4; the kernel's pghot_* debugfs files and NUMA balancing's promotion rate limit.
+#: docs/rules.md, section 4; the kernel's pghot_* debugfs files and NUMA balancing's promotion rate limit.
 TUNABLES: dict[str, Tunable] = {
     tunable.name: tunable
     for tunable in (
@@ -126,7 +126,7 @@ TUNABLES: dict[str, Tunable] = {
             "folios",
             "a batch that holds more folios than this is moved",
         ),
-        # Improvements over the kernel's rules, off by default (semantics.md, section 8).
+        # Improvements over the kernel's rules, off by default (docs/rules.md, section 8).
         Tunable(
             "kmigrated_wake",
             0,

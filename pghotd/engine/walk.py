@@ -1,4 +1,4 @@
-"""Walk a hot section and make batches of what is to be promoted (semantics.md, section 5).
+"""Walk a hot section and make batches of what is to be promoted (docs/rules.md, section 5).
 
 The walk goes in PFN order, a folio at a time, but in arrays: a run of folios with the same target is judged as a whole,
 and as much of it is taken as fits the batch. What is taken and not refused is in flight from that moment, so the books

@@ -1,4 +1,4 @@
-"""Take injected accesses as text: the control file `inject` (control-tree.md).
+"""Take injected accesses as text: the control file `inject` (docs/control-tree.md).
 
 One report a line: `PFN[+NR] [NID] [KIND] [COUNT]`. A write is checked whole before anything of it is recorded; a line
 that is cut between two writes waits for its end. Numbers are decimal or 0x; a leading 0 would mean octal to the kernel

@@ -1,4 +1,4 @@
-"""Take injected accesses as binary: the control file `inject_raw` (control-tree.md).
+"""Take injected accesses as binary: the control file `inject_raw` (docs/control-tree.md).
 
 Packed little-endian records of 16 bytes: u64 pfn, i32 nid, u16 kind, u16 count. A record may be cut between two writes.
 """

@@ -1,4 +1,4 @@
-"""Do what semantics.md says, one access and one folio at a time, in plain Python: what batches are held against."""
+"""Do what docs/rules.md says, one access and one folio at a time, in plain Python: what batches are held against."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -71,7 +71,7 @@ class ScalarAdmission:
 
 
 class ScalarWalk:
-    """Walk sections of node `nid` folio by folio (semantics.md, sections 5 and 6).
+    """Walk sections of node `nid` folio by folio (docs/rules.md, sections 5 and 6).
 
     What the machine is like is looked up for each folio, `records` are this one's own, by PFN.
     """

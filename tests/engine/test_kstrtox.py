@@ -1,4 +1,4 @@
-"""Show what is an unsigned integer to the kernel and what is not (semantics.md, section 4)."""
+"""Show what is an unsigned integer to the kernel and what is not (docs/rules.md, section 4)."""
 
 import errno
 

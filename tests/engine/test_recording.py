@@ -1,4 +1,4 @@
-"""Hold batches of accesses against the same accesses one by one, and each filter of semantics.md, section 3."""
+"""Hold batches of accesses against the same accesses one by one, and each filter of docs/rules.md, section 3."""
 
 import errno
 
@@ -44,7 +44,7 @@ ACCESSES = st.lists(
 
 
 def scalar_record(rig, records, counts, hot, access, now):
-    """Record one access as semantics.md, section 3 says; `records` by head PFN."""
+    """Record one access as docs/rules.md, section 3 says; `records` by head PFN."""
     pfn, nid, kind, count = access
     tunables, machine = rig.pghot.tunables, rig.machine
     if not tunables.enabled_sources >> kind & 1:

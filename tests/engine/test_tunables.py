@@ -1,4 +1,4 @@
-"""Show ranges, defaults and refusals of every tunable in both modes (semantics.md, section 4)."""
+"""Show ranges, defaults and refusals of every tunable in both modes (docs/rules.md, section 4)."""
 
 import errno
 

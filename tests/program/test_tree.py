@@ -1,4 +1,4 @@
-"""Use the mounted tree of the real program: control-tree.md, sentence by sentence."""
+"""Use the mounted tree of the real program: docs/control-tree.md, sentence by sentence."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Show what `inject` takes and what it refuses, sentence by sentence (control-tree.md)."""
+"""Show what `inject` takes and what it refuses, sentence by sentence (docs/control-tree.md)."""
 
 import errno
 import itertools

@@ -1,4 +1,4 @@
-"""Show what `inject_raw` takes and what it refuses (control-tree.md)."""
+"""Show what `inject_raw` takes and what it refuses (docs/control-tree.md)."""
 
 import errno
 import struct

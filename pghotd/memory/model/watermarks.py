@@ -1,4 +1,4 @@
-"""Compute a model node's watermarks, as the kernel does for a node of one zone (semantics.md, section 6)."""
+"""Compute a model node's watermarks, as the kernel does for a node of one zone (docs/rules.md, section 6)."""
 
 from dataclasses import dataclass
 from math import isqrt
