@@ -1,7 +1,7 @@
 """Write random texts into every writable control file: what is refused changes nothing, what is accepted exactly that.
 
 `python -m tests.fuzz` writes a million through a mount; the tests write fewer through a mount and a million through the
-store functions. What is right is decided here by rules of its own, written after docs/rules.md and docs/control-tree.md.
+store functions. What is right is decided by rules of its own, written after docs/rules.md and docs/control-tree.md.
 """
 
 import argparse
