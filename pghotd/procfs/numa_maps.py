@@ -25,6 +25,8 @@ _NODE = re.compile(rb" N([0-9]{1,4})=([0-9]{1,18})")
 _PAGE_SIZE_KB = re.compile(rb" kernelpagesize_kB=([0-9]{1,9})(?: |\Z)")
 _PAGE_KB = PAGE_SIZE // 1024
 _DEFAULT = b"default"
+#: Modes that take the flag, `prefer (many)` since 2024: the kernel then moves pages among their nodes.
+_BALANCED = (b"bind", b"prefer (many)")
 #: The text is parsed in parts of about this size: a regular expression holds the interpreter's lock until it ends.
 _PART = 1 << 15
 
@@ -76,10 +78,10 @@ def is_default(policy: bytes) -> bool:
 
 
 def balancing_nodes(policy: bytes) -> tuple[int, ...] | None:
-    """Return the nodes of a `bind` policy that lets pages move among them (MPOL_F_NUMA_BALANCING), else None."""
+    """Return the nodes of a policy that lets pages move to each of them (MPOL_F_NUMA_BALANCING), else None."""
     mode, colon, nodes = policy.partition(b":")
     name, _, flags = mode.partition(b"=")
-    if name != b"bind" or not colon or b"balancing" not in flags.split(b"|"):
+    if name not in _BALANCED or not colon or b"balancing" not in flags.split(b"|"):
         return None
     try:
         return parse_nodelist(nodes.decode("ascii", "replace"))
@@ -87,10 +89,14 @@ def balancing_nodes(policy: bytes) -> tuple[int, ...] | None:
         return None
 
 
-def allows(policy: bytes, source: int, target: int) -> bool:
-    """Tell whether a page under `policy` may be moved from node `source` to node `target` behind its owner's back."""
+def allows(policy: bytes, target: int) -> bool:
+    """Return whether a page under `policy` may be moved to node `target` behind its owner's back.
+
+    Where the page is does not matter, as in the kernel's mpol_misplaced(): demotion takes pages out of their mask, and
+    they may come back.
+    """
     nodes = balancing_nodes(policy)
-    return is_default(policy) or (nodes is not None and source in nodes and target in nodes)
+    return is_default(policy) or (nodes is not None and target in nodes)
 
 
 def parse_numa_maps(text: bytes) -> NumaMaps:

@@ -20,15 +20,13 @@ class AllowedPlaces:
     maps: NumaMaps
     nodes: frozenset[int]
 
-    def policy_refuses(self, vpns: NDArray[np.int64], sources: NDArray[np.int16], nid: int) -> NDArray[np.bool_]:
-        """Tell of each virtual page, on node `sources`, whether its policy keeps it from node `nid`."""
+    def policy_refuses(self, vpns: NDArray[np.int64], nid: int) -> NDArray[np.bool_]:
+        """Return of each virtual page whether its policy keeps it from node `nid`."""
         policies = self.maps.policies_of(vpns)
         refused: NDArray[np.bool_] = policies < 0
         for policy in np.flatnonzero(np.bincount(policies[~refused])).tolist():
-            under = policies == policy
-            for source in np.flatnonzero(np.bincount(sources[under])).tolist():
-                if not allows(self.maps.policies[policy], source, nid):
-                    refused |= under & (sources == source)
+            if not allows(self.maps.policies[policy], nid):
+                refused |= policies == policy
         return refused
 
 

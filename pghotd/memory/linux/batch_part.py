@@ -71,7 +71,7 @@ class BatchPart:
             if request.nid not in places.nodes:
                 results[:] = refusal("cpuset")
             if not watch.override_policy:
-                results[places.policy_refuses(self.vpns, sources, request.nid)] = refusal("policy")
+                results[places.policy_refuses(self.vpns, request.nid)] = refusal("policy")
         if not watch.shared:
             results[self.several] = refusal("shared")
         return results

@@ -42,7 +42,7 @@ def test_where_a_process_may_have_its_pages_is_read_once_for_a_reading(tmp_path)
 
     def refused(mapped):
         places = mapped.allowed_places(0, str(tmp_path))
-        return places.policy_refuses(np.array([16]), np.array([1], dtype=np.int16), 0).tolist()
+        return places.policy_refuses(np.array([16]), 0).tolist()
 
     write(tmp_path, "7/status", "Name:\tx\nMems_allowed_list:\t0-1\n")
     policy("default")

@@ -141,6 +141,10 @@ async def test_pages_of_several_processes_are_left_alone_unless_configured(autoj
         ("interleave:0-1", "policy"),
         ("bind=balancing:0-1", "moved"),
         ("bind=balancing:1", "policy"),
+        # The page is on node 1: demoted there.
+        ("bind=balancing:0,2", "moved"),
+        ("prefer (many)=balancing:0,2", "moved"),
+        ("prefer (many):0,2", "policy"),
         ("default", "moved"),
     ],
 )
