@@ -30,6 +30,9 @@ BUILT_IN_MACHINE = MachineSpec(
     )
 )
 
+#: Distances of a node where the SLIT gives none: the kernel's LOCAL_DISTANCE and REMOTE_DISTANCE.
+_TO_ITSELF, _TO_OTHERS = 10, 20
+
 MemorySettings = MachineSpec | LinuxSettings
 
 
@@ -99,8 +102,9 @@ def _nodes(memory: SettingsTable, tables: list[SettingsTable]) -> tuple[NodeSpec
     nodes = []
     for nid, table in zip(nids, tables, strict=True):
         tier: Tier = table.take("tier", choice(Tier))
-        distances = table.take("distance", list_of(integer(10, 255)))
-        if len(distances) != len(nids) or distances[nids.index(nid)] != 10:
+        usual = [_TO_ITSELF if other == nid else _TO_OTHERS for other in nids]
+        distances = table.take("distance", list_of(integer(_TO_ITSELF, 255)), usual)
+        if len(distances) != len(nids) or distances[nids.index(nid)] != _TO_ITSELF:
             raise table.error("distance", f"is not one number for each of {len(nids)} nodes, 10 to itself")
         nodes.append(
             NodeSpec(

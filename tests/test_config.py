@@ -41,6 +41,16 @@ def test_without_a_file_the_built_in_machine_has_1g_top_and_4g_lower(monkeypatch
     assert (settings.mode, settings.revision, settings.mountpoint) == ("default", "v6", "/run/pghot")
 
 
+def test_nodes_without_distances_are_ten_from_themselves_and_twenty_from_others():
+    nodes = NODE.replace("distance = [10]\n", "")
+    nodes += nodes.replace("nid = 0", "nid = 3") + '[[memory.node]]\nnid = 5\nsize = "1G"\ntier = "lower"\n'
+    assert [dict(node.distances) for node in parse(nodes + "distance = [30, 40, 10]\n").memory.nodes] == [
+        {0: 10, 3: 20, 5: 20},
+        {0: 20, 3: 10, 5: 20},
+        {0: 30, 3: 40, 5: 10},
+    ]
+
+
 def test_the_default_file_is_read_when_it_is_there(monkeypatch, tmp_path):
     file = tmp_path / "pghotd.toml"
     file.write_text('[pghot]\nmode = "precise"\n')
