@@ -1,8 +1,8 @@
 """Make nodes the lower tier by configuration, where the kernel has all of them in the top tier.
 
 Without the firmware's HMAT, or on a kernel that does not read it, slow memory ends up in one memory tier with all the
-rest: then nothing is lower, and the operator may name the slow nodes. What nothing shows to be slow is refused: a node
-without CPUs may just as well be the fastest.
+rest: then nothing is lower, and the operator may name the slow nodes. What the figures show not to be slow is
+refused: a node without CPUs may just as well be the fastest. Firmware without figures contradicts no operator.
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ class LowerNodesError(ValueError):
 def with_lower_nodes(topology: Topology, lower_nodes: Sequence[int]) -> Topology:
     """Return the topology with `lower_nodes` in the lower tier, none meaning the kernel's own tiers.
 
-    LowerNodesError for nodes without memory, for a machine whose kernel has a lower tier, and for a node that neither
-    access0 nor, where that says nothing, the distances show to be slower than every node with CPUs that stays.
+    LowerNodesError for nodes without memory, for a machine whose kernel has a lower tier, and for a node that access0
+    or, where that says nothing, the distances show to be no slower than a node with CPUs that stays.
     """
     if not lower_nodes:
         return topology
@@ -40,8 +40,8 @@ def with_lower_nodes(topology: Topology, lower_nodes: Sequence[int]) -> Topology
         fast = next((other for other in stay if not _is_slower(node, other, topology)), None)
         if fast is not None:
             raise LowerNodesError(
-                f"lower_nodes: node {node.nid} is not shown to be slower than node {fast.nid},"
-                " neither by access0/initiators nor by the distances"
+                f"lower_nodes: node {node.nid} is no slower than node {fast.nid} by the figures of the firmware"
+                " (access0/initiators, else the distances); name a node that is"
             )
     nodes = (dataclasses.replace(n, tier="lower") if n.nid in lower_nodes else n for n in topology.nodes)
     return dataclasses.replace(topology, nodes=tuple(nodes))
@@ -84,7 +84,14 @@ def _is_slower(node: LinuxNode, other: LinuxNode, topology: Topology) -> bool:
     by_speed = node.speed.slower_than(other.speed)
     if by_speed is not None:
         return by_speed
+    if _same_everywhere(topology):
+        return True  # nothing contradicts the operator
     return _from_cpus(node, topology) > _from_cpus(other, topology)
+
+
+def _same_everywhere(topology: Topology) -> bool:
+    """Return whether the distances say nothing: a node is as far from itself as from any other."""
+    return len({distance for node in topology.nodes for distance in node.distances.values()}) == 1
 
 
 def _from_cpus(node: LinuxNode, topology: Topology) -> int:

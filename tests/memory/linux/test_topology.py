@@ -137,19 +137,34 @@ def test_lower_nodes_by_distance(tmp_path):
     assert with_lower_nodes(topology, [1]).lower == (1,)
 
 
-def test_what_is_not_shown_to_be_slow_is_refused(tmp_path):
+def test_what_figures_show_not_to_be_slow_is_refused(tmp_path):
     # High-bandwidth memory: farther away than anything, and faster.
     fast = {0: (100, 40_000), 1: (130, 200_000)}
     topology = read_topology(machine(tmp_path / "a", TWO, speeds=fast, distances={0: [10, 50], 1: [50, 10]}))
-    with pytest.raises(LowerNodesError, match="node 1 is not shown to be slower than node 0"):
+    with pytest.raises(
+        LowerNodesError, match=r"node 1 is no slower than node 0 by the figures .*; name a node that is"
+    ):
         with_lower_nodes(topology, [1])
     # Another socket is far from the first one, but not from its own CPUs.
     topology = read_topology(machine(tmp_path / "b", TWO, cpus="0-1"))
-    with pytest.raises(LowerNodesError, match="not shown"):
+    with pytest.raises(LowerNodesError, match="no slower"):
         with_lower_nodes(topology, [1])
-    # Nearer to a CPU than any other memory.
-    topology = read_topology(machine(tmp_path / "c", TWO, distances={0: [10, 10], 1: [10, 10]}))
-    with pytest.raises(LowerNodesError, match="not shown"):
+    # As near to a CPU as any other memory, in a table that does tell nodes apart.
+    topology = read_topology(machine(tmp_path / "c", TWO, distances={0: [10, 10], 1: [20, 10]}))
+    with pytest.raises(LowerNodesError, match="no slower"):
+        with_lower_nodes(topology, [1])
+
+
+def test_distances_that_say_nothing_contradict_no_operator(tmp_path):
+    flat = {0: [10, 10], 1: [10, 10]}
+    assert with_lower_nodes(read_topology(machine(tmp_path / "a", TWO, distances=flat)), [1]).lower == (1,)
+    # A figure for one node only does not compare.
+    half = {1: (130, 200_000)}
+    topology = read_topology(machine(tmp_path / "b", TWO, distances=flat, speeds=half))
+    assert with_lower_nodes(topology, [1]).lower == (1,)
+    same = {0: (100, 40_000), 1: (100, 40_000)}
+    topology = read_topology(machine(tmp_path / "c", TWO, distances=flat, speeds=same))
+    with pytest.raises(LowerNodesError, match="no slower"):
         with_lower_nodes(topology, [1])
 
 
