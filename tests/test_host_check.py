@@ -45,6 +45,15 @@ def test_all_memory_in_one_tier_is_said_with_what_to_do(tmp_path):
     assert "lower_nodes" in host_check.text(found)
 
 
+def test_memory_in_blocks_of_two_nodes_is_said(tmp_path):
+    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    assert "shared blocks" not in host_check.text(host_check.findings(proc, sys))
+    (Path(sys) / "devices/system/node/node0/memory8").symlink_to("../../memory/memory8")
+    found = line(host_check.findings(proc, sys), "shared blocks")
+    assert found.ok is None
+    assert found.what.startswith("0.1 GiB of nodes 0-1 left out: a memory block that lies in several nodes")
+
+
 def test_another_mover_is_said_with_the_command_that_stops_it(tmp_path):
     found = host_check.findings(*made_up(tmp_path, tiers={4: "0", 22: "1"}, balancing=2))
     assert names(found, False) == {"other mover"}

@@ -110,6 +110,8 @@ def _head(now: Standing) -> list[str]:
     ]
     if given.get("dry_run") == "1":
         lines.append("dry run    nothing is moved")
+    if given.get("left_out_reason", "-") != "-":
+        lines.append(f"memory     {given['left_out_reason']}")
     return lines
 
 

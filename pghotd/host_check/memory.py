@@ -25,6 +25,9 @@ def memory(proc: str, sys: str) -> Iterator[Finding]:
             f"{node.tier} tier, {size_gib:.1f} GiB, {'CPUs' if node.has_cpu else 'no CPUs'}"
             + (f", reads take {speed} ns" if speed else ""),
         )
+    if topology.left_out:
+        todo = "if that is too much, let the firmware end its nodes at a multiple of the block's size"
+        yield Finding("shared blocks", None, topology.left_out, todo)
     yield _tiers(topology)
     yield from _movers(proc, sys)
     yield _demotion(sys)

@@ -156,6 +156,17 @@ def test_a_source_that_does_not_tell_everything_is_seen(stat, shown):
     assert f"sources    {shown}" in screen._head(now)
 
 
+def test_memory_that_is_left_out_is_seen():
+    status = {
+        **dict.fromkeys(("uptime_ms", "cpu_ppm", "rss_bytes", "record_bytes"), "1"),
+        **{"state": "running", "mode": "default", "backend": "linux", "left_out_reason": "-"},
+    }
+    now = Standing("1", status, {}, {}, {}, (), {}, {}, {})
+    assert not any(line.startswith("memory") for line in screen._head(now))
+    status["left_out_reason"] = "2.0 GiB of nodes 0-1 left out: so"
+    assert "memory     2.0 GiB of nodes 0-1 left out: so" in screen._head(now)
+
+
 def test_advice_names_the_threshold_that_fits():
     def at(free, hot):
         lower = NodeStanding(2, "lower", 8 << 30, 1 << 30, {}, {}, hot)

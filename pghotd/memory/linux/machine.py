@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pghotd.engine.counters import Counters
 from pghotd.engine.pghot import Clock
-from pghotd.geometry import PAGE_SHIFT, SECTION_SHIFT
+from pghotd.geometry import PAGE_SHIFT, SECTION_SHIFT, SECTION_SIZE
 from pghotd.memory.exchange import Reading
 from pghotd.memory.linux import kswapd
 from pghotd.memory.linux.batch_part import Request
@@ -82,6 +82,7 @@ class LinuxMachine:
         require_capabilities(proc)
         self._topology = self._read_topology()
         require_lower_tier(self._topology)
+        self._warn_of_left_out("")
         self._section_nid = self._topology.section_nid()
         self._states = FrameStates(len(self._section_nid) - 1, proc)
         self._zones = ZoneReadings(proc)
@@ -252,6 +253,8 @@ class LinuxMachine:
             "watched_processes": len(self._mapped.processes),
             "watched_pages_lower": len(self._mapped.pfns),
             "thp_splits": self.promotion.splits,
+            "left_out_bytes": sum(map(len, self._topology.shared.values())) * SECTION_SIZE,
+            "left_out_reason": self._topology.left_out or "-",
             **self._room.stat(),
         }
 
@@ -297,7 +300,9 @@ class LinuxMachine:
         if len(after) < len(before):
             # Indices into the longer one are in use; what it has beyond is gone.
             after = np.concatenate([after, np.full(len(before) - len(after), NO_SECTION, dtype=np.int16)])
+        left_out = self._topology.left_out
         self._topology, self._section_nid = topology, after
+        self._warn_of_left_out(left_out)
         self._zones.read(self._clock())
         self._states.grow(len(after) - 1)
         old = np.full(len(after), NO_SECTION, dtype=np.int16)
@@ -308,6 +313,11 @@ class LinuxMachine:
                 self._notify(section, int(old[section]), online=False)
             if after[section] != NO_SECTION:
                 self._notify(section, int(after[section]), online=True)
+
+    def _warn_of_left_out(self, before: str) -> None:
+        """Log what memory is left out, unless that was said `before`."""
+        if self._topology.left_out not in ("", before):
+            log.warning("%s", self._topology.left_out)
 
     def _notify(self, section: int, nid: int, *, online: bool) -> None:
         log.info("section %d of node %d is %s", section, nid, "online" if online else "offline")

@@ -5,7 +5,6 @@ value: after a change of the machine there is another one. What goes away while 
 """
 
 import errno
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -13,14 +12,11 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from pghotd.geometry import PAGES_PER_SECTION, PFN_LIMIT, SECTION_SHIFT, SECTION_SIZE
+from pghotd.geometry import SECTION_SHIFT
+from pghotd.memory.linux.memory_blocks import GONE, MemoryBlocks, Sections, left_out, numbered, read_memory_blocks
 from pghotd.memory.protocol import NO_SECTION, Node, Tier
 from pghotd.procfs.attribute import read_attribute, read_number
 from pghotd.procfs.nodelist import parse_nodelist
-
-_GONE = (errno.ENOENT, errno.ENODEV, errno.ENXIO)
-
-Sections = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +73,20 @@ class LinuxNode:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Topology:
-    """Hold one reading; `shared_sections` are online and of several nodes at once: whose a page is cannot be told."""
+    """Hold one reading; `shared` are the sections that lie in memory blocks of several nodes, by these nodes."""
 
     nodes: tuple[LinuxNode, ...]
     memory_tiers: Mapping[int, tuple[int, ...]]
-    shared_sections: Sections
+    shared: Mapping[tuple[int, ...], Sections]
 
     def node(self, nid: int) -> LinuxNode | None:
         """Return node `nid`, None when it is not online."""
         return next((node for node in self.nodes if node.nid == nid), None)
+
+    @property
+    def left_out(self) -> str:
+        """Return how much memory is in no node here, and why, in one sentence; nothing where all of it is."""
+        return left_out(self.shared)
 
     @property
     def lower(self) -> tuple[int, ...]:
@@ -116,18 +117,18 @@ def read_topology(sys: str = "/sys") -> Topology:
     try:
         online = parse_nodelist(read_attribute(f"{base}/online"))
     except FileNotFoundError:
-        return Topology((), MappingProxyType({}), _frozen([]))
+        return Topology((), MappingProxyType({}), MemoryBlocks().shared)
     with_cpu = frozenset(parse_nodelist(read_attribute(f"{base}/has_cpu")))
     memory_tiers = _read_memory_tiers(sys)
     lower = lower_by_tiers(memory_tiers, with_cpu)
     tier_of = {nid: tier for tier, nids in memory_tiers.items() for nid in nids}
-    sections, shared = _read_sections(sys, online)
+    blocks = read_memory_blocks(sys, online)
     nodes: list[LinuxNode] = []
     for nid in online:
         try:
             distances = _read_distances(f"{base}/node{nid}/distance", online)
         except OSError as error:
-            if error.errno not in _GONE:
+            if error.errno not in GONE:
                 raise
             continue
         nodes.append(
@@ -137,11 +138,11 @@ def read_topology(sys: str = "/sys") -> Topology:
                 distances,
                 nid in with_cpu,
                 tier_of.get(nid),
-                sections[nid],
+                blocks.sections[nid],
                 _read_speed(f"{base}/node{nid}/access0/initiators"),
             )
         )
-    return Topology(tuple(nodes), MappingProxyType(memory_tiers), shared)
+    return Topology(tuple(nodes), MappingProxyType(memory_tiers), blocks.shared)
 
 
 def lower_by_tiers(memory_tiers: Mapping[int, Collection[int]], with_cpu: Collection[int]) -> frozenset[int]:
@@ -160,11 +161,11 @@ def _read_memory_tiers(sys: str) -> dict[int, tuple[int, ...]]:
     """Return the nodes of each memory tier, fastest first; none where the kernel has no tiers."""
     base, prefix = f"{sys}/devices/virtual/memory_tiering", "memory_tier"
     tiers: dict[int, tuple[int, ...]] = {}
-    for number in _numbered(base, prefix):
+    for number in numbered(base, prefix):
         try:
             tiers[number] = parse_nodelist(read_attribute(f"{base}/{prefix}{number}/nodelist"))
         except OSError as error:
-            if error.errno not in _GONE:
+            if error.errno not in GONE:
                 raise
     return {number: tiers[number] for number in sorted(tiers) if tiers[number]}
 
@@ -186,64 +187,3 @@ def _read_speed(initiators: str) -> Speed:
         except OSError:
             figures.append(None)
     return Speed(*figures)
-
-
-def _read_sections(sys: str, online: Collection[int]) -> tuple[dict[int, Sections], Sections]:
-    """Return each node's online sections, and those in memory blocks that lie in more than one node.
-
-    A block is as large as block_size_bytes says, 128 MiB to 2 GiB, and online as a whole or not at all.
-    """
-    blocks = {nid: set(_numbered(f"{sys}/devices/system/node/node{nid}", "memory")) for nid in online}
-    nothing = {nid: _frozen([]) for nid in online}
-    if not any(blocks.values()):
-        return nothing, _frozen([])
-    size = read_number(f"{sys}/devices/system/memory/block_size_bytes", 16)
-    if not size or size % SECTION_SIZE:
-        raise OSError(errno.EBADMSG, f"memory blocks of {size} bytes, not whole sections of {SECTION_SIZE}")
-    each = size // SECTION_SIZE
-    limit = PFN_LIMIT // PAGES_PER_SECTION // each
-    state = {
-        block: _is_online(f"{sys}/devices/system/memory/memory{block}/state")
-        for block in set().union(*blocks.values())
-        if block < limit
-    }
-    seen: set[int] = set()
-    shared: set[int] = set()
-    for own in blocks.values():
-        shared |= own & seen
-        seen |= own
-    sections = {nid: _sections([b for b in own - shared if state.get(b)], each) for nid, own in blocks.items()}
-    return sections, _sections([block for block in shared if state.get(block)], each)
-
-
-def _is_online(path: str) -> bool:
-    """Tell whether a block is online; one on its way out still is, with pages, until it is out."""
-    try:
-        return read_attribute(path) in ("online", "going-offline")
-    except OSError as error:
-        if error.errno not in _GONE:
-            raise
-        return False
-
-
-def _sections(blocks: Collection[int], each: int) -> Sections:
-    firsts = np.array(sorted(blocks), dtype=np.int64) * each
-    return _frozen((firsts[:, None] + np.arange(each, dtype=np.int64)).ravel())
-
-
-def _frozen(sections: Sections | list[int]) -> Sections:
-    array = np.array(sections, dtype=np.int64)
-    array.flags.writeable = False
-    return array
-
-
-def _numbered(folder: str, prefix: str) -> list[int]:
-    """Return the numbers N of the entries `prefix`N of a folder, none when it is not there."""
-    try:
-        names = os.listdir(folder)
-    except OSError as error:
-        if error.errno not in _GONE:
-            raise
-        return []
-    ends = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
-    return sorted(int(end) for end in ends if end.isascii() and end.isdecimal() and len(end) < 16)

@@ -49,6 +49,20 @@ def bench(tmp_path, monkeypatch):
     return Bench(tmp_path)
 
 
+def test_memory_in_blocks_of_two_nodes_is_told_in_status_and_in_the_log(bench, tmp_path, caplog):
+    assert bench.machine.stat()["left_out_bytes"] == 0
+    assert bench.machine.stat()["left_out_reason"] == "-"
+    assert not caplog.records
+    sys = machine(tmp_path / "shared", {0: [0, 1, 2], 1: [2, 3]}, tiers={4: "0", 22: "1"}, block_size=1 << 30)
+    shared = LinuxMachine(LinuxSettings(), Counters(), bench.time, str(bench.proc.root), sys)
+    assert shared.stat()["left_out_bytes"] == 1 << 30
+    assert shared.stat()["left_out_reason"].startswith("1.0 GiB of nodes 0-1 left out: a memory block that")
+    assert [record.message for record in caplog.records] == [shared.stat()["left_out_reason"]]
+    # As uevents bring readings that change nothing of it, nothing is said again.
+    shared._adopt(shared._read_topology())
+    assert len(caplog.records) == 1
+
+
 async def test_sections_of_watched_processes_are_those_with_their_pages(bench):
     bench.proc.process(10, 64, comm=b"db", pfn=3 * S - 32)
     bench.proc.process(11, 64, comm=b"other", pfn=5 * S)

@@ -29,7 +29,7 @@ def test_two_tiers(tmp_path):
     assert topology.section_nid().tolist() == [0, 0, -1, -1, 0, 1, -1, -1, -1, 1, -1]
     pages = PAGES_PER_SECTION
     assert fast.ranges() == [(0, 2 * pages), (4 * pages, 5 * pages)]
-    assert not len(topology.shared_sections)
+    assert not topology.shared
     with pytest.raises(ValueError, match="read-only"):
         slow.sections[0] = 3
     with pytest.raises(LowerNodesError, match="leave it out"):
@@ -46,7 +46,17 @@ def test_a_block_is_several_sections(tmp_path):
 def test_a_block_of_two_nodes_is_nobodys(tmp_path):
     topology = read_topology(machine(tmp_path, {0: [0, 1], 1: [1, 2]}, tiers={4: "0", 5: "1"}))
     assert [node.sections.tolist() for node in topology.nodes] == [[0], [2]]
-    assert topology.shared_sections.tolist() == [1]
+    assert {nids: sections.tolist() for nids, sections in topology.shared.items()} == {(0, 1): [1]}
+
+
+def test_what_lies_in_blocks_of_several_nodes_is_told_by_nodes(tmp_path):
+    nodes = {0: [0, 1], 1: [1, 2, 3], 2: [3, 4], 3: [3, 5, 6], 4: [6]}
+    topology = read_topology(machine(tmp_path, nodes, offline=(6,), block_size=1 << 30))
+    assert topology.left_out == (
+        "1.0 GiB of nodes 0-1, 1.0 GiB of nodes 1-3 left out: "
+        "a memory block that lies in several nodes does not tell which of them a page is on"
+    )
+    assert read_topology(machine(tmp_path / "whole", TWO)).left_out == ""
 
 
 def test_blocks_smaller_than_a_section(tmp_path):

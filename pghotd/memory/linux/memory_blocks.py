@@ -1,0 +1,108 @@
+"""The memory blocks of a machine: the units in which its memory goes online, and which nodes each is in.
+
+From /sys/devices/system/memory and the links to it in each node's folder. A block is as large as block_size_bytes says,
+128 MiB to 2 GiB, and online as a whole or not at all. Where firmware puts the boundary of two nodes into a block, both
+link it, and which of its pages are whose cannot be told.
+"""
+
+import errno
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pghotd.geometry import PAGES_PER_SECTION, PFN_LIMIT, SECTION_SIZE
+from pghotd.procfs.attribute import read_attribute, read_number
+from pghotd.procfs.nodelist import format_nodelist
+
+#: How a file of something answers that goes away while it is read.
+GONE = (errno.ENOENT, errno.ENODEV, errno.ENXIO)
+
+Sections = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemoryBlocks:
+    """One reading; sections are those that are online, ascending, by node.
+
+    `shared` has those of blocks that lie in several nodes, by these nodes.
+    """
+
+    sections: Mapping[int, Sections] = field(default_factory=lambda: MappingProxyType({}))
+    shared: Mapping[tuple[int, ...], Sections] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def read_memory_blocks(sys: str, online: Collection[int]) -> MemoryBlocks:
+    """Read the memory blocks of the nodes that are `online`; OSError as the procfs package says."""
+    blocks = {nid: set(numbered(f"{sys}/devices/system/node/node{nid}", "memory")) for nid in online}
+    nothing = {nid: frozen([]) for nid in online}
+    if not any(blocks.values()):
+        return MemoryBlocks(MappingProxyType(nothing))
+    size = read_number(f"{sys}/devices/system/memory/block_size_bytes", 16)
+    if not size or size % SECTION_SIZE:
+        raise OSError(errno.EBADMSG, f"memory blocks of {size} bytes, not whole sections of {SECTION_SIZE}")
+    each = size // SECTION_SIZE
+    limit = PFN_LIMIT // PAGES_PER_SECTION // each
+    nodes_of: dict[int, tuple[int, ...]] = {}
+    for nid in sorted(blocks):
+        for block in blocks[nid]:
+            if block < limit:
+                nodes_of[block] = (*nodes_of.get(block, ()), nid)
+    by_nodes: dict[tuple[int, ...], list[int]] = {}
+    for block, nids in nodes_of.items():
+        if _is_online(f"{sys}/devices/system/memory/memory{block}/state"):
+            by_nodes.setdefault(nids, []).append(block)
+    sections = {nids: _sections(some, each) for nids, some in by_nodes.items()}
+    return MemoryBlocks(
+        MappingProxyType(nothing | {nids[0]: own for nids, own in sections.items() if len(nids) == 1}),
+        MappingProxyType({nids: sections[nids] for nids in sorted(sections) if len(nids) > 1}),
+    )
+
+
+def left_out(shared: Mapping[tuple[int, ...], Sections]) -> str:
+    """Return in one sentence how much memory of which nodes lies in blocks that they share, nothing where none does."""
+    parts = [f"{gib(len(sections))} of nodes {format_nodelist(nids)}" for nids, sections in shared.items()]
+    why = "a memory block that lies in several nodes does not tell which of them a page is on"
+    return f"{', '.join(parts)} left out: {why}" if parts else ""
+
+
+def gib(sections: int) -> str:
+    """Return the size of so many sections for a person."""
+    return f"{sections * SECTION_SIZE / (1 << 30):.1f} GiB"
+
+
+def _is_online(path: str) -> bool:
+    """Return whether a block is online; one on its way out still is, with pages, until it is out."""
+    try:
+        return read_attribute(path) in ("online", "going-offline")
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        return False
+
+
+def _sections(blocks: Collection[int], each: int) -> Sections:
+    firsts = np.array(sorted(blocks), dtype=np.int64) * each
+    return frozen((firsts[:, None] + np.arange(each, dtype=np.int64)).ravel())
+
+
+def frozen(sections: Sections | list[int]) -> Sections:
+    """Return the sections as an array that cannot be written to."""
+    array = np.array(sections, dtype=np.int64)
+    array.flags.writeable = False
+    return array
+
+
+def numbered(folder: str, prefix: str) -> list[int]:
+    """Return the numbers N of the entries `prefix`N of a folder, none when it is not there."""
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        if error.errno not in GONE:
+            raise
+        return []
+    ends = (name.removeprefix(prefix) for name in names if name.startswith(prefix))
+    return sorted(int(end) for end in ends if end.isascii() and end.isdecimal() and len(end) < 16)
