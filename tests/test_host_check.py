@@ -54,6 +54,24 @@ def test_memory_in_blocks_of_two_nodes_is_said(tmp_path):
     assert found.what.startswith("0.1 GiB of nodes 0-1 left out: a memory block that lies in several nodes")
 
 
+def test_a_node_whose_memory_no_block_shows_is_not_an_empty_one(tmp_path):
+    proc, _ = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    sys = machine(tmp_path / "a", {0: [], 1: []}, total_kb={0: 2 << 20}, hotplug=False)
+    found = host_check.findings(proc, sys)
+    assert line(found, "node 0").what == "top tier, 2.0 GiB by its meminfo, in no memory block of its own, CPUs"
+    assert line(found, "node 1").what == "top tier, no memory, no CPUs"
+    assert "CONFIG_MEMORY_HOTPLUG" in line(found, "tiers").what
+
+
+def test_memory_that_nobody_brought_online_is_said(tmp_path):
+    proc, _ = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    sys = machine(tmp_path / "a", {0: [0, 1, 2], 1: [8, 9]}, offline=(2, 8, 9))
+    found = host_check.findings(proc, sys)
+    assert line(found, "node 0").what == "top tier, 0.2 GiB, besides 1 memory block offline, CPUs"
+    assert line(found, "node 1").what == "top tier, no memory online, 2 memory blocks offline, no CPUs"
+    assert "node1/memory*/state; do echo online_movable" in line(found, "node 1").todo
+
+
 def test_another_mover_is_said_with_the_command_that_stops_it(tmp_path):
     found = host_check.findings(*made_up(tmp_path, tiers={4: "0", 22: "1"}, balancing=2))
     assert names(found, False) == {"other mover"}

@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterator
 
 from pghotd.host_check.finding import Finding, attribute
+from pghotd.memory.linux.memory_blocks import blocks, gib, how_to_online
 from pghotd.memory.linux.other_movers import find_other_movers
 from pghotd.memory.linux.tiers import NoLowerTierError, require_lower_tier
-from pghotd.memory.linux.topology import Topology, read_topology
+from pghotd.memory.linux.topology import LinuxNode, Topology, read_topology
 from pghotd.procfs.nodelist import format_nodelist, parse_nodelist
 
 #: Cgroups that are named in one line at most.
@@ -17,13 +18,13 @@ def memory(proc: str, sys: str) -> Iterator[Finding]:
     """Look at the memory of the machine whose /proc and /sys are given."""
     topology = read_topology(sys)
     for node in topology.nodes:
-        size_gib = len(node.sections) / 8
         speed = node.speed.read_latency_ns
         yield Finding(
             f"node {node.nid}",
             True if len(node.sections) else None,
-            f"{node.tier} tier, {size_gib:.1f} GiB, {'CPUs' if node.has_cpu else 'no CPUs'}"
+            f"{node.tier} tier, {_size(node)}, {'CPUs' if node.has_cpu else 'no CPUs'}"
             + (f", reads take {speed} ns" if speed else ""),
+            f"bring it online with: {how_to_online(node.nid)}" if node.offline_blocks else "",
         )
     if topology.left_out:
         todo = "if that is too much, let the firmware end its nodes at a multiple of the block's size"
@@ -33,6 +34,18 @@ def memory(proc: str, sys: str) -> Iterator[Finding]:
     yield _demotion(sys)
     yield _huge_pages(sys)
     yield _cpusets(topology, sys)
+
+
+def _size(node: LinuxNode) -> str:
+    """Return how much memory a node has, and how much of it no memory block shows to be its own and online."""
+    offline = f"{blocks(node.offline_blocks)} offline" if node.offline_blocks else ""
+    if len(node.sections):
+        return f"{gib(len(node.sections))}{', besides ' if offline else ''}{offline}"
+    if offline:
+        return f"no memory online, {offline}"
+    if node.total_bytes:
+        return f"{node.total_bytes / (1 << 30):.1f} GiB by its meminfo, in no memory block of its own"
+    return "no memory"
 
 
 def _tiers(topology: Topology) -> Finding:

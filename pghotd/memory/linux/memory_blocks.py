@@ -7,6 +7,7 @@ link it, and which of its pages are whose cannot be told.
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -28,37 +29,47 @@ Sections = NDArray[np.int64]
 class MemoryBlocks:
     """One reading; sections are those that are online, ascending, by node.
 
-    `shared` has those of blocks that lie in several nodes, by these nodes.
+    `shared` has those of blocks that lie in several nodes, by these nodes. `offline` has the number of each node's own
+    blocks that are not online. A kernel without memory hotplug shows no blocks at all: then `shown` is false.
     """
 
+    shown: bool = False
     sections: Mapping[int, Sections] = field(default_factory=lambda: MappingProxyType({}))
     shared: Mapping[tuple[int, ...], Sections] = field(default_factory=lambda: MappingProxyType({}))
+    offline: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def read_memory_blocks(sys: str, online: Collection[int]) -> MemoryBlocks:
     """Read the memory blocks of the nodes that are `online`; OSError as the procfs package says."""
-    blocks = {nid: set(numbered(f"{sys}/devices/system/node/node{nid}", "memory")) for nid in online}
+    linked = {nid: set(numbered(f"{sys}/devices/system/node/node{nid}", "memory")) for nid in online}
     nothing = {nid: frozen([]) for nid in online}
-    if not any(blocks.values()):
-        return MemoryBlocks(MappingProxyType(nothing))
+    none_offline = dict.fromkeys(online, 0)
+    if not any(linked.values()):
+        shown = os.path.exists(f"{sys}/devices/system/memory/block_size_bytes")
+        return MemoryBlocks(shown, MappingProxyType(nothing), offline=MappingProxyType(none_offline))
     size = read_number(f"{sys}/devices/system/memory/block_size_bytes", 16)
     if not size or size % SECTION_SIZE:
         raise OSError(errno.EBADMSG, f"memory blocks of {size} bytes, not whole sections of {SECTION_SIZE}")
     each = size // SECTION_SIZE
     limit = PFN_LIMIT // PAGES_PER_SECTION // each
     nodes_of: dict[int, tuple[int, ...]] = {}
-    for nid in sorted(blocks):
-        for block in blocks[nid]:
+    for nid in sorted(linked):
+        for block in linked[nid]:
             if block < limit:
                 nodes_of[block] = (*nodes_of.get(block, ()), nid)
     by_nodes: dict[tuple[int, ...], list[int]] = {}
+    offline: Counter[int] = Counter(none_offline)
     for block, nids in nodes_of.items():
         if _is_online(f"{sys}/devices/system/memory/memory{block}/state"):
             by_nodes.setdefault(nids, []).append(block)
+        elif len(nids) == 1:
+            offline[nids[0]] += 1
     sections = {nids: _sections(some, each) for nids, some in by_nodes.items()}
     return MemoryBlocks(
+        True,
         MappingProxyType(nothing | {nids[0]: own for nids, own in sections.items() if len(nids) == 1}),
         MappingProxyType({nids: sections[nids] for nids in sorted(sections) if len(nids) > 1}),
+        MappingProxyType(offline),
     )
 
 
@@ -67,6 +78,16 @@ def left_out(shared: Mapping[tuple[int, ...], Sections]) -> str:
     parts = [f"{gib(len(sections))} of nodes {format_nodelist(nids)}" for nids, sections in shared.items()]
     why = "a memory block that lies in several nodes does not tell which of them a page is on"
     return f"{', '.join(parts)} left out: {why}" if parts else ""
+
+
+def how_to_online(nid: int) -> str:
+    """Return the command that brings a node's memory blocks online, into the zone in which all of it can be moved."""
+    return f"for state in /sys/devices/system/node/node{nid}/memory*/state; do echo online_movable > $state; done"
+
+
+def blocks(number: int) -> str:
+    """Return the number of memory blocks for a person."""
+    return f"{number} memory block{'s' if number != 1 else ''}"
 
 
 def gib(sections: int) -> str:

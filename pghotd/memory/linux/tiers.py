@@ -8,8 +8,15 @@ refused: a node without CPUs may just as well be the fastest. Firmware without f
 import dataclasses
 from collections.abc import Collection, Sequence
 
+from pghotd.memory.linux.memory_blocks import blocks, how_to_online
 from pghotd.memory.linux.topology import LinuxNode, Topology
 from pghotd.procfs.nodelist import format_nodelist
+
+_INSTEAD = 'use backend = "model" to try pghotd on this machine'
+_NO_BLOCKS = (
+    "this kernel shows no memory blocks (CONFIG_MEMORY_HOTPLUG is not set), so it cannot be told which page frames are"
+    ' on which node; backend = "model" works, with procscan for real processes'
+)
 
 
 class NoLowerTierError(ValueError):
@@ -51,32 +58,50 @@ def require_lower_tier(topology: Topology) -> None:
     """Raise NoLowerTierError unless there is memory to promote from and memory to promote to."""
     if topology.lower and topology.top:
         return
-    instead = 'use backend = "model" to try pghotd on this machine'
     with_memory = [node.nid for node in topology.nodes if len(node.sections)]
     if not topology.nodes:
         raise NoLowerTierError(
-            f"this kernel knows no NUMA nodes, so there is no slow memory to promote from; {instead}"
+            f"this kernel knows no NUMA nodes, so there is no slow memory to promote from; {_INSTEAD}"
         )
+    if not topology.shows_blocks:
+        raise NoLowerTierError(_NO_BLOCKS)
+    offline = "".join(
+        f"{_offline(node)}, which this brings online: {how_to_online(node.nid)}; or "
+        for node in topology.nodes
+        if not len(node.sections) and node.offline_blocks
+    )
     if topology.lower:
         raise NoLowerTierError(
-            f"no top-tier node has memory to promote to, only {_nodes(topology.lower)} of the lower tier; {instead}"
+            f"no top-tier node has memory to promote to, only {_nodes(topology.lower)} of the lower tier;"
+            f" {offline}{_INSTEAD}"
         )
     if len(with_memory) < 2:
         raise NoLowerTierError(
-            f"this machine has no lower tier: {_nodes(with_memory) or 'no node'} has all of the memory; {instead}"
+            f"this machine has no lower tier: {_nodes(with_memory) or 'no node'} has all of the memory that is online;"
+            f" {offline}{_INSTEAD}"
         )
     raise NoLowerTierError(
         f"this machine has no lower tier: the kernel puts {_nodes(with_memory)} into the top tier, since no memory tier"
-        " is slower than the slowest one with CPUs; name the slow nodes in lower_nodes if there are any, or"
-        f" {instead}"
+        f" is slower than the slowest one with CPUs; {offline}name the slow nodes in lower_nodes if there are any, or"
+        f" {_INSTEAD}"
     )
+
+
+def _offline(node: LinuxNode) -> str:
+    """Return in a few words that a node has its memory offline."""
+    return f"node {node.nid} has no memory online, only {blocks(node.offline_blocks)} offline"
 
 
 def _with_memory(topology: Topology, nid: int) -> LinuxNode:
     node = topology.node(nid)
     if node is None or not len(node.sections):
-        have = format_nodelist(n.nid for n in topology.nodes if len(n.sections))
-        raise LowerNodesError(f"lower_nodes: there is no node {nid} with memory online; those with memory are {have}")
+        if topology.nodes and not topology.shows_blocks:
+            raise LowerNodesError(f"lower_nodes: {_NO_BLOCKS}")
+        if node is not None and node.offline_blocks:
+            raise LowerNodesError(f"lower_nodes: {_offline(node)}; bring them online with: {how_to_online(nid)}")
+        have = [n.nid for n in topology.nodes if len(n.sections)]
+        others = f"those with memory are {format_nodelist(have)}" if have else "no node has any"
+        raise LowerNodesError(f"lower_nodes: there is no node {nid} with memory online; {others}")
     return node
 
 

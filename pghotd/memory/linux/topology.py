@@ -16,6 +16,7 @@ from pghotd.geometry import SECTION_SHIFT
 from pghotd.memory.linux.memory_blocks import GONE, MemoryBlocks, Sections, left_out, numbered, read_memory_blocks
 from pghotd.memory.protocol import NO_SECTION, Node, Tier
 from pghotd.procfs.attribute import read_attribute, read_number
+from pghotd.procfs.node_meminfo import read_node_bytes
 from pghotd.procfs.nodelist import parse_nodelist
 
 
@@ -45,7 +46,8 @@ class LinuxNode:
     """Describe one online node; see Node for `tier` and `distances`.
 
     `sections` are those that are online and its own alone, ascending. `memory_tier` is the number of the kernel's
-    memory tier, lower is faster, None in none: a node without memory, or a kernel that does not tell.
+    memory tier, lower is faster, None in none: a node without memory, or a kernel that does not tell. `offline_blocks`
+    is how many memory blocks it has besides, `total_bytes` its memory by its meminfo, in blocks or not, 0 if not told.
     """
 
     nid: int
@@ -55,6 +57,8 @@ class LinuxNode:
     memory_tier: int | None
     sections: Sections
     speed: Speed
+    offline_blocks: int = 0
+    total_bytes: int = 0
 
     @property
     def node(self) -> Node:
@@ -73,11 +77,15 @@ class LinuxNode:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Topology:
-    """Hold one reading; `shared` are the sections that lie in memory blocks of several nodes, by these nodes."""
+    """Hold one reading; `shared` are the sections that lie in memory blocks of several nodes, by these nodes.
+
+    `shows_blocks` is false on a kernel that shows no memory blocks, and so no sections either.
+    """
 
     nodes: tuple[LinuxNode, ...]
     memory_tiers: Mapping[int, tuple[int, ...]]
     shared: Mapping[tuple[int, ...], Sections]
+    shows_blocks: bool
 
     def node(self, nid: int) -> LinuxNode | None:
         """Return node `nid`, None when it is not online."""
@@ -117,7 +125,7 @@ def read_topology(sys: str = "/sys") -> Topology:
     try:
         online = parse_nodelist(read_attribute(f"{base}/online"))
     except FileNotFoundError:
-        return Topology((), MappingProxyType({}), MemoryBlocks().shared)
+        return Topology((), MappingProxyType({}), MemoryBlocks().shared, False)
     with_cpu = frozenset(parse_nodelist(read_attribute(f"{base}/has_cpu")))
     memory_tiers = _read_memory_tiers(sys)
     lower = lower_by_tiers(memory_tiers, with_cpu)
@@ -127,6 +135,7 @@ def read_topology(sys: str = "/sys") -> Topology:
     for nid in online:
         try:
             distances = _read_distances(f"{base}/node{nid}/distance", online)
+            total_bytes = read_node_bytes(nid, sys)
         except OSError as error:
             if error.errno not in GONE:
                 raise
@@ -140,9 +149,11 @@ def read_topology(sys: str = "/sys") -> Topology:
                 tier_of.get(nid),
                 blocks.sections[nid],
                 _read_speed(f"{base}/node{nid}/access0/initiators"),
+                blocks.offline[nid],
+                total_bytes,
             )
         )
-    return Topology(tuple(nodes), MappingProxyType(memory_tiers), blocks.shared)
+    return Topology(tuple(nodes), MappingProxyType(memory_tiers), blocks.shared, blocks.shown)
 
 
 def lower_by_tiers(memory_tiers: Mapping[int, Collection[int]], with_cpu: Collection[int]) -> frozenset[int]:

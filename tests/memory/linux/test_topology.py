@@ -188,12 +188,40 @@ def test_lower_nodes_that_cannot_be(tmp_path):
         with_lower_nodes(topology, [0, 1])
 
 
+def test_a_kernel_without_memory_hotplug_is_said(tmp_path):
+    topology = read_topology(machine(tmp_path, {0: [], 1: []}, total_kb={0: 2 << 20, 1: 6 << 20}, hotplug=False))
+    assert [node.total_bytes >> 30 for node in topology.nodes] == [2, 6]
+    with pytest.raises(
+        NoLowerTierError, match=r"no memory blocks \(CONFIG_MEMORY_HOTPLUG.*\).* backend = \"model\" works"
+    ):
+        require_lower_tier(topology)
+    with pytest.raises(LowerNodesError, match="lower_nodes: this kernel shows no memory blocks"):
+        with_lower_nodes(topology, [1])
+
+
+def test_memory_that_is_offline_is_said_with_the_command_that_brings_it_online(tmp_path):
+    command = r"/sys/devices/system/node/node1/memory\*/state; do echo online_movable > \$state; done"
+    topology = read_topology(machine(tmp_path / "a", TWO, offline=(5, 6, 9)))
+    assert [node.offline_blocks for node in topology.nodes] == [0, 3]
+    with pytest.raises(NoLowerTierError, match=f"node 1 has no memory online, only 3 memory blocks offline.*{command}"):
+        require_lower_tier(topology)
+    with pytest.raises(LowerNodesError, match=f"node 1 has no memory online.*{command}"):
+        with_lower_nodes(topology, [1])
+    # Nor does it matter how many nodes there are besides.
+    topology = read_topology(machine(tmp_path / "b", {0: [0], 1: [5], 2: [9]}, tiers={4: "0,2"}, offline=(5,)))
+    with pytest.raises(NoLowerTierError, match=f"only 1 memory block offline, .*{command}; or name the slow nodes"):
+        require_lower_tier(topology)
+    topology = read_topology(machine(tmp_path / "c", {0: [0]}, offline=(0,)))
+    with pytest.raises(LowerNodesError, match="no node 7 with memory online; no node has any"):
+        with_lower_nodes(topology, [7])
+
+
 def test_machines_without_a_lower_tier_say_why(tmp_path):
     with pytest.raises(NoLowerTierError, match=r"no NUMA nodes.*backend = \"model\""):
         require_lower_tier(read_topology(str(tmp_path / "none")))
     with pytest.raises(NoLowerTierError, match="node 0 has all of the memory"):
         require_lower_tier(read_topology(machine(tmp_path / "one", {0: [0], 1: []}, tiers={4: "0"})))
-    with pytest.raises(NoLowerTierError, match="no node has all"):
+    with pytest.raises(NoLowerTierError, match="no node has all of the memory that is online"):
         require_lower_tier(read_topology(machine(tmp_path / "empty", {0: []})))
     topology = read_topology(machine(tmp_path / "cpus", {0: [], 1: [0]}, tiers={4: "0", 5: "1"}))
     with pytest.raises(NoLowerTierError, match="no top-tier node has memory"):

@@ -19,17 +19,21 @@ def machine(
     speeds: dict[int, tuple[int, int]] | None = None,
     offline: tuple[int, ...] = (),
     block_size: int = 128 << 20,
+    total_kb: dict[int, int] | None = None,
+    hotplug: bool = True,
 ) -> str:
     """Make a /sys with `nodes` by nid and their memory blocks; the rest as the kernel writes it; return its path."""
     online = ",".join(map(str, sorted(nodes)))
     write(root, "devices/system/node/online", f"{online}\n")
     write(root, "devices/system/node/has_cpu", f"{cpus}\n")
-    write(root, "devices/system/memory/block_size_bytes", f"{block_size:x}\n")
+    if hotplug:
+        write(root, "devices/system/memory/block_size_bytes", f"{block_size:x}\n")
     for nid, blocks in nodes.items():
         base = f"devices/system/node/node{nid}"
         row = (distances or {}).get(nid) or [10 if other == nid else 20 for other in sorted(nodes)]
         write(root, f"{base}/distance", " ".join(map(str, row)) + "\n")
-        write(root, f"{base}/meminfo", "")
+        total = (total_kb or {}).get(nid)
+        write(root, f"{base}/meminfo", f"Node {nid} MemTotal: {total:>14} kB\n" if total else "")
         for block in blocks:
             write(root, f"devices/system/memory/memory{block}/state", "offline\n" if block in offline else "online\n")
             (root / base / f"memory{block}").symlink_to(f"../../memory/memory{block}")
