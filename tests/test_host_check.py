@@ -72,6 +72,33 @@ def test_memory_that_nobody_brought_online_is_said(tmp_path):
     assert "node1/memory*/state; do echo online_movable" in line(found, "node 1").todo
 
 
+def test_what_cannot_be_read_is_a_finding_and_the_others_are_told_all_the_same(tmp_path):
+    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    usual = {finding.name for finding in host_check.findings(proc, sys)}
+    # Blocks of 16 MiB, a status that is none, and files where folders are.
+    write(Path(sys), "devices/system/memory/block_size_bytes", "1000000\n")
+    write(Path(proc), "self/status", "Name:\tx\n")
+    write(Path(sys), "kernel/mm/damon/admin/kdamonds", "")
+    write(Path(sys), "bus/event_source/devices", "")
+    found = host_check.findings(proc, sys)
+    assert names(found, False) == {"tiers", "capabilities"}
+    assert "memory blocks of 16777216 bytes, not whole sections" in line(found, "tiers").what
+    assert line(found, "capabilities").what == "cannot be told: no CapEff in a status file"
+    assert line(found, "other movers").what == f"cannot be told: {sys}/kernel/mm/damon/admin/kdamonds: Not a directory"
+    assert line(found, "cpusets").ok is None
+    gone = usual - {finding.name for finding in found}
+    assert gone <= {
+        "node 0",
+        "node 1",
+        "CAP_PERFMON",
+        "CAP_SYS_ADMIN",
+        "CAP_SYS_PTRACE",
+        "CAP_SYS_NICE",
+        "CAP_DAC_OVERRIDE",
+    }
+    assert json.loads(host_check.as_json(found))["can_promote"] is False
+
+
 def test_another_mover_is_said_with_the_command_that_stops_it(tmp_path):
     found = host_check.findings(*made_up(tmp_path, tiers={4: "0", 22: "1"}, balancing=2))
     assert names(found, False) == {"other mover"}

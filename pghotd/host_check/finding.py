@@ -1,7 +1,7 @@
 """Hold what was found of the machine, one line each, and ask files for what may not be there."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from pghotd.procfs.attribute import read_attribute
@@ -15,6 +15,20 @@ class Finding:
     ok: bool | None
     what: str
     todo: str = ""
+
+
+def look_at(name: str, ok: bool | None, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
+    """Yield what `look` finds; where that ends with an OSError, the finding `name` says so, and others go on."""
+    try:
+        yield from look()
+    except OSError as error:
+        yield Finding(name, ok, f"cannot be told: {because(error)}")
+
+
+def because(error: OSError) -> str:
+    """Return what went wrong, with the file if there is one, in one line."""
+    what = error.strerror or errno.errorcode.get(error.errno or 0, "it fails")
+    return f"{error.filename}: {what}" if error.filename else what
 
 
 def fails(call: Callable[[], object]) -> str:

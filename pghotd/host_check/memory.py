@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 
-from pghotd.host_check.finding import Finding, attribute
+from pghotd.host_check.finding import Finding, attribute, because, look_at
 from pghotd.memory.linux.memory_blocks import blocks, gib, how_to_online
 from pghotd.memory.linux.other_movers import find_other_movers
 from pghotd.memory.linux.tiers import NoLowerTierError, require_lower_tier
@@ -16,7 +16,20 @@ _NAMED = 3
 
 def memory(proc: str, sys: str) -> Iterator[Finding]:
     """Look at the memory of the machine whose /proc and /sys are given."""
-    topology = read_topology(sys)
+    topology: Topology | None = None
+    try:
+        topology = read_topology(sys)
+    except OSError as error:
+        yield Finding("tiers", False, f"the nodes of this machine cannot be told: {because(error)}")
+    else:
+        yield from _nodes(topology)
+    yield from look_at("other movers", None, lambda: _movers(proc, sys))
+    yield _demotion(sys)
+    yield _huge_pages(sys)
+    yield from look_at("cpusets", None, lambda: [_cpusets(topology, sys)])
+
+
+def _nodes(topology: Topology) -> Iterator[Finding]:
     for node in topology.nodes:
         speed = node.speed.read_latency_ns
         yield Finding(
@@ -30,10 +43,6 @@ def memory(proc: str, sys: str) -> Iterator[Finding]:
         todo = "if that is too much, let the firmware end its nodes at a multiple of the block's size"
         yield Finding("shared blocks", None, topology.left_out, todo)
     yield _tiers(topology)
-    yield from _movers(proc, sys)
-    yield _demotion(sys)
-    yield _huge_pages(sys)
-    yield _cpusets(topology, sys)
 
 
 def _size(node: LinuxNode) -> str:
@@ -79,8 +88,10 @@ def _huge_pages(sys: str) -> Finding:
     return Finding("huge pages", True, f"transparent_hugepage is {chosen}; a huge page has one record and moves whole")
 
 
-def _cpusets(topology: Topology, sys: str) -> Finding:
+def _cpusets(topology: Topology | None, sys: str) -> Finding:
     """Look at the root's cpuset and at those of the cgroups right below it: deeper ones have no more nodes."""
+    if topology is None:
+        return Finding("cpusets", None, "cannot be told, as the fast nodes are not known")
     targets = {node.nid for node in topology.nodes if node.tier == "top" and len(node.sections)}
     kept_off: dict[str, set[int]] = {}
     base = f"{sys}/fs/cgroup"

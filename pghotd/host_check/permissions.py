@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from pghotd.host_check.finding import Finding, attribute
+from pghotd.host_check.finding import Finding, attribute, because
 from pghotd.memory.linux.capabilities import NEEDED, missing
 from pghotd.procfs.status import parse_effective_capabilities
 
@@ -16,14 +16,21 @@ _PARANOID_CPU = 0
 
 def permissions(proc: str) -> Iterator[Finding]:
     """Look at the capabilities and limits that /proc tells."""
-    lacking = missing(proc)
-    for name, (_, use) in NEEDED.items():
-        lacks = name in lacking
-        yield Finding(name, not lacks, f"needed to {use}", "run as root, or give it this capability" if lacks else "")
-    effective = parse_effective_capabilities(Path(f"{proc}/self/status").read_bytes())
-    may_sample = bool(effective & (_SYS_ADMIN | _PERFMON))
-    todo = "" if may_sample else "give it this capability"
-    yield Finding("CAP_PERFMON", may_sample or None, "needed by the sources perf and numab2 (or CAP_SYS_ADMIN)", todo)
+    lacking: list[str] = []
+    may_sample = False
+    try:
+        lacking = missing(proc)
+        effective = parse_effective_capabilities(Path(f"{proc}/self/status").read_bytes())
+    except OSError as error:
+        yield Finding("capabilities", False, f"cannot be told: {because(error)}")
+    else:
+        for name, (_, use) in NEEDED.items():
+            lacks = name in lacking
+            todo = "run as root, or give it this capability" if lacks else ""
+            yield Finding(name, not lacks, f"needed to {use}", todo)
+        may_sample = bool(effective & (_SYS_ADMIN | _PERFMON))
+        what, todo = "needed by the sources perf and numab2 (or CAP_SYS_ADMIN)", "give it this capability"
+        yield Finding("CAP_PERFMON", may_sample or None, what, "" if may_sample else todo)
     yield _paranoid(attribute(f"{proc}/sys/kernel/perf_event_paranoid"), may_sample)
     if lacking:
         yield _unprivileged()

@@ -1,10 +1,10 @@
 """Probe each source of accesses as it would be used."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from pghotd.geometry import PAGES_PER_SECTION
-from pghotd.host_check.finding import Finding, attribute, fails
+from pghotd.host_check.finding import Finding, attribute, fails, look_at
 from pghotd.procfs import page_idle, soft_dirty
 from pghotd.procfs.cpus import online_cpus
 from pghotd.procfs.damon import kdamond_runs
@@ -22,12 +22,16 @@ _TIERING = 2
 
 def sources(proc: str, sys: str) -> Iterator[Finding]:
     """Probe the sources of accesses to real pages."""
-    yield _damon(sys)
-    yield _idle(proc, sys)
-    yield _perf(sys)
-    yield _probed("softdirty", lambda: soft_dirty.probe(proc), "writes of the processes that its configuration names")
-    yield _numab2(proc, sys)
-    yield _kpageflags(proc)
+    looks: dict[str, Callable[[], Iterable[Finding]]] = {
+        "damon": lambda: [_damon(sys)],
+        "idle": lambda: [_idle(proc, sys)],
+        "perf": lambda: [_perf(sys)],
+        "softdirty": lambda: [_softdirty(proc)],
+        "numab2": lambda: [_numab2(proc, sys)],
+        "kpageflags": lambda: [_kpageflags(proc)],
+    }
+    for name, look in looks.items():
+        yield from look_at(f"source {name}", None, look)
 
 
 def _idle(proc: str, sys: str) -> Finding:
@@ -39,6 +43,10 @@ def _idle(proc: str, sys: str) -> Finding:
     if found.ok and kdamond_runs(sys):
         return Finding(found.name, None, f"works partly: {KDAMOND_RUNS}", "stop that, or use damon alone")
     return found
+
+
+def _softdirty(proc: str) -> Finding:
+    return _probed("softdirty", lambda: soft_dirty.probe(proc), "writes of the processes that its configuration names")
 
 
 def _probed(name: str, probe: Callable[[], object], sees: str) -> Finding:
