@@ -99,6 +99,36 @@ def test_what_cannot_be_read_is_a_finding_and_the_others_are_told_all_the_same(t
     assert json.loads(host_check.as_json(found))["can_promote"] is False
 
 
+def hiding_mount(proc, options):
+    write(Path(proc), "self/mountinfo", f"31 28 0:6 / {proc} rw - proc proc rw,{options}\n")
+
+
+def test_what_the_mount_of_proc_hides_is_not_what_the_kernel_lacks(tmp_path):
+    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    for name in ("kpageflags", "sys/kernel/numa_balancing", "sys/kernel/perf_event_paranoid"):
+        (Path(proc) / name).unlink()
+    assert "this kernel samples nothing" in line(host_check.findings(proc, sys), "perf paranoia").what
+    hiding_mount(proc, "subset=pid,hidepid=2")
+    found = host_check.findings(proc, sys)
+    assert names(found, False) == {"/proc", "source kpageflags"}
+    assert "ProcSubset=all" in line(found, "/proc").what
+    assert line(found, "other movers").ok is None
+    for name in ("other movers", "perf paranoia", "source numab2", "source kpageflags"):
+        what = line(found, name).what
+        assert "subset=pid of" in what
+        assert "this kernel" not in what
+
+
+def test_movers_that_are_hidden_are_not_movers_that_are_not_there(tmp_path):
+    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    hiding_mount(proc, "hidepid=invisible")
+    assert line(host_check.findings(proc, sys), "other movers").ok is True
+    capabilities(Path(proc), 0)
+    found = line(host_check.findings(proc, sys), "other movers")
+    assert found.ok is None
+    assert "hidepid=invisible" in found.what
+
+
 def test_another_mover_is_said_with_the_command_that_stops_it(tmp_path):
     found = host_check.findings(*made_up(tmp_path, tiers={4: "0", 22: "1"}, balancing=2))
     assert names(found, False) == {"other mover"}

@@ -9,6 +9,8 @@ from pghotd.memory.linux.other_movers import find_other_movers
 from pghotd.memory.linux.tiers import NoLowerTierError, require_lower_tier
 from pghotd.memory.linux.topology import LinuxNode, Topology, read_topology
 from pghotd.procfs.nodelist import format_nodelist, parse_nodelist
+from pghotd.procfs.proc_mount import read_proc_mount
+from pghotd.procfs.status import read_effective_capabilities
 
 #: Cgroups that are named in one line at most.
 _NAMED = 3
@@ -68,9 +70,16 @@ def _tiers(topology: Topology) -> Finding:
 
 def _movers(proc: str, sys: str) -> Iterator[Finding]:
     movers = find_other_movers(proc, sys)
+    mount = read_proc_mount(proc)
     for mover in movers:
         yield Finding("other mover", False, mover.what, f"turn it off with: {mover.how_to_stop}")
-    if not movers:
+    if not movers and mount.subset:
+        what = f"none is seen, but {mount.subset} of {proc} hides kernel.numa_balancing"
+        yield Finding("other movers", None, what)
+    elif not movers and mount.hides_processes(read_effective_capabilities(proc)):
+        what = f"none is seen, but {mount.hidepid} of {proc} hides processes of others from you"
+        yield Finding("other movers", None, what, "run as root")
+    elif not movers:
         yield Finding("other movers", True, "nobody else moves pages between nodes")
 
 

@@ -3,11 +3,11 @@
 import os
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 from pghotd.host_check.finding import Finding, attribute, because
 from pghotd.memory.linux.capabilities import NEEDED, missing
-from pghotd.procfs.status import parse_effective_capabilities
+from pghotd.procfs.proc_mount import read_proc_mount, require_whole
+from pghotd.procfs.status import read_effective_capabilities
 
 _SYS_ADMIN, _PERFMON = 1 << 21, 1 << 38
 #: perf_allow_cpu() of the kernel: above this, whole CPUs are sampled with CAP_PERFMON alone.
@@ -20,7 +20,7 @@ def permissions(proc: str) -> Iterator[Finding]:
     may_sample = False
     try:
         lacking = missing(proc)
-        effective = parse_effective_capabilities(Path(f"{proc}/self/status").read_bytes())
+        effective = read_effective_capabilities(proc)
     except OSError as error:
         yield Finding("capabilities", False, f"cannot be told: {because(error)}")
     else:
@@ -31,13 +31,19 @@ def permissions(proc: str) -> Iterator[Finding]:
         may_sample = bool(effective & (_SYS_ADMIN | _PERFMON))
         what, todo = "needed by the sources perf and numab2 (or CAP_SYS_ADMIN)", "give it this capability"
         yield Finding("CAP_PERFMON", may_sample or None, what, "" if may_sample else todo)
-    yield _paranoid(attribute(f"{proc}/sys/kernel/perf_event_paranoid"), may_sample)
+    try:
+        require_whole(proc)
+    except OSError as error:
+        yield Finding("/proc", False, error.strerror or "")
+    yield _paranoid(attribute(f"{proc}/sys/kernel/perf_event_paranoid"), may_sample, read_proc_mount(proc).subset)
     if lacking:
         yield _unprivileged()
 
 
-def _paranoid(level: str, may_sample: bool) -> Finding:
+def _paranoid(level: str, may_sample: bool, hidden_by: str) -> Finding:
     name = "perf paranoia"
+    if not level and hidden_by:
+        return Finding(name, None, f"kernel.perf_event_paranoid is hidden by {hidden_by} of /proc")
     if not level:
         return Finding(name, None, "no kernel.perf_event_paranoid: this kernel samples nothing", "use another source")
     if may_sample:

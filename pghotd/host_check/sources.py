@@ -9,6 +9,7 @@ from pghotd.procfs import page_idle, soft_dirty
 from pghotd.procfs.cpus import online_cpus
 from pghotd.procfs.damon import kdamond_runs
 from pghotd.procfs.kpageflags import read_flags
+from pghotd.procfs.proc_mount import read_proc_mount
 from pghotd.sources.idle import KDAMOND_RUNS
 from pghotd.sources.perf import PerfSettings
 from pghotd.sources.perf_event import Event, Ring
@@ -82,6 +83,8 @@ def _perf(sys: str) -> Finding:
 def _numab2(proc: str, sys: str) -> Finding:
     mode = attribute(f"{proc}/sys/kernel/numa_balancing")
     why = fails(lambda: _open(Sampled(_MINOR_FAULTS, online_cpus(sys), "page faults")))
+    if not mode and (subset := read_proc_mount(proc).subset):
+        return Finding("source numab2", None, f"cannot be told: kernel.numa_balancing is hidden by {subset} of /proc")
     if not mode or why:
         return Finding("source numab2", None, f"does not work: {why or 'this kernel has no NUMA balancing'}", _ANOTHER)
     if not mode.isdecimal() or not int(mode) & _TIERING:
@@ -104,6 +107,9 @@ def _kpageflags(proc: str) -> Finding:
         flags_any = bool(read_flags(0, PAGES_PER_SECTION, proc).any())
 
     why = fails(read) or ("" if flags_any else "it shows nothing")
+    if why and (subset := read_proc_mount(proc).subset):
+        what = f"does not work, and no page's state is known: hidden by {subset} of /proc"
+        return Finding("source kpageflags", False, what, "mount /proc without it")
     if why:
         todo = "run as root on a kernel with CONFIG_PROC_PAGE_MONITOR"
         return Finding("source kpageflags", False, f"does not work, and no page's state is known: {why}", todo)

@@ -35,6 +35,11 @@ def parse_effective_capabilities(text: bytes) -> int:
     return int(match[1], 16)
 
 
+def read_effective_capabilities(proc: str = "/proc") -> int:
+    """Read this process's own effective capabilities, a bit each; OSError as the package says."""
+    return parse_effective_capabilities(Path(f"{proc}/self/status").read_bytes())
+
+
 def parse_allowed_nodes(text: bytes) -> frozenset[int]:
     """Return the nodes on which a process may have memory, its cpuset's; OSError as parse_effective_uid()."""
     if not text:

@@ -31,7 +31,7 @@ class Bench:
         (self.proc.root / "zoneinfo").write_bytes(Path("/proc/zoneinfo").read_bytes())
         self.flags = np.zeros(6 * S, dtype=np.uint64)
         self.write_flags()
-        sys = machine(folder / "sys", {0: [0, 1], 1: [2, 3, 4, 5]}, tiers={4: "0", 22: "1"})
+        sys = self.sys = machine(folder / "sys", {0: [0, 1], 1: [2, 3, 4, 5]}, tiers={4: "0", 22: "1"})
         self.time = Time()
         settings = LinuxSettings(watches=(Watch(Target(name="db")),))
         self.machine = LinuxMachine(settings, Counters(), self.time, str(self.proc.root), sys)
@@ -61,6 +61,13 @@ def test_memory_in_blocks_of_two_nodes_is_told_in_status_and_in_the_log(bench, t
     # As uevents bring readings that change nothing of it, nothing is said again.
     shared._adopt(shared._read_topology())
     assert len(caplog.records) == 1
+
+
+def test_a_proc_that_hides_all_but_processes_is_said(bench):
+    write(bench.proc.root, "self/mountinfo", f"31 28 0:6 / {bench.proc.root} rw - proc proc rw,subset=pid\n")
+    (bench.proc.root / "zoneinfo").unlink()
+    with pytest.raises(OSError, match="mounted with subset=pid, which hides all but processes"):
+        LinuxMachine(LinuxSettings(), Counters(), bench.time, str(bench.proc.root), bench.sys)
 
 
 async def test_sections_of_watched_processes_are_those_with_their_pages(bench):

@@ -1,0 +1,58 @@
+"""What the mount of /proc hides: a file that it does not show is not one that the kernel lacks.
+
+With `subset=pid` it shows processes only, with `hidepid` those of others only to who may trace them (proc(5)).
+"""
+
+import errno
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+_CAP_SYS_PTRACE = 1 << 19
+
+
+@dataclass(frozen=True, slots=True)
+class ProcMount:
+    """The options of the mount that hide something, as the kernel names them, empty where none does."""
+
+    subset: str = ""
+    hidepid: str = ""
+
+    def hides_processes(self, capabilities: int) -> bool:
+        """Return whether processes of others are hidden from who has these effective capabilities, a bit each."""
+        return bool(self.hidepid) and not capabilities & _CAP_SYS_PTRACE
+
+
+def parse_proc_mount(text: bytes, mount_point: str) -> ProcMount:
+    """Return what the mountinfo `text` says of the /proc at `mount_point`; the last mount there hides those before."""
+    found = ProcMount()
+    for line in text.split(b"\n"):
+        place, _, mount = line.partition(b" - ")
+        words, (kind, _, options) = place.split(b" "), (*mount.split(b" "), b"", b"", b"")[:3]
+        if kind == b"proc" and len(words) > 4 and _unescaped(words[4]) == mount_point.encode():
+            given = [option.decode("ascii", "replace") for option in options.split(b",")]
+            found = ProcMount(
+                next((option for option in given if option.startswith("subset=")), ""),
+                next((option for option in given if option.startswith("hidepid=")), ""),
+            )
+    return found
+
+
+def read_proc_mount(proc: str = "/proc") -> ProcMount:
+    """Read what the mount at `proc` hides; nothing where that cannot be told."""
+    try:
+        return parse_proc_mount(Path(f"{proc}/self/mountinfo").read_bytes(), proc)
+    except OSError:
+        return ProcMount()
+
+
+def require_whole(proc: str = "/proc") -> None:
+    """Raise OSError (ENOENT) where the mount at `proc` hides what is no process."""
+    if subset := read_proc_mount(proc).subset:
+        what = f"mounted with {subset}, which hides all but processes; mount it without (in a unit: ProcSubset=all)"
+        raise OSError(errno.ENOENT, what, proc)
+
+
+def _unescaped(path: bytes) -> bytes:
+    return _OCTAL.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), path)
