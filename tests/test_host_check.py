@@ -7,6 +7,7 @@ from pathlib import Path
 from pghotd import host_check
 from tests.memory.linux.trees import machine, write
 from tests.requirements import require
+from tests.sources.damon_tree import MadeUpDamon
 
 
 def made_up(tmp_path: Path, *, tiers: dict[int, str], balancing: int = 0) -> tuple[str, str]:
@@ -193,9 +194,21 @@ def test_without_page_flags_nothing_can_be_promoted(tmp_path):
 def test_damon_in_use_is_not_damon_missing(tmp_path):
     proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
     assert "no DAMON" in line(host_check.findings(proc, sys), "source damon").what
-    for number, ok in (("1", None), ("0", True)):
-        write(Path(sys), "kernel/mm/damon/admin/kdamonds/nr_kdamonds", f"{number}\n")
-        assert line(host_check.findings(proc, sys), "source damon").ok is ok
+    tree = MadeUpDamon(Path(sys))
+
+    def found():
+        finding = line(host_check.findings(proc, sys), "source damon")
+        return finding.ok, f"{finding.what}; {finding.todo}"
+
+    assert found() == (True, "works: contiguous and huge hot sets; ")
+    assert tree.number == 0
+    tree.somebody_elses()
+    assert found() == (None, "somebody else uses DAMON; it works when they have stopped")
+    (tree.root / "0/state").write_text("off")
+    assert found()[1].startswith("DAMON is off, but somebody left settings in it; to clear them: echo 0 > ")
+    (tree.root / "nr_kdamonds").write_text("0\n")
+    write(Path(sys), "module/damon_stat/parameters/enabled", "Y\n")
+    assert "damon_stat of this kernel uses DAMON" in found()[1]
 
 
 def test_idle_beside_a_kdamond_works_partly(tmp_path):

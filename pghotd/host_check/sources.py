@@ -7,10 +7,11 @@ from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.host_check.finding import Finding, attribute, fails, look_at
 from pghotd.procfs import page_idle, soft_dirty
 from pghotd.procfs.cpus import online_cpus
-from pghotd.procfs.damon import kdamond_runs
+from pghotd.procfs.damon import IN_USE, kdamond_runs, running_modules, why_taken
 from pghotd.procfs.kpageflags import read_flags
 from pghotd.procfs.proc_mount import read_proc_mount
 from pghotd.sources.idle import KDAMOND_RUNS
+from pghotd.sources.kdamond import NO_DAMON
 from pghotd.sources.perf import PerfSettings
 from pghotd.sources.perf_event import Event, Ring
 from pghotd.sources.pmu import Sampled, memory_events
@@ -60,11 +61,14 @@ def _probed(name: str, probe: Callable[[], object], sees: str) -> Finding:
 def _damon(sys: str) -> Finding:
     path = f"{sys}/kernel/mm/damon/admin/kdamonds/nr_kdamonds"
     if not os.path.exists(path):
-        return Finding("source damon", None, "this kernel has no DAMON sysfs interface", _ANOTHER)
+        return Finding("source damon", None, NO_DAMON, _ANOTHER)
     if not os.access(path, os.W_OK):
         return Finding("source damon", None, "its interface is closed to you", "run as root")
     if attribute(path) != "0":
-        return Finding("source damon", None, "somebody else uses DAMON", "it works when they have stopped")
+        why = why_taken(sys)
+        return Finding("source damon", None, why, "it works when they have stopped" if why == IN_USE else "")
+    if any(running_modules(sys)):
+        return Finding("source damon", None, why_taken(sys))
     return Finding("source damon", True, "works: contiguous and huge hot sets")
 
 

@@ -1,5 +1,6 @@
-"""Whether anything on this machine monitors memory by DAMON."""
+"""Who on this machine monitors memory by DAMON: running, or left over and off."""
 
+from collections.abc import Iterator
 from contextlib import suppress
 from glob import glob
 
@@ -8,14 +9,39 @@ from pghotd.procfs.attribute import read_attribute
 #: Modules that have a kdamond of their own, which DAMON's sysfs interface does not show.
 _MODULES = ("damon_stat", "damon_reclaim", "damon_lru_sort")
 
+IN_USE = "somebody else uses DAMON"
+
 
 def kdamond_runs(sys: str = "/sys") -> bool:
     """Return whether a kdamond runs, whoever started it; a file that cannot be read shows none."""
-    for path, on in (
-        *((path, "on") for path in glob(f"{sys}/kernel/mm/damon/admin/kdamonds/*/state")),
-        *((f"{sys}/module/{module}/parameters/enabled", "Y") for module in _MODULES),
-    ):
+    return _any(glob(f"{_kdamonds(sys)}/*/state"), "on") or any(running_modules(sys))
+
+
+def why_taken(sys: str = "/sys") -> str:
+    """Return in one line who has DAMON, where it is known that it is not to be had."""
+    if _any(glob(f"{_kdamonds(sys)}/*/state"), "on"):
+        return IN_USE
+    for module in running_modules(sys):
+        return f"{module} of this kernel uses DAMON; to stop it: echo N > /sys/module/{module}/parameters/enabled"
+    states = glob(f"{_kdamonds(sys)}/*/state")
+    if states and all(_any([path], "off") for path in states):
+        return f"DAMON is off, but somebody left settings in it; to clear them: echo 0 > {_kdamonds(sys)}/nr_kdamonds"
+    return IN_USE
+
+
+def running_modules(sys: str = "/sys") -> Iterator[str]:
+    """Yield the kernel's modules that monitor memory now: no other kdamond is started beside one."""
+    yield from (module for module in _MODULES if _any([f"{sys}/module/{module}/parameters/enabled"], "Y"))
+
+
+def _kdamonds(sys: str) -> str:
+    return f"{sys}/kernel/mm/damon/admin/kdamonds"
+
+
+def _any(paths: list[str], value: str) -> bool:
+    """Return whether one of the files holds `value`."""
+    for path in paths:
         with suppress(OSError):
-            if read_attribute(path) == on:
+            if read_attribute(path) == value:
                 return True
     return False

@@ -24,7 +24,6 @@ from pghotd.sources.source import InThread, in_thread
 from pghotd.sources.standing import ALL_PPM, Standing
 
 _ASK_AGAIN_S = 10.0
-_WHY_NOT = {errno.EBUSY: "somebody else uses DAMON", errno.ENOENT: "this kernel has no DAMON for user space"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ class Damon:
                 try:
                     await self._cpu.in_thread(self._kdamond.take, ranges, self._settings.intervals, self._least())
                 except OSError as error:
-                    self._standing.say("no", _WHY_NOT.get(error.errno or 0, error.strerror or "error"))
+                    self._standing.say("no", error.strerror or "error")
                 else:
                     aggregation_ms = self._settings.intervals.aggregation_us // 1000
                     self._standing.say("yes", covered_ppm=ALL_PPM, round_ms=aggregation_ms)

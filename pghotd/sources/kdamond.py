@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pghotd.geometry import PAGE_SIZE
+from pghotd.procfs.damon import IN_USE, why_taken
 from pghotd.procfs.stat import read_stat
 
 _OWNER = Path("/run/pghotd-damon.pid")
@@ -27,6 +28,7 @@ _TRY_AGAIN_S = 0.02
 _GONE = (errno.ENOENT, errno.ENODEV)
 #: What /sys shows for a kdamond that does not run.
 _NOT_RUNNING = -1
+NO_DAMON = "this kernel has no DAMON for user space"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Kdamond:
     def __init__(
         self, sys: str = "/sys", owner: Path = _OWNER, proc: str = "/proc", pause: Callable[[float], None] = time.sleep
     ) -> None:
+        self._sys = sys
         self._admin = f"{sys}/kernel/mm/damon/admin/kdamonds"
         self._owner = owner
         self._proc = proc
@@ -89,11 +92,10 @@ class Kdamond:
 
     def take(self, ranges: Sequence[tuple[int, int]], intervals: Intervals, least: int = 0) -> None:
         """Start monitoring PFN ranges (first, end); what read() returns has at least `least` accesses."""
-        if int(self._read("nr_kdamonds")):
-            raise OSError(errno.EBUSY, "somebody else uses DAMON")
+        self._require_free()
         self._note(_NOT_RUNNING)
         try:
-            self._write("nr_kdamonds", 1)
+            self._make()
         except OSError:
             # Somebody was faster: what is there is theirs.
             self._owner.unlink(missing_ok=True)
@@ -103,8 +105,10 @@ class Kdamond:
             self._set_up(ranges, intervals, least)
             self._write("0/state", "on")
             self._note(int(self._read("0/pid")))
-        except OSError:
+        except OSError as error:
             self.give_back()
+            if error.errno == errno.EBUSY:
+                raise OSError(errno.EBUSY, why_taken(self._sys)) from None
             raise
 
     def read(self) -> Regions:
@@ -135,17 +139,39 @@ class Kdamond:
         self._held = False
         self._cpu_of_earlier_s = self.cpu_s
         for path, value in (("0/state", "off"), ("nr_kdamonds", "0")):
-            for _ in range(_TRIES):
-                try:
-                    self._write(path, value)
-                except OSError as error:
-                    if error.errno == errno.EBUSY:
-                        self._pause(_TRY_AGAIN_S)
-                        continue
-                break  # done; or never started, or gone already
-            else:
+            if not self._write_patiently(path, value):
                 return
         self._owner.unlink(missing_ok=True)
+
+    def _write_patiently(self, path: str, value: str) -> bool:
+        """Write while the kernel is at another write; return whether it came to that, with or without another error."""
+        for _ in range(_TRIES):
+            try:
+                self._write(path, value)
+            except OSError as error:
+                if error.errno == errno.EBUSY:
+                    self._pause(_TRY_AGAIN_S)
+                    continue
+            return True  # done; or never started, or gone already
+        return False
+
+    def _require_free(self) -> None:
+        """Raise OSError(EBUSY) that says who has DAMON, and ENOENT where there is none."""
+        try:
+            number = int(self._read("nr_kdamonds"))
+        except FileNotFoundError:
+            raise OSError(errno.ENOENT, NO_DAMON) from None
+        if number:
+            raise OSError(errno.EBUSY, why_taken(self._sys))
+
+    def _make(self) -> None:
+        """Make the one kdamond's folder; OSError(EBUSY) where somebody was faster."""
+        try:
+            self._write("nr_kdamonds", 1)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                raise OSError(errno.EBUSY, IN_USE) from None
+            raise
 
     def _set_up(self, ranges: Sequence[tuple[int, int]], intervals: Intervals, least: int) -> None:
         context = "0/contexts/0"

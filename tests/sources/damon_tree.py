@@ -46,12 +46,12 @@ class MadeUpDamon(Kdamond):
     def somebody_elses(self, pid: int = THREAD) -> None:
         """Let somebody have a kdamond that runs."""
         self._remove(self.root / "0")
-        self._make(self.root / "0")
+        self._make_folders(self.root / "0")
         (self.root / "nr_kdamonds").write_text("1\n")
         (self.root / "0/state").write_text("on")
         (self.root / "0/pid").write_text(f"{pid}\n")
 
-    def _make(self, folder: Path) -> None:
+    def _make_folders(self, folder: Path) -> None:
         context = folder / "contexts/0"
         for path, value in {
             "state": "off",
@@ -88,7 +88,7 @@ class MadeUpDamon(Kdamond):
         if path == "nr_kdamonds":
             self._remove(self.root / "0")
             if text == "1":
-                self._make(self.root / "0")
+                self._make_folders(self.root / "0")
         elif path == "0/contexts/0/targets/0/regions/nr_regions":
             for number in range(int(text)):
                 folder = context / f"targets/0/regions/{number}"

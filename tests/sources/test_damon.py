@@ -126,6 +126,17 @@ async def test_a_machine_without_damon(bench, autojump_clock):
     )
 
 
+async def test_what_is_left_over_and_off_is_said_with_the_command_that_clears_it(bench, nursery, autojump_clock):
+    bench.tree.somebody_elses()
+    (bench.tree.root / "0/state").write_text("off")
+    nursery.start_soon(bench.source.run)
+    await trio.sleep(5)
+    assert bench.source.stat()["why"].endswith(f"to clear them: echo 0 > {bench.tree.root}/nr_kdamonds")
+    (bench.tree.root / "nr_kdamonds").write_text("0\n")
+    await trio.sleep(10)
+    assert bench.source.stat()["works"] == "yes"
+
+
 async def test_a_busy_moment_is_missed_and_no_more(bench, autojump_clock):
     bench.says((0, 10, 9))
     bench.tree.answers["0/state", "update_schemes_tried_regions"] = [errno.EBUSY]

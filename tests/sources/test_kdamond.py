@@ -68,9 +68,18 @@ def test_nothing_of_somebody_elses_is_touched(damon):
     assert not damon.note.exists()
 
 
+def test_what_is_left_over_and_off_is_not_in_use_and_not_touched(damon):
+    damon.somebody_elses()
+    (damon.root / "0/state").write_text("off\n")
+    with pytest.raises(OSError, match=f"DAMON is off, but .*to clear them: echo 0 > {damon.root}/nr_kdamonds$") as busy:
+        damon.take(RANGES, Intervals())
+    assert busy.value.errno == errno.EBUSY
+    assert damon.written == []
+
+
 def test_who_was_faster_keeps_it(damon):
     damon.answers["nr_kdamonds", "1"] = [errno.EBUSY]
-    with pytest.raises(OSError, match="busy"):
+    with pytest.raises(OSError, match="somebody else uses DAMON"):
         damon.take(RANGES, Intervals())
     assert damon.written == [("nr_kdamonds", "1")]
     assert not damon.note.exists()
@@ -78,8 +87,16 @@ def test_who_was_faster_keeps_it(damon):
 
 def test_one_that_cannot_be_started_is_given_back(damon):
     # As when DAMON_STAT or another part of the kernel has it: known at the very end only.
-    damon.answers["0/state", "on"] = [errno.EBUSY]
-    with pytest.raises(OSError, match="busy"):
+    module = damon.root.parents[4] / "module/damon_stat/parameters/enabled"
+    module.parent.mkdir(parents=True)
+    module.write_text("Y\n")
+    damon.answers["0/state", "on"] = [errno.EBUSY, errno.EBUSY]
+    with pytest.raises(
+        OSError, match="damon_stat of this kernel uses DAMON; to stop it: echo N > /sys/module/damon_stat"
+    ):
+        damon.take(RANGES, Intervals())
+    module.write_text("N\n")
+    with pytest.raises(OSError, match="somebody else uses DAMON"):
         damon.take(RANGES, Intervals())
     assert damon.number == 0
     assert not damon.note.exists()
@@ -176,7 +193,7 @@ class TestLeftover:
 
 
 def test_a_machine_without_damon(tmp_path):
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="this kernel has no DAMON for user space"):
         Kdamond(str(tmp_path), tmp_path / "note").take(RANGES, Intervals())
     assert not (tmp_path / "note").exists()
 
