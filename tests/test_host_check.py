@@ -1,5 +1,6 @@
 """Look at made-up machines, and at this one."""
 
+import importlib
 import json
 import os
 from pathlib import Path
@@ -191,10 +192,13 @@ def test_without_page_flags_nothing_can_be_promoted(tmp_path):
     assert "No such file" in line(found, "source kpageflags").what
 
 
-def test_damon_in_use_is_not_damon_missing(tmp_path):
+def test_damon_in_use_is_not_damon_missing(tmp_path, monkeypatch):
     proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
     assert "no DAMON" in line(host_check.findings(proc, sys), "source damon").what
     tree = MadeUpDamon(Path(sys))
+    # The package has a function of the module's name.
+    module = importlib.import_module("pghotd.host_check.sources")
+    monkeypatch.setattr(module, "Kdamond", lambda *_, **__: tree)
 
     def found():
         finding = line(host_check.findings(proc, sys), "source damon")
@@ -202,6 +206,9 @@ def test_damon_in_use_is_not_damon_missing(tmp_path):
 
     assert found() == (True, "works: contiguous and huge hot sets; ")
     assert tree.number == 0
+    tree.lists_regions = False
+    assert found()[0] is None
+    assert "cannot list regions (6.2 and later can)" in found()[1]
     tree.somebody_elses()
     assert found() == (None, "somebody else uses DAMON; it works when they have stopped")
     (tree.root / "0/state").write_text("off")

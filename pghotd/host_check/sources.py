@@ -11,7 +11,7 @@ from pghotd.procfs.damon import IN_USE, kdamond_runs, running_modules, why_taken
 from pghotd.procfs.kpageflags import read_flags
 from pghotd.procfs.proc_mount import read_proc_mount
 from pghotd.sources.idle import KDAMOND_RUNS
-from pghotd.sources.kdamond import NO_DAMON
+from pghotd.sources.kdamond import NO_DAMON, Kdamond
 from pghotd.sources.perf import PerfSettings
 from pghotd.sources.perf_event import Event, Ring
 from pghotd.sources.pmu import Sampled, memory_events
@@ -25,7 +25,7 @@ _TIERING = 2
 def sources(proc: str, sys: str) -> Iterator[Finding]:
     """Probe the sources of accesses to real pages."""
     looks: dict[str, Callable[[], Iterable[Finding]]] = {
-        "damon": lambda: [_damon(sys)],
+        "damon": lambda: [_damon(proc, sys)],
         "idle": lambda: [_idle(proc, sys)],
         "perf": lambda: [_perf(sys)],
         "softdirty": lambda: [_softdirty(proc)],
@@ -58,7 +58,7 @@ def _probed(name: str, probe: Callable[[], object], sees: str) -> Finding:
     return Finding(f"source {name}", True, f"works: {sees}")
 
 
-def _damon(sys: str) -> Finding:
+def _damon(proc: str, sys: str) -> Finding:
     path = f"{sys}/kernel/mm/damon/admin/kdamonds/nr_kdamonds"
     if not os.path.exists(path):
         return Finding("source damon", None, NO_DAMON, _ANOTHER)
@@ -69,7 +69,7 @@ def _damon(sys: str) -> Finding:
         return Finding("source damon", None, why, "it works when they have stopped" if why == IN_USE else "")
     if any(running_modules(sys)):
         return Finding("source damon", None, why_taken(sys))
-    return Finding("source damon", True, "works: contiguous and huge hot sets")
+    return _probed("damon", Kdamond(sys, proc=proc).probe, "contiguous and huge hot sets")
 
 
 def _perf(sys: str) -> Finding:

@@ -83,6 +83,8 @@ class Damon:
                     await self._cpu.in_thread(self._kdamond.take, ranges, self._settings.intervals, self._least())
                 except OSError as error:
                     self._standing.say("no", error.strerror or "error")
+                    if error.errno == errno.EOPNOTSUPP:
+                        await trio.sleep_forever()  # it is this kernel that cannot
                 else:
                     aggregation_ms = self._settings.intervals.aggregation_us // 1000
                     self._standing.say("yes", covered_ppm=ALL_PPM, round_ms=aggregation_ms)
@@ -108,8 +110,7 @@ class Damon:
                         # Somebody else writes to DAMON's files just now: the next aggregation tells as much.
                         self._missed += 1
                         continue
-                    stopped = error.errno == errno.EINVAL
-                    self._standing.say("no", "it was stopped" if stopped else error.strerror or "error")
+                    self._standing.say("no", error.strerror or "error")
                     return
                 await self._report(regions)
         finally:

@@ -28,7 +28,9 @@ _TRY_AGAIN_S = 0.02
 _GONE = (errno.ENOENT, errno.ENODEV)
 #: What /sys shows for a kdamond that does not run.
 _NOT_RUNNING = -1
+#: Why a kernel's DAMON is not for this; its files tell, since EINVAL is its answer to other things too.
 NO_DAMON = "this kernel has no DAMON for user space"
+NO_REGIONS = "this kernel's DAMON cannot list regions (6.2 and later can)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +113,30 @@ class Kdamond:
                 raise OSError(errno.EBUSY, why_taken(self._sys)) from None
             raise
 
+    def probe(self) -> None:
+        """Raise OSError where take() would: DAMON is not free, or cannot do what is needed.
+
+        Only a kdamond's folders tell that, so one is set up, never started, and taken away again.
+        """
+        self._require_free()
+        self._make()
+        try:
+            self._set_up_context()
+        finally:
+            self._write_patiently("nr_kdamonds", "0")
+
     def read(self) -> Regions:
         """Return the regions of the last aggregation that had enough accesses; takes some ms for a thousand.
 
         A region whose files are taken away while they are read, by whoever else asks for an update, is left out.
-        OSError(EBUSY) while the kernel is at another write; EINVAL when the kdamond has been stopped.
+        OSError(EBUSY) while the kernel is at another write; ESRCH when the kdamond has been stopped.
         """
-        self._write("0/state", "update_schemes_tried_regions")
+        try:
+            self._write("0/state", "update_schemes_tried_regions")
+        except OSError as error:
+            if error.errno == errno.EINVAL and self._read("0/state").strip() == "off":
+                raise OSError(errno.ESRCH, "it was stopped") from None
+            raise
         self._note_cpu_time()
         base = f"{self._admin}/0/contexts/0/schemes/0/tried_regions"
         rows = []
@@ -173,9 +192,16 @@ class Kdamond:
                 raise OSError(errno.EBUSY, IN_USE) from None
             raise
 
+    def _set_up_context(self) -> None:
+        """Make a context with one scheme; OSError(EOPNOTSUPP) where that has not what is needed."""
+        self._write("0/contexts/nr_contexts", 1)
+        self._write("0/contexts/0/schemes/nr_schemes", 1)
+        if not os.path.isdir(f"{self._admin}/0/contexts/0/schemes/0/tried_regions"):
+            raise OSError(errno.EOPNOTSUPP, NO_REGIONS)
+
     def _set_up(self, ranges: Sequence[tuple[int, int]], intervals: Intervals, least: int) -> None:
         context = "0/contexts/0"
-        self._write("0/contexts/nr_contexts", 1)
+        self._set_up_context()
         self._write(f"{context}/operations", "paddr")
         attributes = f"{context}/monitoring_attrs"
         self._write(f"{attributes}/intervals/sample_us", intervals.sample_us)
@@ -195,7 +221,6 @@ class Kdamond:
             self._write(f"{regions}/{number}/end", end * PAGE_SIZE)
         # A scheme that does nothing but say which regions it met, and only those that count: each is three files.
         scheme = f"{context}/schemes/0"
-        self._write(f"{context}/schemes/nr_schemes", 1)
         self._write(f"{scheme}/action", "stat")
         for name, low, high in (("sz", 0, 2**63 - 1), ("nr_accesses", least, 2**31 - 1), ("age", 0, 2**31 - 1)):
             self._write(f"{scheme}/access_pattern/{name}/min", low)

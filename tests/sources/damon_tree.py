@@ -27,6 +27,8 @@ class MadeUpDamon(Kdamond):
         self.written: list[tuple[str, str]] = []
         self.answers: dict[tuple[str, str], list[int]] = {}
         self.regions: list[tuple[int, int, int]] = []
+        #: As a kernel since 6.2.
+        self.lists_regions = True
         #: What to do to the folder of regions after an update.
         self.after_update = lambda: None
 
@@ -75,7 +77,8 @@ class MadeUpDamon(Kdamond):
         }.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             (folder / path).write_text(value)
-        (context / "schemes/0/tried_regions").mkdir()
+        if self.lists_regions:
+            (context / "schemes/0/tried_regions").mkdir()
 
     def _write(self, path: str, value: int | str) -> None:
         text = str(value)
@@ -83,6 +86,7 @@ class MadeUpDamon(Kdamond):
         if errnos := self.answers.get((path, text)):
             code = errnos.pop(0)
             raise OSError(code, os.strerror(code))
+        before = (self.root / path).read_text() if (self.root / path).exists() else ""
         super()._write(path, text)
         context = self.root / "0/contexts/0"
         if path == "nr_kdamonds":
@@ -100,6 +104,9 @@ class MadeUpDamon(Kdamond):
             if int(least) > int(most):
                 raise OSError(errno.EINVAL, "least above most")
         elif path == "0/state":
+            if text not in ("on", "off") and (not self.lists_regions or before == "off"):
+                (self.root / "0/state").write_text(before)
+                raise OSError(errno.EINVAL, "Invalid argument")
             if text in ("on", "off"):
                 (self.root / "0/pid").write_text(str(THREAD if text == "on" else -1))
             else:

@@ -126,6 +126,15 @@ async def test_a_machine_without_damon(bench, autojump_clock):
     )
 
 
+async def test_a_kernel_that_cannot_list_regions_is_asked_once(bench, autojump_clock):
+    bench.tree.lists_regions = False
+    await run_for(bench.source, 60)
+    stat = bench.source.stat()
+    assert (stat["works"], stat["why"]) == ("no", "this kernel's DAMON cannot list regions (6.2 and later can)")
+    assert bench.tree.written.count(("nr_kdamonds", "1")) == 1
+    assert bench.tree.number == 0
+
+
 async def test_what_is_left_over_and_off_is_said_with_the_command_that_clears_it(bench, nursery, autojump_clock):
     bench.tree.somebody_elses()
     (bench.tree.root / "0/state").write_text("off")
@@ -147,10 +156,11 @@ async def test_a_busy_moment_is_missed_and_no_more(bench, autojump_clock):
 
 
 async def test_one_that_somebody_stopped_is_taken_anew(bench, autojump_clock):
-    bench.tree.answers["0/state", "update_schemes_tried_regions"] = [errno.EINVAL]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.source.run)
-        await trio.sleep(5)
+        await trio.sleep(2.5)
+        (bench.tree.root / "0/state").write_text("off")
+        await trio.sleep(2.5)
         assert (bench.source.stat()["works"], bench.source.stat()["why"]) == ("no", "it was stopped")
         await trio.sleep(10)
         assert bench.source.stat()["works"] == "yes"

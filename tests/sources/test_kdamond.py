@@ -71,10 +71,45 @@ def test_nothing_of_somebody_elses_is_touched(damon):
 def test_what_is_left_over_and_off_is_not_in_use_and_not_touched(damon):
     damon.somebody_elses()
     (damon.root / "0/state").write_text("off\n")
-    with pytest.raises(OSError, match=f"DAMON is off, but .*to clear them: echo 0 > {damon.root}/nr_kdamonds$") as busy:
-        damon.take(RANGES, Intervals())
-    assert busy.value.errno == errno.EBUSY
+    for ask in (lambda: damon.take(RANGES, Intervals()), damon.probe):
+        with pytest.raises(
+            OSError, match=f"DAMON is off, but .*to clear them: echo 0 > {damon.root}/nr_kdamonds$"
+        ) as busy:
+            ask()
+        assert busy.value.errno == errno.EBUSY
     assert damon.written == []
+
+
+def test_a_kernel_that_cannot_list_regions_is_found_before_anything_is_started(damon):
+    damon.lists_regions = False
+    for ask in (lambda: damon.take(RANGES, Intervals()), damon.probe):
+        with pytest.raises(OSError, match=r"cannot list regions \(6.2 and later can\)") as cannot:
+            ask()
+        assert cannot.value.errno == errno.EOPNOTSUPP
+        assert (damon.number, damon.note.exists()) == (0, False)
+    assert ("0/state", "on") not in damon.written
+
+
+def test_a_probe_starts_nothing_and_leaves_nothing(damon):
+    damon.probe()
+    assert damon.number == 0
+    assert not damon.note.exists()
+    assert {path for path, _ in damon.written} == {
+        "nr_kdamonds",
+        "0/contexts/nr_contexts",
+        "0/contexts/0/schemes/nr_schemes",
+    }
+
+
+def test_one_that_was_stopped_is_not_one_that_refuses(damon):
+    damon.take(RANGES, Intervals())
+    update = ("0/state", "update_schemes_tried_regions")
+    damon.answers[update] = [errno.EINVAL]
+    with pytest.raises(OSError, match="Invalid argument"):
+        damon.read()
+    (damon.root / "0/state").write_text("off")
+    with pytest.raises(OSError, match="it was stopped"):
+        damon.read()
 
 
 def test_who_was_faster_keeps_it(damon):
