@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pghotd.geometry import PAGE_SIZE
+from pghotd.procfs.page_size import SYSTEM_PAGE_SIZE
 
 NAME = "pghotd-demo"
 
@@ -34,15 +34,15 @@ class Mappings:
     """
 
     def __init__(self, number: int, pages: int) -> None:
-        size = pages * PAGE_SIZE
+        size = pages * SYSTEM_PAGE_SIZE
         # One page more at each end keeps the outermost ones apart from whatever is next to them.
-        self._mapping = mmap.mmap(-1, number * size + 2 * PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        starts = range(PAGE_SIZE, PAGE_SIZE + number * size, size)
-        self._mapping.madvise(mmap.MADV_DONTDUMP, 0, PAGE_SIZE)
+        self._mapping = mmap.mmap(-1, number * size + 2 * SYSTEM_PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        starts = range(SYSTEM_PAGE_SIZE, SYSTEM_PAGE_SIZE + number * size, size)
+        self._mapping.madvise(mmap.MADV_DONTDUMP, 0, SYSTEM_PAGE_SIZE)
         for start in starts[1::2]:
             self._mapping.madvise(mmap.MADV_DONTDUMP, start, size)
         if number % 2:
-            self._mapping.madvise(mmap.MADV_DONTDUMP, PAGE_SIZE + number * size, PAGE_SIZE)
+            self._mapping.madvise(mmap.MADV_DONTDUMP, SYSTEM_PAGE_SIZE + number * size, SYSTEM_PAGE_SIZE)
         whole = memoryview(self._mapping)
         self._pieces = [whole[start : start + size] for start in starts]
         self._ones = bytes([1]) * pages
@@ -54,7 +54,7 @@ class Mappings:
     def touch(self, which: Sequence[int]) -> None:
         """Write one byte of every page of the mappings `which`."""
         for index in which:
-            self._pieces[index][::PAGE_SIZE] = self._ones
+            self._pieces[index][::SYSTEM_PAGE_SIZE] = self._ones
 
 
 def hot_set(number: int, hot: int, moves: int) -> list[int]:
@@ -86,8 +86,8 @@ def _forget_translations() -> None:
     A page whose translation is cached is not marked as referenced again. Unmapping more pages than the kernel flushes
     one by one (33 on x86) does it, in about 20 us.
     """
-    with mmap.mmap(-1, _FLUSH_PAGES * PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as scratch:
-        scratch[::PAGE_SIZE] = bytes(_FLUSH_PAGES)
+    with mmap.mmap(-1, _FLUSH_PAGES * SYSTEM_PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as scratch:
+        scratch[::SYSTEM_PAGE_SIZE] = bytes(_FLUSH_PAGES)
 
 
 @contextlib.contextmanager

@@ -41,6 +41,14 @@ def test_says_what_it_does_and_names_itself():
         assert read_stat(child.pid).comm == b"pghotd-demo"
 
 
+def test_its_pages_are_the_kernels(monkeypatch):
+    monkeypatch.setattr(demo, "SYSTEM_PAGE_SIZE", 65536)
+    mappings = demo.Mappings(3, 2)
+    assert [len(piece) for piece in mappings._pieces] == [2 * 65536] * 3
+    # One byte of each: the kernel would refuse an address inside a page, and take two bytes for one page.
+    assert [np.flatnonzero(np.frombuffer(piece, np.uint8)).tolist() for piece in mappings._pieces] == [[0, 65536]] * 3
+
+
 @pytest.mark.parametrize("number", [1, 31, 256])
 def test_every_mapping_is_one_to_the_kernel(number):
     with running("--mappings", str(number), "--move-after", "0") as (child, _):

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from pghotd import host_check
+from pghotd.procfs import page_size
 from tests.memory.linux.trees import machine, write
 from tests.requirements import require
 from tests.sources.damon_tree import MadeUpDamon
@@ -129,6 +130,17 @@ def test_movers_that_are_hidden_are_not_movers_that_are_not_there(tmp_path):
     found = line(host_check.findings(proc, sys), "other movers")
     assert found.ok is None
     assert "hidepid=invisible" in found.what
+
+
+def test_pages_that_are_not_4_kib_are_said_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(page_size, "SYSTEM_PAGE_SIZE", 65536)
+    found = host_check.findings(*made_up(tmp_path, tiers={4: "0", 22: "1"}))
+    assert names(found, False) == {"page size"}
+    assert found[0].name == "page size"
+    assert "pages of 65536 bytes" in found[0].what
+    # A probe would read other pages than its own, and find that nothing works.
+    assert [finding.name for finding in found if "source" in finding.name] == ["sources"]
+    assert line(found, "tiers").ok is True
 
 
 def test_another_mover_is_said_with_the_command_that_stops_it(tmp_path):

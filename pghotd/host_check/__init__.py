@@ -12,11 +12,16 @@ from pghotd.host_check.finding import Finding
 from pghotd.host_check.memory import memory
 from pghotd.host_check.permissions import permissions
 from pghotd.host_check.sources import sources
+from pghotd.procfs.page_size import misfit
 
 
 def findings(proc: str = "/proc", sys: str = "/sys") -> list[Finding]:
     """Look at the machine whose /proc and /sys are given."""
-    return [*memory(proc, sys), *permissions(proc), *sources(proc, sys)]
+    found = [*memory(proc, sys), *permissions(proc)]
+    if why := misfit():
+        # What the probes of sources would find on such a kernel means nothing.
+        return [Finding("page size", False, why), *found, Finding("sources", None, "not probed, for the page size")]
+    return [*found, *sources(proc, sys)]
 
 
 def can_promote(found: list[Finding]) -> bool:

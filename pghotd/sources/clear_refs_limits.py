@@ -7,7 +7,7 @@ owner did not name, nor to a large one, nor again after one write that took long
 import os
 from collections.abc import Collection
 
-from pghotd.geometry import PAGE_SIZE
+from pghotd.procfs.page_size import SYSTEM_PAGE_SIZE
 from pghotd.procfs.process_targets import Target
 from pghotd.procfs.stat import ProcessStat
 
@@ -30,8 +30,9 @@ class ClearRefsLimits:
         """Return why nothing may be written now, empty when it may."""
         if self._ended:
             return self._ended
-        if stat.rss * PAGE_SIZE > self._most_bytes:
-            return f"none (above clear_refs_max: {stat.rss * PAGE_SIZE} bytes resident)"
+        resident = stat.rss * SYSTEM_PAGE_SIZE
+        if resident > self._most_bytes:
+            return f"none (above clear_refs_max: {resident} bytes resident)"
         return ""
 
     def took(self, seconds: float) -> str:

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from pghotd.procfs.stat import ProcessStat
+from pghotd.sources import clear_refs_limits
 from pghotd.sources.clear_refs_limits import ClearRefsLimits, is_named, pause_ms, targets_of
 
 STAT = ProcessStat(10, b"db", 1, False, 0, 0, 5, 1 << 30, 100)
@@ -13,6 +14,13 @@ def test_a_large_process_is_left_alone_for_as_long_as_it_is():
     assert limits.why_not(STAT) == ""
     assert "above clear_refs_max: 413696 bytes" in limits.why_not(replace(STAT, rss=101))
     assert limits.why_not(STAT) == ""
+
+
+def test_resident_pages_are_the_kernels_own(monkeypatch):
+    monkeypatch.setattr(clear_refs_limits, "SYSTEM_PAGE_SIZE", 65536)
+    limits = ClearRefsLimits(2 << 30)
+    assert limits.why_not(replace(STAT, rss=1 << 15)) == ""
+    assert "34359738368 bytes" in limits.why_not(replace(STAT, rss=1 << 19))
 
 
 def test_one_slow_write_ends_it():

@@ -10,6 +10,7 @@ import psutil
 import pytest
 import trio
 
+from pghotd.procfs import page_size
 from pghotd.procfs.process_targets import Target
 from pghotd.procfs.smaps import read_smaps
 from pghotd.sources.procscan import look as procscan_look
@@ -232,6 +233,18 @@ async def test_nothing_is_looked_at_while_disabled(world, autojump_clock):
         await trio.sleep(1)
         assert world.total("pghot_recorded_pgtscans") == 8
         nursery.cancel_scope.cancel()
+
+
+async def test_pages_that_are_not_4_kib_are_said_and_not_followed(world, monkeypatch, autojump_clock):
+    world.proc.process(10)
+    procscan = world.procscan(SIZES)
+    monkeypatch.setattr(page_size, "SYSTEM_PAGE_SIZE", 65536)
+    with trio.move_on_after(60):
+        await procscan.run()
+    stat = procscan.stat()
+    assert (stat["works"], stat["scans"]) == ("no", 0)
+    assert "this kernel has pages of 65536 bytes" in stat["why"]
+    assert not world.machine.processes
 
 
 async def test_it_scans_once_an_interval(world, autojump_clock):

@@ -33,6 +33,7 @@ from pghotd.memory.linux.uevents import Uevents, open_socket
 from pghotd.memory.linux.zone_readings import ZoneReadings
 from pghotd.memory.protocol import NO_SECTION, Moved, Node, PageState, Pfns, Zone
 from pghotd.memory.room_keeper import RoomKeeper
+from pghotd.procfs.page_size import require_page_size
 from pghotd.procfs.proc_mount import require_whole
 from pghotd.syscalls import move_pages
 
@@ -80,6 +81,7 @@ class LinuxMachine:
         self._clock = clock
         self._proc = proc
         self._sys = sys
+        require_page_size()
         require_capabilities(proc)
         require_whole(proc)
         self._topology = self._read_topology()

@@ -21,7 +21,7 @@ from pghotd.engine.pghot import Clock, Pghot
 from pghotd.geometry import NUMA_NO_NODE
 from pghotd.memory.model.machine import Machine
 from pghotd.memory.model.spec import ProcessSpec
-from pghotd.procfs import page_idle, soft_dirty
+from pghotd.procfs import page_idle, page_size, soft_dirty
 from pghotd.procfs.cgroup import read_cgroup
 from pghotd.procfs.names import one_column
 from pghotd.procfs.process_targets import Chosen, Identity, Target, choose
@@ -117,6 +117,8 @@ class Procscan:
 
     def _standing(self) -> Standing:
         """Return how it stands: an interval that does not fit the rule is used here, where nothing can be harmed."""
+        if why := page_size.misfit():
+            return Standing("no", why)
         interval_ms = self._settings.interval_ms
         misfit = Rule.of(self._pghot).misfit(f"interval_ms {interval_ms}", interval_ms)
         watched = self._watched.values()
@@ -137,6 +139,8 @@ class Procscan:
 
     async def run(self) -> None:
         """Scan until cancelled; the mirrored processes are gone from the model then."""
+        if page_size.misfit():
+            await trio.sleep_forever()
         try:
             while True:
                 began = trio.current_time()

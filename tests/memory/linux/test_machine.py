@@ -13,6 +13,7 @@ from pghotd.memory.linux.machine import LinuxMachine
 from pghotd.memory.linux.mapped import Mapped
 from pghotd.memory.linux.settings import LinuxSettings, Watch
 from pghotd.memory.protocol import PageState
+from pghotd.procfs import page_size
 from pghotd.procfs.kpageflags import KPF_LRU
 from pghotd.procfs.process_targets import Target
 from tests.machines import Time
@@ -61,6 +62,12 @@ def test_memory_in_blocks_of_two_nodes_is_told_in_status_and_in_the_log(bench, t
     # As uevents bring readings that change nothing of it, nothing is said again.
     shared._adopt(shared._read_topology())
     assert len(caplog.records) == 1
+
+
+def test_pages_that_are_not_4_kib_are_refused(bench, monkeypatch):
+    monkeypatch.setattr(page_size, "SYSTEM_PAGE_SIZE", 65536)
+    with pytest.raises(OSError, match=r'this kernel has pages of 65536 bytes.*backend = "model" works'):
+        LinuxMachine(LinuxSettings(), Counters(), bench.time, str(bench.proc.root), bench.sys)
 
 
 def test_a_proc_that_hides_all_but_processes_is_said(bench):

@@ -1,0 +1,28 @@
+"""The size of this kernel's pages: what /proc counts in, and what the numbers of pages and frames in it mean.
+
+The records, the model and all arithmetic on real memory are in pages of 4 KiB. Kernels for ppc64le and aarch64 may have
+pages of 16 or 64 KiB: there every address, offset and size made of a page number would be another one's.
+"""
+
+import errno
+import os
+
+from pghotd.geometry import PAGE_SIZE
+
+SYSTEM_PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
+
+
+def misfit() -> str:
+    """Return in one sentence why real memory cannot be read on this kernel, empty where it can."""
+    if SYSTEM_PAGE_SIZE == PAGE_SIZE:
+        return ""
+    return (
+        f"this kernel has pages of {SYSTEM_PAGE_SIZE} bytes, and real memory is read in pages of {PAGE_SIZE} only;"
+        ' backend = "model" works, without procscan'
+    )
+
+
+def require_page_size() -> None:
+    """Raise OSError (EOPNOTSUPP) on a kernel whose pages are of another size."""
+    if why := misfit():
+        raise OSError(errno.EOPNOTSUPP, why, '"linux"')
