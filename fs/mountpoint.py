@@ -16,12 +16,13 @@ import fcntl
 import hashlib
 import logging
 import os
-import re
 import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from pghotd.procfs.mountinfo import parse_mountinfo
 
 log = logging.getLogger(__name__)
 
@@ -43,24 +44,9 @@ def final_path(mountpoint: Path) -> Path:
 
 
 def fstypes_at(path: Path, mountinfo: Path = MOUNTINFO) -> list[str]:
-    """List the types of the file systems mounted at exactly this path, the visible one last.
-
-    mountinfo (proc_pid_mountinfo(5)) has the path fifth, with blanks and backslashes as octal escapes, and
-    the type first after a lone "-". Its lines are in the order of mounting. Any other line is skipped.
-    """
+    """List the types of the file systems mounted at exactly this path, the visible one last."""
     wanted = os.fsencode(path)
-    types = []
-    for line in mountinfo.read_bytes().splitlines():
-        place, dash, filesystem = line.partition(b" - ")
-        fields = place.split(b" ")
-        if dash and len(fields) > 4 and unescape(fields[4]) == wanted:
-            types.append(os.fsdecode(filesystem.split(b" ")[0]))
-    return types
-
-
-def unescape(field: bytes) -> bytes:
-    """Decode the octal escapes of a field of mountinfo."""
-    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8) & 0xFF]), field)
+    return [os.fsdecode(one.fstype) for one in parse_mountinfo(mountinfo.read_bytes()) if one.mountpoint == wanted]
 
 
 def clear_dead(path: Path, mountinfo: Path = MOUNTINFO) -> int:

@@ -6,8 +6,10 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from pghotd.procfs.mountinfo import parse_mountinfo
+
 MOUNTPOINT = Path("/run/pghot")
-FSTYPE = "fuse.pghotd"
+FSTYPE = b"fuse.pghotd"
 #: What the files of a daemon that has ended answer.
 GONE = (errno.ENOTCONN, errno.ECONNABORTED)
 #: How long a control file may take to answer; one that works takes a thousandth of it.
@@ -98,10 +100,5 @@ def _answers(client: Client) -> bool:
 
 
 def _mounted(mountinfo: Path) -> list[Path]:
-    """Return where file systems of our type are mounted (proc_pid_mountinfo(5))."""
-    found = []
-    for line in mountinfo.read_text(errors="surrogateescape").splitlines():
-        place, _, filesystem = line.partition(" - ")
-        if filesystem.split(" ")[0] == FSTYPE:
-            found.append(Path(place.split(" ")[4]))
-    return found
+    """Return where file systems of our type are mounted."""
+    return [mount.path for mount in parse_mountinfo(mountinfo.read_bytes()) if mount.fstype == FSTYPE]

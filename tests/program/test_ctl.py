@@ -122,6 +122,14 @@ def test_it_finds_where_one_is_mounted(tmp_path):
         connect(None, mountinfo)
 
 
+def test_it_finds_a_mount_point_with_blanks_and_backslashes(tmp_path):
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_bytes(rb"31 23 0:29 / /nowhere/hot\040pages\134x\377 rw,nosuid - fuse.pghotd pghotd rw" + b"\n")
+    with pytest.raises(NotMountedError) as caught:
+        connect(None, mountinfo)
+    assert "no pghotd is mounted at /nowhere/hot pages\\x\udcff;" in str(caught.value)
+
+
 def hot_set(program, pages=100):
     """Make pages hot and have them promoted; return when the counters say so."""
     program.write("inject", f"{LOWER_FIRST}+{pages} -1 pgtscans 2\n")
