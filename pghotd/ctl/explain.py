@@ -1,4 +1,7 @@
-"""Explain what happened to a page: its record now, and the decisions that the daemon remembers of it."""
+"""Explain what happened to a page, or what a counter means.
+
+Of a page: its record now, and the decisions that the daemon remembers of it.
+"""
 
 import errno
 import re
@@ -14,6 +17,23 @@ _PFN = re.compile(r"(0[xX][0-9a-fA-F]+|0|[1-9][0-9]*)\Z", re.ASCII)
 
 class PageError(ValueError):
     """Say in one line why a page cannot be explained."""
+
+
+def explain_counter(client: Client, name: str) -> dict[str, Any]:
+    """Return what a counter of `vmstat` is now, what it counts, and what to do where it grows, None for nothing."""
+    meaning = MEANINGS[name]
+    return {
+        "counter": name,
+        "value": client.counters("vmstat")[name],
+        "what": meaning.what,
+        "todo": meaning.todo or None,
+    }
+
+
+def counter_as_text(found: Mapping[str, Any]) -> str:
+    """Return an explained counter for a person."""
+    todo = f"what to do where it grows: {found['todo']}\n" if found["todo"] else ""
+    return f"{found['counter']} {found['value']}: {found['what']}\n{todo}"
 
 
 def explain(client: Client, page: str) -> dict[str, Any]:
@@ -35,7 +55,7 @@ def _resolved(client: Client, page: str) -> int:
                 raise
             raise PageError(f"{page}: no watched or model process {match[1]} has a page there") from None
     if _PFN.match(page) is None or int(page, 0) >= 1 << 52:
-        raise PageError(f"{page}: is neither a PFN nor PID:ADDRESS")
+        raise PageError(f"{page}: is no PFN, no PID:ADDRESS and no counter of vmstat")
     return int(page, 0)
 
 

@@ -55,8 +55,8 @@ def _show_commands(commands: "_Commands[CommandLine]") -> None:
     hot.add_argument("-n", "--count", type=number, default=20, metavar="N", help="so many; 0: all (default: 20)")
     hot.set_defaults(run=_shown("show_hot"))
 
-    explain = _command(commands, "explain", "what happened to a page, and why")
-    explain.add_argument("page", metavar="PFN|PID:ADDRESS")
+    explain = _command(commands, "explain", "what happened to a page, and why; or what a counter means")
+    explain.add_argument("page", metavar="PFN|PID:ADDRESS|COUNTER", help="a counter by its name in vmstat")
     explain.set_defaults(run=_shown("show_explanation"))
 
 

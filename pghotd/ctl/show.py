@@ -12,8 +12,9 @@ from rich.live import Live
 from pghotd.ctl import screen
 from pghotd.ctl.client import Client
 from pghotd.ctl.command import UsageError, console, print_json, typed
-from pghotd.ctl.explain import PageError, as_text, explain
+from pghotd.ctl.explain import PageError, as_text, counter_as_text, explain, explain_counter
 from pghotd.ctl.standing import Standing, standing
+from pghotd.engine.meanings import MEANINGS
 from pghotd.engine.tunables import TUNABLES
 
 
@@ -78,7 +79,14 @@ def show_hot(client: Client, arguments: argparse.Namespace) -> None:
 
 
 def show_explanation(client: Client, arguments: argparse.Namespace) -> None:
-    """Show what happened to a page, and why."""
+    """Show what happened to a page, and why; of a counter, what it means."""
+    if arguments.page in MEANINGS:
+        counter = explain_counter(client, arguments.page)
+        if arguments.json:
+            print_json(counter)
+        else:
+            sys.stdout.write(counter_as_text(counter))
+        return
     try:
         found = explain(client, arguments.page)
     except PageError as wrong:

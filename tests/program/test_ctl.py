@@ -246,6 +246,26 @@ def test_explain_tells_a_page_from_both_ends_of_its_move(program):
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
 
 
+def test_explain_tells_what_a_counter_means(program):
+    program.write("inject", f"{LOWER_FIRST}\n")
+    assert program.command("explain", "pghotd_refused_age").stdout == (
+        "pghotd_refused_age 0: last accessed longer ago than the adaptive threshold of its target\n"
+        "what to do where it grows: a larger promote_rate_limit_MBps raises the threshold within minutes\n"
+    )
+    assert program.command("explain", "pghot_recorded_accesses").stdout == (
+        "pghot_recorded_accesses 1: accesses recorded for pages of the lower tier\n"
+    )
+    assert json.loads(program.command("explain", "pghot_recorded_accesses", "--json").stdout) == {
+        **{"counter": "pghot_recorded_accesses", "value": 1, "todo": None},
+        "what": "accesses recorded for pages of the lower tier",
+    }
+    refused = program.command("explain", "pghotd_refused")
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        "pghotctl: pghotd_refused: is no PFN, no PID:ADDRESS and no counter of vmstat\n",
+    )
+
+
 def test_watch_prints_a_line_for_each_change(program):
     watching = program.command_running(
         "watch", "--count", "3", "--json", "pgpromote_success", "pghot_recorded_pgtscans"
