@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ __all__ = ["MountError", "MountOptions", "UnmountedError", "serve"]
 # The name in mount tables and the type, fuse.pghotd, by which a dead mount is known; and what makes the
 # kernel check mode bits, and never run or trust anything of it.
 FUSE_OPTIONS = frozenset(("fsname=pghotd", "subtype=pghotd", "default_permissions", "nosuid", "nodev", "noexec"))
+
+FUSERMOUNT = "fusermount3"  # what libfuse runs where mount(2) is not allowed
 
 CLOSE_TIMEOUT_S = 1.0  # for streams that are still open: they take what they hold and wait for nothing
 
@@ -113,7 +116,10 @@ def initialise(operations: TreeOperations, path: Path, options: MountOptions) ->
             finally:
                 said = os.pread(written, CAPTURE_LIMIT, 0)
     except RuntimeError as error:
-        raise MountError(f"{path}: cannot mount: {last_line(said) or error}") from None
+        reason = last_line(said) or str(error)
+        if FUSERMOUNT in reason and not shutil.which(FUSERMOUNT):
+            reason += f"; {FUSERMOUNT} is missing, and without it CAP_SYS_ADMIN is needed"
+        raise MountError(f"{path}: cannot mount: {reason}") from None
     if said:
         log.warning("libfuse: %s", last_line(said))
 

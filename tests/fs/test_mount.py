@@ -240,13 +240,14 @@ class Fuse:
         self.calls: list[str] = []
         self.unmounted = trio.Event()
         self.failure: BaseException | None = None
+        self.said = b"fuse: something before\nfuse: mount failed: the reason\n"
         for name in ("init", "main", "close"):
             monkeypatch.setattr(pyfuse3, name, getattr(self, name))
 
     def init(self, operations: object, path: str, options: set[str]) -> None:
         self.calls.append("init")
         if self.failure is not None:
-            os.write(2, b"fuse: something before\nfuse: mount failed: the reason\n")
+            os.write(2, self.said)
             raise self.failure
 
     async def main(self) -> None:
@@ -330,13 +331,40 @@ async def test_failed_mount_gives_the_reason_of_libfuse(
     fuse: Fuse, operations: TreeOperations, options: MountOptions, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fuse.failure = RuntimeError("fuse_session_mount failed")
-    with pytest.raises(MountError, match="m: cannot mount: fuse: mount failed: the reason"):
+    with pytest.raises(MountError, match=r"m: cannot mount: fuse: mount failed: the reason\Z"):
         await serve(operations, options)
     assert fuse.calls == ["init"]
     assert not options.mountpoint.exists()
     assert capfd.readouterr().err == ""
     print("heard again", file=sys.stderr)
     assert capfd.readouterr().err == "heard again\n"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"fuse: failed to exec fusermount3: No such file or directory\n",
+        # As libfuse words it from 3.17 on.
+        b"posix_spawn(p)() for fusermount3 failed: No such file or directory\n",
+        b"Failed to call 'fusermount3': No such file or directory\n",
+    ],
+)
+async def test_a_missing_fusermount_is_named_however_libfuse_words_it(
+    fuse: Fuse,
+    operations: TreeOperations,
+    options: MountOptions,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    said: bytes,
+) -> None:
+    fuse.failure, fuse.said = RuntimeError("fuse_session_mount failed"), said
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MountError) as caught:
+        await serve(operations, options)
+    assert str(caught.value) == (
+        f"{options.mountpoint}: cannot mount: {said.decode().strip()}; "
+        "fusermount3 is missing, and without it CAP_SYS_ADMIN is needed"
+    )
 
 
 async def test_one_mount_in_a_process(fuse: Fuse, operations: TreeOperations, options: MountOptions) -> None:
