@@ -24,7 +24,7 @@ from pathlib import Path
 import pyfuse3
 import trio
 
-from pghotd.fs.mountpoint import MOUNTINFO, MountError, claimed, last_line
+from pghotd.fs.mountpoint import MOUNTINFO, MountError, claimed, last_line, writable
 from pghotd.fs.operations import TreeOperations
 
 __all__ = ["MountError", "MountOptions", "UnmountedError", "serve"]
@@ -78,7 +78,8 @@ async def serve(
     _mounted = True
     try:
         with claimed(options.mountpoint, options.lock_dir, options.mountinfo) as path:
-            initialise(operations, path, options)
+            with writable(path):
+                initialise(operations, path, options)
             try:
                 # Requests wait in the kernel until main() runs; cancelled before that, only close() is due.
                 task_status.started(path)

@@ -23,12 +23,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pghotd.procfs.mountinfo import parse_mountinfo
+from pghotd.procfs.names import one_column
 
 log = logging.getLogger(__name__)
 
 MOUNTINFO = Path("/proc/self/mountinfo")
 FSTYPE = "fuse.pghotd"  # what the kernel makes of subtype=pghotd
 UNMOUNT_TIMEOUT_S = 10
+# Of a directory made here: while nothing is mounted, a write to a control file must not make a plain file.
+MADE_MODE = 0o555
+NAMED = 3  # names in one message
 
 
 class MountError(ValueError):
@@ -89,10 +93,19 @@ def check(path: Path) -> bool:
         raise MountError(
             f"{path}: owned by uid {status.st_uid}; the mount point must belong to root or to who runs pghotd"
         )
-    with os.scandir(path) as entries:
-        if next(entries, None) is not None:
-            raise MountError(f"{path}: not empty; the mount point must be an empty directory")
+    try:
+        names = sorted(os.listdir(os.fsencode(path)))
+    except OSError as error:
+        raise MountError(f"{path}: {error.strerror}; the mount point must be an empty directory") from None
+    if names:
+        raise MountError(f"{path}: not empty, {in_the_way(names)}; the mount point must be an empty directory")
     return False
+
+
+def in_the_way(names: list[bytes]) -> str:
+    """Name what is in a directory: mostly control files that a shell made while nothing was mounted."""
+    shown = ", ".join(one_column(name) for name in names[:NAMED])
+    return f"with {shown}" + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "") + " in it"
 
 
 def lock_directory() -> Path:
@@ -163,7 +176,7 @@ def claimed(mountpoint: Path, lock_dir: Path | None = None, mountinfo: Path = MO
         made = check(path)
         if made:
             try:
-                path.mkdir(mode=0o755)
+                path.mkdir(mode=MADE_MODE)
             except OSError as error:
                 raise MountError(f"{path}: cannot make the mount point: {error.strerror}") from None
         try:
@@ -178,6 +191,28 @@ def claimed(mountpoint: Path, lock_dir: Path | None = None, mountinfo: Path = MO
                     path.rmdir()
                 except OSError as error:
                     log.warning("%s: the mount point stays: %s", path, error.strerror)
+
+
+@contextlib.contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Let the owner of a directory write to it while it is mounted on, if that is who runs pghotd and is not root.
+
+    fusermount3 asks for that. The mode that comes back is that of the directory, also where it is mounted on by then.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        mode = stat.S_IMODE(status.st_mode)
+        ours = status.st_uid == os.geteuid() != 0
+        if ours:
+            os.fchmod(fd, mode | stat.S_IWUSR)
+        try:
+            yield
+        finally:
+            if ours:
+                os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
 
 
 def last_line(output: bytes) -> str:

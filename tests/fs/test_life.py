@@ -7,6 +7,7 @@ import os
 import select
 import shutil
 import signal
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from pghotd.fs.mountpoint import FSTYPE, fstypes_at, lock_name
-from tests.fs.mounted import DEADLINE_S, Daemon, eventually, poll, refusal, run, write
+from tests.fs.mounted import DEADLINE_S, NOBODY, Daemon, eventually, poll, refusal, run, write
 from tests.requirements import require
 
 
@@ -60,6 +61,23 @@ def test_killed_daemon_leaves_a_dead_mount_that_the_next_clears(start: Callable[
     assert code == 0
     assert "cleared the mount of a pghotd that was killed" in said
     assert fstypes_at(place / "own") == []
+
+
+def test_a_made_mount_point_takes_no_files_once_its_daemon_was_killed(
+    start: Callable[..., Daemon], place: Path
+) -> None:
+    """As another user, or as root of a service without CAP_DAC_OVERRIDE: any other root may write anywhere."""
+    path = place / "own"
+    first = start()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755  # what is mounted there is another directory
+    first.stop(signal.SIGKILL)
+    run("umount", "-l", str(path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o555
+    os.chown(path, NOBODY, -1)
+    assert "Permission denied" in run("sh", "-c", 'echo 1 > "$0/paused"', str(path), user=NOBODY).stderr
+    os.chown(path, 0, -1)
+    second = start()
+    assert second.ready, second.ended()
 
 
 def test_second_instance_is_refused_and_the_first_stays(start: Callable[..., Daemon], place: Path) -> None:
@@ -128,7 +146,7 @@ def test_unmount_from_outside_ends_the_daemon(
         (lambda path: path.touch(), "not a directory; the mount point must be an empty directory"),
         (
             lambda path: (path / "data").mkdir(parents=True),
-            "not empty; the mount point must be an empty directory",
+            "not empty, with data in it; the mount point must be an empty directory",
         ),
         (lambda path: path.symlink_to("/tmp"), "a symbolic link; name the directory that it points to"),
     ],

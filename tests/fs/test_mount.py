@@ -25,9 +25,11 @@ from pghotd.fs.mountpoint import (
     last_line,
     lock_name,
     locked,
+    writable,
 )
 from pghotd.fs.operations import TreeOperations
 from pghotd.fs.tree import Attr, Dir
+from tests.requirements import require
 
 MOUNTINFO = rb"""22 28 0:20 / /proc rw,relatime - proc proc rw
 31 28 0:27 / /run rw,nosuid shared:5 master:1 - tmpfs tmpfs rw
@@ -135,7 +137,11 @@ def test_check_wants_an_empty_directory(tmp_path: Path) -> None:
     with pytest.raises(MountError, match=f"{link}: a symbolic link"):
         check(link)
     (directory / "data").touch()
-    with pytest.raises(MountError, match=f"{directory}: not empty"):
+    with pytest.raises(MountError, match=f"{directory}: not empty, with data in it; the mount point must be an empty"):
+        check(directory)
+    for name in ("paused", "inject", "new\nline", "vmstat"):
+        (directory / name).touch()
+    with pytest.raises(MountError, match=r"not empty, with data, inject, new\\x0aline and 2 more in it;"):
         check(directory)
 
 
@@ -195,12 +201,31 @@ def test_mount_point_is_made_and_removed(tmp_path: Path, mountinfo: Path) -> Non
     wanted = tmp_path / "made"
     with claimed(wanted, tmp_path, mountinfo) as path:
         assert path == wanted
-        assert path.stat().st_mode & 0o777 == 0o755
+        assert path.stat().st_mode & 0o777 == 0o555
     assert not wanted.exists()
     wanted.mkdir()
     with claimed(wanted, tmp_path, mountinfo):
         pass
     assert wanted.is_dir()
+
+
+def test_who_is_not_root_may_write_to_the_mount_point_while_it_is_mounted_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require(os.geteuid() == 0, "giving a directory away needs root")
+    directory = tmp_path / "directory"
+    directory.mkdir(mode=0o555)
+    with writable(directory):
+        assert directory.stat().st_mode & 0o777 == 0o555
+    os.chown(directory, 1000, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with writable(directory):
+        assert directory.stat().st_mode & 0o777 == 0o755
+        # Mounted on by then: the path leads to another directory.
+        directory.rename(tmp_path / "below")
+        directory.mkdir(mode=0o700)
+    assert (tmp_path / "below").stat().st_mode & 0o777 == 0o555
+    assert directory.stat().st_mode & 0o777 == 0o700
 
 
 def test_made_mount_point_that_is_in_use_stays(

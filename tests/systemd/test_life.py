@@ -104,6 +104,8 @@ def test_killed_and_not_restarted_it_leaves_nothing(service):
     until(lambda: service.property("ActiveState") == "failed", "failed")
     assert service.property("Result") == "signal"
     nothing_left(service)
+    # A directory would take what is written to control files then, and be in the way of the next start.
+    assert not service.system.path(TREE).exists()
 
 
 def test_it_leaves_alone_a_daemon_that_somebody_runs_by_hand(service):
