@@ -29,9 +29,9 @@ from pghotd.fs.operations import TreeOperations
 
 __all__ = ["MountError", "MountOptions", "UnmountedError", "serve"]
 
-# The name in mount tables and the type, fuse.pghotd, by which a dead mount is known; and what makes the
-# kernel check mode bits, and never run or trust anything of it.
-FUSE_OPTIONS = frozenset(("fsname=pghotd", "subtype=pghotd", "default_permissions", "nosuid", "nodev", "noexec"))
+# The type, fuse.pghotd, by which a dead mount is known; and what makes the kernel check mode bits, and never run or
+# trust anything of it.
+FUSE_OPTIONS = frozenset(("subtype=pghotd", "default_permissions", "nosuid", "nodev", "noexec"))
 
 FUSERMOUNT = "fusermount3"  # what libfuse runs where mount(2) is not allowed
 
@@ -54,12 +54,15 @@ class MountOptions:
 
     mountpoint: Path
     allow_other: bool = False
+    source: str = "pghotd"  # what mount tables name as mounted; mount(8) compares it with fstab's
     lock_dir: Path | None = None  # None: /run for root, else the user's runtime directory
     mountinfo: Path = MOUNTINFO
 
     def fuse_options(self) -> set[str]:
         """Give the options for libfuse. Never allow_other alone: no mode bit holds without the other."""
-        return {*FUSE_OPTIONS, "allow_other"} if self.allow_other else set(FUSE_OPTIONS)
+        # libfuse takes options apart at commas, and backslashes out.
+        fsname = self.source.replace("\\", "\\\\").replace(",", "\\,")
+        return {f"fsname={fsname}", *FUSE_OPTIONS, *(("allow_other",) if self.allow_other else ())}
 
 
 async def serve(

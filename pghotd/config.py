@@ -32,6 +32,7 @@ from pghotd.sources.settings import SourceSettings, source_settings
 
 CONFIG_FILE = Path("/etc/pghotd.toml")
 MOUNTPOINT = "/run/pghot"
+SOURCE = "pghotd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class Settings:
     set_options: frozenset[str] = frozenset()
     #: The file's tables as they are, to name what differs from another reading.
     raw: Mapping[str, Any] = field(default_factory=dict)
+    #: What mount tables name as mounted, from the command line.
+    source: str = SOURCE
 
 
 def load(file: Path | None, mode: Mode | None, set_options: list[str]) -> Settings:

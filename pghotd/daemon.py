@@ -141,7 +141,9 @@ async def run(settings: Settings, reread: Callable[[], Settings], until_unmounte
                 try:
                     async with trio.open_nursery() as mounted:
                         options = MountOptions(
-                            mountpoint=Path(settings.mountpoint), allow_other=bool(settings.allow_other)
+                            mountpoint=Path(settings.mountpoint),
+                            allow_other=bool(settings.allow_other),
+                            source=settings.source,
                         )
                         path = await mounted.start(serve, TreeOperations(control_tree(parts)), options)
                         nursery.start_soon(parts.sources.run)

@@ -23,11 +23,15 @@ EXIT_USAGE = 1
 EXIT_FAILED = 32
 
 _READY_S = 60.0
-#: Options of any file system, and of fstab: what they ask for is so already, or is not about the mount.
+#: Options of any file system, and of fstab: what they ask for is so already, means nothing here, or is not about the
+#: mount.
 _IGNORED = frozenset(
     (
-        *("defaults", "rw", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev"),
-        *("nosuid", "nodev", "noexec", "async", "sync", "relatime", "noatime", "nodiratime", "silent", "loud"),
+        *("defaults", "rw", "ro", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev"),
+        *("suid", "nosuid", "dev", "nodev", "exec", "noexec", "symfollow", "nosymfollow", "silent", "loud"),
+        *("async", "sync", "dirsync", "mand", "nomand", "iversion", "noiversion"),
+        *("atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime"),
+        *("strictatime", "nostrictatime", "lazytime", "nolazytime"),
     )
 )
 _KNOWN = ("mode", "config", *TUNABLES)
@@ -57,6 +61,16 @@ def daemon_arguments(options: Sequence[str], sloppy: bool) -> list[str]:
         elif not sloppy:
             raise OptionError(f"option {option}: is not known; there are: {', '.join(_KNOWN)}")
     return arguments
+
+
+def refuse_remount(options: Sequence[str], mountpoint: Path) -> None:
+    """Raise OptionError for `remount`, which would start a second daemon: what runs takes values in its files."""
+    if "remount" not in options:
+        return
+    # mount(8) gives the options of fstab before those that it was called with.
+    name, _, value = next((one for one in reversed(options) if one.partition("=")[0] in TUNABLES), "").partition("=")
+    how = f"echo {value or 'VALUE'} > {mountpoint / name}" if name else f"write to the tunable's file in {mountpoint}"
+    raise OptionError(f"option remount: a mounted tree takes values in its control files: {how}")
 
 
 def start(mountpoint: Path, arguments: Sequence[str]) -> tuple[int, str]:
@@ -101,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
     options = CommandLine(
         prog="mount.pghotd", description="Mount pghotd's control tree, by starting a daemon.", allow_abbrev=False
     )
-    options.add_argument("source", help="not looked at; none by custom")
+    options.add_argument("source", help="what mount tables name as mounted; none by custom")
     options.add_argument("mountpoint", type=Path)
     options.add_argument("-o", dest="options", action="append", default=[], help="mode=, config=, TUNABLE=VALUE")
     options.add_argument("-s", dest="sloppy", action="store_true", help="ignore options that are not known")
@@ -122,11 +136,12 @@ def main() -> NoReturn:
     if arguments.namespace is not None:
         die(EXIT_USAGE, "-N: other mount namespaces are not supported")
     words = [word for option in arguments.options for word in option.split(",") if word]
+    mountpoint = arguments.mountpoint.absolute()
     try:
-        given = daemon_arguments(words, arguments.sloppy)
+        refuse_remount(words, mountpoint)
+        given = [f"--source={arguments.source}", *daemon_arguments(words, arguments.sloppy)]
     except OptionError as wrong:
         die(EXIT_USAGE, str(wrong))
-    mountpoint = arguments.mountpoint.absolute()
     if arguments.verbose:
         print("mount.pghotd:", *program(), *given, "--mountpoint", mountpoint)
     if arguments.fake:

@@ -83,6 +83,9 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_FILE})")
     options.add_argument("--mountpoint", metavar="DIR", help=f"where the tree is (default: {config.MOUNTPOINT})")
+    options.add_argument(
+        "--source", metavar="NAME", help=f"what mount tables name as mounted (default: {config.SOURCE})"
+    )
     options.add_argument("--mode", choices=MODES, help="1 byte a page, or 4 with time and node")
     options.add_argument(
         "--set", action="append", default=[], metavar="TUNABLE=VALUE", help="set a tunable; may be repeated"
@@ -126,6 +129,8 @@ def configured(arguments: argparse.Namespace) -> config.Settings:
     settings = config.load(arguments.config, arguments.mode, arguments.set)
     if arguments.mountpoint is not None:
         settings = replace(settings, mountpoint=str(Path(arguments.mountpoint).absolute()))
+    if arguments.source is not None:
+        settings = replace(settings, source=arguments.source)
     if settings.allow_other is None:
         settings = replace(settings, allow_other=os.geteuid() == 0)
     return settings

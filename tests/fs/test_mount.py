@@ -251,6 +251,8 @@ def test_fuse_options(tmp_path: Path) -> None:
     base = {"fsname=pghotd", "subtype=pghotd", "default_permissions", "nosuid", "nodev", "noexec"}
     assert MountOptions(mountpoint=tmp_path).fuse_options() == base
     assert MountOptions(mountpoint=tmp_path, allow_other=True).fuse_options() == base | {"allow_other"}
+    named = MountOptions(mountpoint=tmp_path, source="a,b\\c")
+    assert named.fuse_options() == base - {"fsname=pghotd"} | {r"fsname=a\,b\\c"}
 
 
 def test_last_line() -> None:

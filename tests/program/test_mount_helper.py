@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from pghotd import daemon, program
 from pghotd.config import Settings
 from pghotd.mount_helper import OptionError, daemon_arguments
+from pghotd.procfs.mountinfo import parse_mountinfo
 from tests.program.daemons import DEADLINE_S, ROOT, SMALL
 
 
@@ -44,10 +46,51 @@ def test_options_become_arguments():
     assert daemon_arguments(words, sloppy=False) == [
         *("--mode", "precise", "--config", "/etc/x.toml", "--set", "freq_threshold=3")
     ]
-    for wrong in ("ro", "mode", "mode=fast", "mode=", "freq_threshold", "fast"):
+    for wrong in ("read-only", "mode", "mode=fast", "mode=", "freq_threshold", "fast"):
         with pytest.raises(OptionError, match=wrong.partition("=")[0]):
             daemon_arguments([wrong], sloppy=False)
     assert daemon_arguments(["fast"], sloppy=True) == []
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        *("ro", "lazytime", "nolazytime", "dirsync", "strictatime", "nostrictatime", "nosymfollow", "symfollow"),
+        *("suid", "dev", "exec", "atime", "diratime", "norelatime", "mand", "nomand", "iversion", "noiversion"),
+    ],
+)
+def test_what_every_mount_accepts_is_accepted(option):
+    assert daemon_arguments([option, "mode=precise"], sloppy=False) == ["--mode", "precise"]
+
+
+def test_what_is_mounted_has_the_source_that_was_given(mountpoint, place):
+    """As mount(8) compares it with fstab's, to know what is mounted already."""
+    config = place / "helper.toml"
+    config.write_text(SMALL)
+    for source in ("none", "/dev/hot pages,x\\y", "--none"):
+        done = helper("-o", f"ro,config={config}", "--", source, mountpoint)
+        assert (done.returncode, done.stderr) == (0, "")
+        (mount,) = (one for one in parse_mountinfo(Path("/proc/self/mountinfo").read_bytes()) if one.path == mountpoint)
+        assert (mount.source, mount.fstype) == (os.fsencode(source), b"fuse.pghotd")
+        assert (mountpoint / "version").read_text().startswith("pghotd ")
+        subprocess.run(["umount", str(mountpoint)], check=True, timeout=DEADLINE_S)
+
+
+@pytest.mark.parametrize(
+    ("options", "how"),
+    [
+        ("remount,freq_threshold=3", "echo 3 > /mnt/pghot/freq_threshold"),
+        ("freq_threshold=1,kmigrated_sleep_ms=50,rw,remount,freq_threshold=3", "echo 3 > /mnt/pghot/freq_threshold"),
+        ("rw,user_id=0,remount,ro", "write to the tunable's file in /mnt/pghot"),
+    ],
+)
+def test_a_remount_is_told_where_to_write(options, how):
+    done = helper("none", "/mnt/pghot", "-o", options)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "",
+        f"mount.pghotd: option remount: a mounted tree takes values in its control files: {how}\n",
+    )
 
 
 def daemons_on(path):

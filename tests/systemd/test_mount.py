@@ -120,6 +120,27 @@ def test_a_line_in_fstab(place):
     started_and_stopped(place)
 
 
+@pytest.mark.parametrize("source", ["none", "pghotd", "hot"])
+def test_mount_a_passes_over_what_is_mounted(place, source):
+    place.path("/etc/fstab").write_text(f"{source} {PLACE} pghotd defaults,ro,lazytime 0 0\n")
+    for _ in range(2):
+        done = place.run("mount", "-a", check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert len(daemons(place)) == 1
+
+
+def test_read_only_and_remounted(place):
+    place.path("/etc/fstab").write_text(f"none {PLACE} pghotd freq_threshold=2 0 0\n")
+    place.run("mount", "-r", PLACE)
+    done = place.run("mount", "-o", "remount,freq_threshold=3", PLACE, check=False)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "mount.pghotd: option remount: a mounted tree takes values in its control files: "
+        f"echo 3 > {PLACE}/freq_threshold\n"
+    )
+    assert read(place, "freq_threshold") == "2\n"
+
+
 def test_a_mount_unit(place, service):
     place.path(f"/etc/systemd/system/{UNIT}").write_text(
         f"[Mount]\nWhat=none\nWhere={PLACE}\nType=pghotd\nOptions=mode=precise,config={CONFIG}\n"
