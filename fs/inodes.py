@@ -5,7 +5,9 @@ build a new node at each lookup, and the name keeps its number as long as the ke
 
 Fixed names (all directories above are `Dir`) keep their inode for good: there are a few hundred. Those
 below a `DynamicDir` live as long as the kernel holds them: each answered lookup and each listed entry counts
-one, and the forget that brings the count to zero drops the inode. Otherwise a scan of pfn/ would fill memory.
+one, and the forget that brings the count to zero drops the inode. The kernel forgets when it needs memory, not when we
+do, so of files that are found by any name a client thinks of the newest `MOST_NAMES` are kept, and what is open. An
+older one is ESTALE, at which the kernel looks the name up again before it tells the client.
 
 A number is never used twice, so no generation is needed.
 """
@@ -16,21 +18,24 @@ import errno
 import itertools
 import os
 import stat
+from collections import OrderedDict
 
 from pyfuse3 import ROOT_INODE, EntryAttributes, InodeT
 
-from pghotd.fs.tree import Attr, Dir, Directory, DynamicDir, Node
+from pghotd.fs.tree import DIRECTORY_MODE, Attr, Dir, Directory, DynamicDir, Node
 
 # For how long the kernel may use a name and its attributes without asking: with 0 every access costs more
 # than twice as much. It is also the longest time that a name which went away can still be opened, so
 # names that come and go have the same: within a second they give ENOENT. Absent names are not cached at all.
 TIMEOUT_S = 1.0
 
+MOST_NAMES = 4096  # of nearly 1 KB each
+
 
 class Inode:
-    """Be what the kernel knows by a number: a node, its attributes, and how often it was handed out."""
+    """Be what the kernel knows by a number: a node, its attributes, and how often it was handed out and is open."""
 
-    __slots__ = ("attributes", "children", "fixed", "lookups", "name", "node", "number", "parent")
+    __slots__ = ("attributes", "children", "fixed", "lookups", "name", "node", "number", "opened", "parent")
 
     def __init__(
         self, number: InodeT, node: Node, attributes: EntryAttributes, parent: Inode | None, name: bytes
@@ -42,6 +47,7 @@ class Inode:
         self.name = name
         self.fixed: bool = parent is None or (parent.fixed and isinstance(parent.node, Dir))
         self.lookups = 0
+        self.opened = 0
         self.children: dict[bytes, Inode] = {}
 
 
@@ -54,6 +60,8 @@ class InodeTable(dict[int, Inode]):
         self._uid = uid
         self._gid = gid
         self._time_ns = time_ns
+        # Files below a DynamicDir that may go, the oldest first.
+        self._names: OrderedDict[int, Inode] = OrderedDict()
         self.root = self._add(root, None, b"")
 
     def __missing__(self, number: int) -> Inode:
@@ -80,7 +88,18 @@ class InodeTable(dict[int, Inode]):
         if known.node is not node:
             known.node = node
             known.attributes = self._attributes(known.number, node)
+        self._keep(known)
         return known
+
+    def opened(self, inode: Inode) -> None:
+        """Keep an inode for as long as it is open: fstat(2) is not asked again when it is ESTALE."""
+        inode.opened += 1
+
+    def closed(self, inode: Inode) -> None:
+        """Let an inode go that was kept because it was open."""
+        inode.opened -= 1
+        if not inode.opened and goes(inode) and inode.number not in self._names:
+            self._drop(inode)
 
     def forget(self, number: InodeT, count: int) -> None:
         """Take back that many lookups, and drop the inode with the last one."""
@@ -91,8 +110,22 @@ class InodeTable(dict[int, Inode]):
 
     def drop_unused(self, inode: Inode) -> None:
         """Drop the inode if the kernel does not know it and a lookup can make it again."""
-        if inode.fixed or inode.lookups > 0:
+        if not inode.fixed and inode.lookups <= 0:
+            self._drop(inode)
+
+    def _keep(self, inode: Inode) -> None:
+        """Count a name as the newest, and drop the oldest where there are too many."""
+        if not goes(inode):
             return
+        self._names[inode.number] = inode
+        self._names.move_to_end(inode.number)
+        while len(self._names) > MOST_NAMES:
+            _, oldest = self._names.popitem(last=False)
+            if not oldest.opened:
+                self._drop(oldest)
+
+    def _drop(self, inode: Inode) -> None:
+        self._names.pop(inode.number, None)
         self.pop(inode.number, None)
         if inode.parent is not None and inode.parent.children.get(inode.name) is inode:
             del inode.parent.children[inode.name]
@@ -103,6 +136,7 @@ class InodeTable(dict[int, Inode]):
         self[number] = inode
         if parent is not None:
             parent.children[name] = inode
+        self._keep(inode)
         return inode
 
     def _attributes(self, number: InodeT, node: Node) -> EntryAttributes:
@@ -113,13 +147,19 @@ class InodeTable(dict[int, Inode]):
         attributes.st_gid = self._gid
         attributes.st_atime_ns = attributes.st_mtime_ns = attributes.st_ctime_ns = self._time_ns
         if isinstance(node, Dir | DynamicDir):
-            attributes.st_mode = stat.S_IFDIR | 0o755
+            attributes.st_mode = stat.S_IFDIR | (node.mode if isinstance(node, DynamicDir) else DIRECTORY_MODE)
             attributes.st_nlink = link_count(node)
         else:
             attributes.st_mode = stat.S_IFREG | node.mode
             attributes.st_nlink = 1
             attributes.st_size = node.size if isinstance(node, Attr) else 0
         return attributes
+
+
+def goes(inode: Inode) -> bool:
+    """Return whether an inode may be dropped though the kernel knows it: a file that can be looked up again."""
+    parent = inode.parent
+    return parent is not None and isinstance(parent.node, DynamicDir) and not is_directory(inode.node)
 
 
 def is_directory(node: Node) -> bool:

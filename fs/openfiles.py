@@ -15,35 +15,47 @@ from typing import TypeAlias
 import trio
 from pyfuse3 import PollHandle
 
+from pghotd.fs.held import Texts
 from pghotd.fs.inodes import Inode
 from pghotd.fs.tree import Attr, Directory, Node, Stream, StreamWriter, Window
 
 log = logging.getLogger(__name__)
 
 READY = select.POLLIN | select.POLLOUT  # a read or a write never waits
+NAME_BYTES = 64  # what a name in a listing takes, about
 CHANGED = select.POLLERR | select.POLLPRI  # what sysfs_notify() makes of a poll
 
 
 class OpenAttr:
     """Read from a snapshot of an `Attr`, hand writes to its store, and tell pollers of changes."""
 
-    __slots__ = ("_changed", "_handle", "_node", "_seen", "_text")
+    __slots__ = ("_changed", "_handle", "_lost", "_node", "_seen", "_text", "_texts")
 
-    def __init__(self, node: Attr) -> None:
+    def __init__(self, node: Attr, texts: Texts | None = None) -> None:
         self._node = node
         self._text: bytes | None = None
+        self._texts = texts
+        self._lost = False
         self._changed = node.changed
         self._seen = 0 if self._changed is None else self._changed.version
         self._handle: PollHandle | None = None
 
     def read(self, offset: int, size: int) -> bytes:
-        """Read a piece. Offset 0 takes a new text, other offsets go on in the last one."""
+        """Read a piece. Offset 0 takes a new text, other offsets go on in the last one; ESTALE once it was let go."""
         text = self._text
         if offset == 0 or text is None:
+            if offset and self._lost:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
             if self._changed is not None:
                 self._seen = self._changed.version
             self._text = text = self._node.render()
+            self._lost = False
+            if self._texts is not None:
+                self._texts.keep(self, len(text))
         return text[offset : offset + size]
+
+    def let_go(self) -> None:
+        self._text, self._lost = None, True
 
     async def write(self, data: bytes) -> None:
         self._node.accept(data)
@@ -82,6 +94,8 @@ class OpenAttr:
     def close(self) -> None:
         if self._handle is not None:
             self._drop_handle()
+        if self._texts is not None:
+            self._texts.drop(self)
 
 
 class OpenStream:
@@ -138,25 +152,40 @@ class OpenWindow:
 class OpenDir:
     """List a directory from a snapshot of its names, so that an offset means the same name throughout."""
 
-    __slots__ = ("_names", "directory", "inode")
+    __slots__ = ("_lost", "_names", "_texts", "directory", "inode")
 
-    def __init__(self, inode: Inode, directory: Directory) -> None:
+    def __init__(self, inode: Inode, directory: Directory, texts: Texts | None = None) -> None:
         self.inode = inode
         self.directory = directory
         self._names: list[bytes] | None = None
+        self._texts = texts
+        self._lost = False
 
     def names(self, start: int) -> list[bytes]:
-        """Give all names; a start at 0 (the first read, or rewinddir) takes them anew."""
-        if start == 0 or self._names is None:
-            self._names = [os.fsencode(name) for name in self.directory.names()]
-        return self._names
+        """Give all names; a start at 0 (the first read, or rewinddir) takes those of now. ESTALE once let go."""
+        names = self._names
+        if start == 0 or names is None:
+            if start and self._lost:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            self._names = names = [os.fsencode(name) for name in self.directory.names()]
+            self._lost = False
+            if self._texts is not None:
+                self._texts.keep(self, len(names) * NAME_BYTES)
+        return names
+
+    def let_go(self) -> None:
+        self._names, self._lost = None, True
+
+    def close(self) -> None:
+        if self._texts is not None:
+            self._texts.drop(self)
 
 
 OpenFile: TypeAlias = OpenAttr | OpenStream | OpenWindow
 
 
-def open_node(node: Node, flags: int) -> OpenFile:
-    """Open a file as open(2) with these flags would; EISDIR for a directory.
+def open_node(node: Node, flags: int, texts: Texts | None = None) -> OpenFile:
+    """Open a file as open(2) with these flags would, its text accounted for in `texts`; EISDIR for a directory.
 
     A mode does not stop root, and an open that cannot be used is refused to everybody: EACCES for reading
     what shows nothing and for writing what stores nothing, either for O_RDWR.
@@ -165,7 +194,7 @@ def open_node(node: Node, flags: int) -> OpenFile:
     reads, writes = access != os.O_WRONLY, access != os.O_RDONLY
     if isinstance(node, Attr):
         if not ((reads and node.show is None) or (writes and node.store is None)):
-            return OpenAttr(node)
+            return OpenAttr(node, texts)
     elif isinstance(node, Stream):
         if not reads:
             return OpenStream(node)

@@ -37,7 +37,8 @@ from pyfuse3 import (
 )
 
 from pghotd.fs.guard import guarded, guarded_async
-from pghotd.fs.inodes import InodeTable
+from pghotd.fs.held import Clients
+from pghotd.fs.inodes import Inode, InodeTable
 from pghotd.fs.openfiles import OpenDir, OpenFile, OpenStream, open_node
 from pghotd.fs.tree import NAME_LIMIT, Dir, Directory, DynamicDir
 
@@ -59,6 +60,9 @@ class TreeOperations(Operations):
         self._inodes = InodeTable(root, os.getuid(), os.getgid(), time.time_ns() if time_ns is None else time_ns)
         self._files = HandleTable()
         self._dirs: dict[int, OpenDir] = {}
+        self._clients = Clients(os.getuid())
+        # What was opened by whom, by the handle.
+        self._opened: dict[int, tuple[Inode, int]] = {}
         self._handles = itertools.count(1)
 
     # Names and attributes
@@ -98,8 +102,9 @@ class TreeOperations(Operations):
 
     @guarded
     def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
-        file = open_node(self._inodes[inode].node, flags)
-        fh = next(self._handles)
+        opened = self._inodes[inode]
+        file = open_node(opened.node, flags, self._clients.texts(ctx.uid))
+        fh = self._count_open(opened, ctx.uid)
         self._files[fh] = file
         # Without direct_io the kernel trusts st_size, and every read of a file of size 0 would be empty.
         return FileInfo(fh=fh, direct_io=True, keep_cache=False)
@@ -120,6 +125,7 @@ class TreeOperations(Operations):
         file = self._files.pop(fh, None)
         if file is None:
             return
+        self._count_closed(fh)
         try:
             if isinstance(file, OpenStream):
                 # Back for the time it takes: when this is cancelled on the way, close() finishes it.
@@ -131,6 +137,21 @@ class TreeOperations(Operations):
         except Exception:
             self._files.pop(fh, None)
             log.exception("closing a file failed")
+
+    def _count_open(self, inode: Inode, uid: int) -> int:
+        """Give a handle for what a user opens. ENFILE."""
+        self._clients.opening(uid)
+        self._inodes.opened(inode)
+        fh = next(self._handles)
+        self._opened[fh] = inode, uid
+        return fh
+
+    def _count_closed(self, fh: int) -> None:
+        opened = self._opened.pop(fh, None)
+        if opened is not None:
+            inode, uid = opened
+            self._inodes.closed(inode)
+            self._clients.closed(uid)
 
     @guarded
     def fsync(self, fh: FileHandleT, datasync: bool) -> None:
@@ -157,8 +178,8 @@ class TreeOperations(Operations):
         opened = self._inodes[inode]
         if not isinstance(opened.node, Dir | DynamicDir):
             raise FUSEError(errno.ENOTDIR)
-        fh = next(self._handles)
-        self._dirs[fh] = OpenDir(opened, opened.node)
+        fh = self._count_open(opened, ctx.uid)
+        self._dirs[fh] = OpenDir(opened, opened.node, self._clients.texts(ctx.uid))
         return fh
 
     @guarded
@@ -180,7 +201,10 @@ class TreeOperations(Operations):
 
     @guarded
     def releasedir(self, fh: FileHandleT) -> None:
-        self._dirs.pop(fh, None)
+        opened = self._dirs.pop(fh, None)
+        if opened is not None:
+            opened.close()
+            self._count_closed(fh)
 
     @guarded
     def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:

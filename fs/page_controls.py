@@ -39,7 +39,7 @@ def pfn_dir(pghot: Pghot, clock: Clock) -> DynamicDir:
             return None
         return Attr(lambda: _page(pghot, pfn, clock()), mode=0o400)
 
-    return DynamicDir(lambda: (), lookup)
+    return DynamicDir(lambda: (), lookup, mode=0o500)
 
 
 def explain_dir(pghot: Pghot, clock: Clock) -> DynamicDir:
@@ -51,7 +51,7 @@ def explain_dir(pghot: Pghot, clock: Clock) -> DynamicDir:
             return None
         return Attr(lambda: _explain(pghot, pfn, clock()), mode=0o400, size=0)
 
-    return DynamicDir(lambda: (), lookup)
+    return DynamicDir(lambda: (), lookup, mode=0o500)
 
 
 def addr_dir(pghot: Pghot) -> DynamicDir:
@@ -71,7 +71,7 @@ def addr_dir(pghot: Pghot) -> DynamicDir:
 
         return Attr(show, mode=0o400) if pghot.memory.resolve(pid, address) is not None else None
 
-    return DynamicDir(lambda: (), lookup)
+    return DynamicDir(lambda: (), lookup, mode=0o500)
 
 
 def _page(pghot: Pghot, pfn: int, now: int) -> str:

@@ -19,6 +19,7 @@ from typing import Protocol, TypeAlias
 ATTR_SIZE = 4096  # what a one-value file in sysfs says it holds, and the most that it takes: one page
 STORE_LIMIT = 4096
 NAME_LIMIT = 255  # NAME_MAX
+DIRECTORY_MODE = 0o755
 
 
 class Changed(Protocol):
@@ -147,14 +148,18 @@ class DynamicDir:
     """Ask for names each time. A name may be found by `lookup` and not be listed, and the reverse.
 
     `lookup` may build a new node at each call: the name is what stays the same. It is given any name a
-    client thinks of (undecodable bytes as surrogates) and answers None for what is not there.
+    client thinks of (undecodable bytes as surrogates) and answers None for what is not there. `mode` is 0o500
+    where no file in it is for others: then they need not be able to look one up.
     """
 
-    __slots__ = ("lookup", "names")
+    __slots__ = ("lookup", "mode", "names")
 
-    def __init__(self, names: Callable[[], Iterable[str]], lookup: Callable[[str], Node | None]) -> None:
+    def __init__(
+        self, names: Callable[[], Iterable[str]], lookup: Callable[[str], Node | None], mode: int = DIRECTORY_MODE
+    ) -> None:
         self.names = names
         self.lookup = lookup
+        self.mode = mode
 
 
 Directory: TypeAlias = Dir | DynamicDir

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable
+from types import SimpleNamespace
 from typing import Any
 
 import pyfuse3
@@ -14,7 +15,8 @@ from pghotd.fs.operations import TreeOperations
 from pghotd.fs.tree import Dir, Node
 
 TIME_NS = 1_700_000_000_123_456_789
-CTX: Any = None  # no handler looks at who asks: the kernel has checked
+CTX: Any = SimpleNamespace(uid=os.getuid())  # the kernel has checked what this user may do
+OTHER: Any = SimpleNamespace(uid=os.getuid() + 1)
 
 
 def serving(**entries: Node) -> TreeOperations:

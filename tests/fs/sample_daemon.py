@@ -79,6 +79,7 @@ class Sample:
         self.hanging = 0
         self.present = {"node0", "node1"}
         self.changed = Announcer()
+        self.operations: TreeOperations | None = None
 
     def store(self, data: bytes) -> None:
         self.stores += 1
@@ -122,6 +123,7 @@ class Sample:
             {
                 "value": Attr(lambda: self.value, self.store, changed=self.changed),
                 "pollers": Attr(lambda: f"{len(self.changed.callbacks)}"),
+                "known_names": Attr(lambda: f"{len(self.operations._inodes if self.operations else ())}\n"),
                 "fixed": Attr(lambda: "fixed\n"),
                 "long": Attr(self.generation, size=0),
                 "secret": Attr(lambda: "secret\n", mode=0o400),
@@ -161,7 +163,8 @@ def read_window(offset: int, size: int) -> bytes:
 async def main(mountpoint: Path, lock_dir: Path) -> int:
     """Serve until SIGTERM; give the exit code."""
     options = MountOptions(mountpoint=mountpoint, allow_other=True, lock_dir=lock_dir)
-    operations = TreeOperations(Sample().tree(), time_ns=time.time_ns())
+    sample = Sample()
+    sample.operations = operations = TreeOperations(sample.tree(), time_ns=time.time_ns())
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         code = 0
         try:

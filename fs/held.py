@@ -1,0 +1,77 @@
+"""Bound what clients can make the daemon hold: how many files they have open, and the texts that they read from.
+
+For `operations.py`. Root and the user of the daemon are bound by nothing here, so that others cannot keep them out.
+Each other user may have so many files open, and more is ENFILE. The texts and listings of all of them take so many
+bytes, and the oldest are let go, which is ESTALE for a client that reads on in one. What names take is bounded in
+`inodes.py`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import Counter, OrderedDict
+from typing import Protocol
+
+MOST_OPEN = 1024  # by one user
+MOST_OPEN_IN_ALL = 16384  # a user may have subordinate ids
+MOST_TEXT_BYTES = 16 << 20
+
+
+class Reader(Protocol):
+    """An open file that keeps what it reads from."""
+
+    def let_go(self) -> None:
+        """Drop it; reading on is ESTALE from then on, and reading from the beginning is not."""
+
+
+class Texts:
+    """Bound the bytes that open files keep to read from, by the oldest."""
+
+    def __init__(self, most_bytes: int = MOST_TEXT_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._kept: OrderedDict[Reader, int] = OrderedDict()
+        self._bytes = 0
+
+    def keep(self, reader: Reader, size: int) -> None:
+        """Account for a new text of `reader`, which is never the one to go."""
+        self.drop(reader)
+        self._kept[reader] = size
+        self._bytes += size
+        while self._bytes > self._most_bytes and len(self._kept) > 1:
+            oldest, freed = self._kept.popitem(last=False)
+            self._bytes -= freed
+            oldest.let_go()
+
+    def drop(self, reader: Reader) -> None:
+        """Account for a text that is no longer kept."""
+        self._bytes -= self._kept.pop(reader, 0)
+
+
+class Clients:
+    """Count the files that each user has open."""
+
+    def __init__(self, own_uid: int) -> None:
+        self._unbound = {0, own_uid}
+        self._open: Counter[int] = Counter()
+        self._texts = Texts()
+
+    def texts(self, uid: int) -> Texts | None:
+        """Return the account of this user's texts, None where there is none."""
+        return None if uid in self._unbound else self._texts
+
+    def opening(self, uid: int) -> None:
+        """Count one file more. ENFILE."""
+        if uid in self._unbound:
+            return
+        if self._open[uid] >= MOST_OPEN or self._open.total() >= MOST_OPEN_IN_ALL:
+            raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+        self._open[uid] += 1
+
+    def closed(self, uid: int) -> None:
+        """Count one file less."""
+        if uid in self._unbound:
+            return
+        self._open[uid] -= 1
+        if not self._open[uid]:
+            del self._open[uid]
