@@ -68,7 +68,7 @@ def test_the_kinds_of_sources_of_the_rules():
 
 def test_every_counter_that_the_rules_name_is_one():
     section = (DOCS / "rules.md").read_text().partition("## 7. Counters")[2].partition("\n## ")[0]
-    named = set(re.findall(r"\b(?:pghotd?|pgpromote|pgdemote|pgmigrate|numa_pages)_[a-z_]*[a-z]\b", section))
+    named = set(re.findall(r"\b(?:hwhint|pghotd?|pgpromote|pgdemote|pgmigrate|numa_pages)_[a-z_]*[a-z]\b", section))
     there = set(Counters().total)
     kernel = {name for name in there if not name.startswith("pghotd_")}
     assert named - there <= {"pghotd_refused", "pghotd_failed"}

@@ -100,12 +100,18 @@ VMSTAT: tuple[str, ...] = (
     "pghotd_aged",
     "pghotd_dropped_hugetlb",
     "pghotd_refused_returning",
+    "hwhint_total_events",
+    "hwhint_useful_events",
+    "hwhint_dropped_events",
+    "hwhint_dram_accesses",
+    "hwhint_extmem_accesses",
 )
 #: What is counted for the whole daemon alone.
 _DAEMON_ONLY = {
     *(f"pghot_recorded_{kind}" for kind in ("accesses", *KINDS)),
     *("pgmigrate_success", "pgmigrate_fail", "numa_pages_migrated", "pghotd_inject_malformed", "pghotd_throttled"),
     "pghotd_dropped_hugetlb",
+    *(name for name in VMSTAT if name.startswith("hwhint_")),
 }
 #: The lines of `nodes/node<N>/vmstat`.
 NODE_VMSTAT: tuple[str, ...] = tuple(name for name in VMSTAT if name not in _DAEMON_ONLY)

@@ -102,6 +102,14 @@ _OTHER = {
         "accesses to pages of hugetlb, which are never moved: their pool belongs to who sized it",
         "give the pool memory of the top tier: nodeN/hugepages/hugepages-2048kB/nr_hugepages",
     ),
+    "hwhint_total_events": Meaning("hardware samples, lost ones included"),
+    "hwhint_useful_events": Meaning("hardware samples that were reported: accesses to tracked pages"),
+    "hwhint_dropped_events": Meaning(
+        "hardware samples that were lost, or without an address",
+        "where most are lost: a larger ring_pages, or a longer period",
+    ),
+    "hwhint_dram_accesses": Meaning("hardware samples that were answered by DRAM"),
+    "hwhint_extmem_accesses": Meaning("hardware samples that were answered by extended memory: CXL or PMem"),
     "pghotd_kept": Meaning("pages of refused folios that got their record back (keep_refused)"),
 }
 

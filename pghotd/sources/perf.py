@@ -19,7 +19,7 @@ from pghotd.memory.protocol import PageState
 from pghotd.procfs.cpus import node_of_cpus, online_cpus
 from pghotd.sources.huge_parts import HugeParts
 from pghotd.sources.lower_folios import tracked_sections
-from pghotd.sources.perf_ring import Samples, from_memory
+from pghotd.sources.perf_ring import Samples, answered_by_memory, from_memory
 from pghotd.sources.pmu import Sampled, memory_events
 from pghotd.sources.sampling import Sampling
 from pghotd.sources.source import InThread, in_thread
@@ -63,7 +63,7 @@ class Perf:
         self._standing = Standing(budget_ppm=round(settings.cpu_share * ALL_PPM))
         self._events = "-"
         self._period = _fitting(settings.period)
-        self._sampling = Sampling(self.take, settings.ring_pages)
+        self._sampling = Sampling(self.take, settings.ring_pages, self._lose)
         self._nodes: NDArray[np.int64] = np.array([NUMA_NO_NODE])
         self._used = 0
         self._distinct = 0
@@ -126,7 +126,9 @@ class Perf:
             pfns = (samples["phys_addr"] >> np.uint64(PAGE_SHIFT)).astype(np.int64)
             tracked = tracked_sections(self._pghot)
             sections = np.minimum(pfns >> SECTION_SHIFT, len(tracked) - 1)
-            keep = (samples["addr"] != 0) & (pfns != 0) & tracked[sections] & from_memory(samples["data_src"])
+            usable = (samples["addr"] != 0) & (pfns != 0)
+            keep = usable & tracked[sections] & from_memory(samples["data_src"])
+            self._count(samples, usable, keep)
             pfns, cpus = pfns[keep], samples["cpu"][keep]
             distinct = np.unique(pfns)
         if not len(pfns):
@@ -140,6 +142,20 @@ class Perf:
             huge = memory.states(pfns) & (PageState.ORDER | PageState.LRU) == MAX_FOLIO_ORDER | PageState.LRU
             if huge.any():
                 self._huge_parts.add(pfns[huge], now)
+
+    def _count(self, samples: Samples, usable: NDArray[np.bool_], used: NDArray[np.bool_]) -> None:
+        """Count samples as the kernel series' hardware sampler does (docs/rules.md, section 7)."""
+        dram, extended = answered_by_memory(samples["data_src"])
+        add = self._pghot.counters.add
+        add("hwhint_total_events", len(samples))
+        add("hwhint_useful_events", int(np.count_nonzero(used)))
+        add("hwhint_dropped_events", int(np.count_nonzero(~usable)))
+        add("hwhint_dram_accesses", dram)
+        add("hwhint_extmem_accesses", extended)
+
+    def _lose(self, number: int) -> None:
+        self._pghot.counters.add("hwhint_total_events", number)
+        self._pghot.counters.add("hwhint_dropped_events", number)
 
 
 def accessing_nodes(pghot: Pghot, nodes: NDArray[np.int64], cpus: NDArray[np.uint32]) -> NDArray[np.int64]:

@@ -89,7 +89,21 @@ def _samples_at(data: bytes, position: int) -> Samples:
     return rows
 
 
+#: Who answered: RAM; and extended memory, which is CXL or PMEM (PERF_MEM_LVLNUM_* in the kernel's perf_event.h).
+_RAM, _CXL, _PMEM = 0xD, 0x9, 0xE
+
+
+def answered_by_memory(data_src: NDArray[np.uint64]) -> tuple[int, int]:
+    """Return how many samples DRAM answered, and how many extended memory did."""
+    by_level = np.bincount(_levels(data_src), minlength=len(_CACHES))
+    return int(by_level[_RAM]), int(by_level[_CXL] + by_level[_PMEM])
+
+
 def from_memory(data_src: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Tell of each sample's data source whether memory answered, or nothing is known of who did: no cache did."""
-    caches: NDArray[np.bool_] = _CACHES.take(((data_src >> _LEVEL_SHIFT) & _LEVEL_MASK).astype(np.int64))
+    caches: NDArray[np.bool_] = _CACHES.take(_levels(data_src))
     return ~caches
+
+
+def _levels(data_src: NDArray[np.uint64]) -> NDArray[np.int64]:
+    return ((data_src >> _LEVEL_SHIFT) & _LEVEL_MASK).astype(np.int64)

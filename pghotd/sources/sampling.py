@@ -20,10 +20,11 @@ Take = Callable[[Samples], Awaitable[None]]
 
 
 class Sampling:
-    """Count what the rings gave, and what it cost; `take` gets the samples."""
+    """Count what the rings gave, and what it cost; `take` gets the samples, `lose` is told how many were lost."""
 
-    def __init__(self, take: Take, pages: int) -> None:
+    def __init__(self, take: Take, pages: int, lose: Callable[[int], None] | None = None) -> None:
         self._take = take
+        self._lose = lose
         self._pages = pages
         self._rings: list[Ring] = []
         self.samples = 0
@@ -87,6 +88,8 @@ class Sampling:
         self.lost += records.lost
         self.throttled += records.throttled
         self.malformed += records.malformed
+        if records.lost and self._lose is not None:
+            self._lose(records.lost)
         if len(records.samples):
             self.samples += len(records.samples)
             await self._take(records.samples)

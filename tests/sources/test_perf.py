@@ -70,6 +70,24 @@ async def test_what_is_no_access_to_slow_memory_is_dropped():
     assert bench.recorded == 0
 
 
+async def test_samples_are_counted_as_the_kernels_sampler_does():
+    bench = Bench()
+    await bench.source.take(samples(bench.pfns[:4]))  # DRAM
+    await bench.source.take(samples(bench.pfns[:2], level=0x9))  # CXL
+    await bench.source.take(samples(bench.pfns[:1], level=0xE))  # PMem
+    await bench.source.take(samples(bench.pfns[:8], level=0x3))  # a cache
+    await bench.source.take(samples(bench.pfns[:16], addr=0))  # no address
+    await bench.source._sampling._count(Records(lost=32))
+    hwhints = {name: value for name, value in bench.rig.counters.total.items() if name.startswith("hwhint_")}
+    assert hwhints == {
+        "hwhint_total_events": 63,
+        "hwhint_useful_events": 7,
+        "hwhint_dropped_events": 48,
+        "hwhint_dram_accesses": 20,
+        "hwhint_extmem_accesses": 3,
+    }
+
+
 @pytest.mark.parametrize("cpu", [2, 3, 4_000_000_000])
 async def test_a_cpu_of_no_known_node_is_an_access_from_anywhere(cpu):
     bench = Bench()
