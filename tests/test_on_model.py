@@ -1,7 +1,7 @@
-"""The scenarios of the guest on the memory model: the same within a factor of two, where nothing is demoted.
+"""The scenarios of the guest on the memory model: the same within a factor of two.
 
-What is demoted is not: of pages that nothing has used for four seconds the model takes the next ones by frame number,
-the kernel those that have been there for longest.
+But for what is demoted beside two cgroups, 0.4 of the guest's: there a kswapd takes 4,096 pages whenever it wakes, and
+the model's as many as up to the high watermark, which on a node of a gigabyte is 250 pages above low.
 """
 
 import pytest
@@ -9,11 +9,18 @@ import pytest
 from tests.on_model import GUEST_ROWS, guest_rows, ratios, row_on_model
 from tests.vm.guest.scenarios import SCENARIOS
 
+ALONE = ["scattered sweep", "contiguous sweep", "huge sweep", "scattered random", "huge random", "moving"]
+FULL = {
+    "full, 4 KiB": {"seconds_to_90", "promoted", "demoted"},
+    "full, huge": {"seconds_to_90", "promoted", "demoted"},
+    "two cgroups": {"seconds_to_90", "promoted"},
+}
+
 
 @pytest.mark.parametrize(
-    "name", ["scattered sweep", "contiguous sweep", "huge sweep", "scattered random", "huge random", "moving"]
+    ("name", "figures"), [*((name, {"seconds_to_90", "promoted"}) for name in ALONE), *FULL.items()]
 )
-def test_the_model_is_within_a_factor_of_two_of_the_guest(name):
+def test_the_model_is_within_a_factor_of_two_of_the_guest(name, figures):
     found = ratios(row_on_model(SCENARIOS[name]), guest_rows(GUEST_ROWS)[name])
-    assert found.keys() == {"seconds_to_90", "promoted"}
-    assert all(0.5 <= ratio <= 2 for ratio in found.values()), found
+    assert figures <= found.keys()
+    assert all(0.5 <= found[figure] <= 2 for figure in figures), found

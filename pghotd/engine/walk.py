@@ -36,7 +36,7 @@ from pghotd.engine.verdicts import (
     VERDICTS,
 )
 from pghotd.geometry import NUMA_NO_NODE, PAGES_PER_SECTION, SECTION_SHIFT
-from pghotd.memory.protocol import BACKEND_REFUSALS, Moved, PageState
+from pghotd.memory.protocol import Moved, PageState, Refusal
 
 #: How many ready folios are judged in one step: about 100 us of work.
 RUN = 2048
@@ -398,7 +398,7 @@ def settle(pghot: Pghot, nid: int, batch: Batch, moved: Moved, now: int) -> None
             name = failure_name(code)
         else:
             verdicts[here] = REFUSED_BY_BACKEND[-1 - code]
-            name = refusal_name(BACKEND_REFUSALS[-1 - code])
+            name = refusal_name(Refusal(code).name.lower())
         counters.add_on(nid, name, int(batch.pages[here].sum()))
     _keep(pghot, nid, batch.heads, batch.pages, batch.records, verdicts, batch.taken_at, now)
     pghot.decisions.complete(batch.numbers, verdicts, np.maximum(results, 0), moved.heads, now)

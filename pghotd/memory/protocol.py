@@ -6,6 +6,7 @@ batches and never keeps a copy over a checkpoint, since memory comes and goes wh
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Literal, Protocol
 
 import numpy as np
@@ -14,21 +15,28 @@ from numpy.typing import NDArray
 Tier = Literal["top", "lower"]
 Pfns = NDArray[np.int64]
 
-#: Why a backend may refuse a folio that was handed to `promote`, before it tries to move it. In its result, reason N is
-#: -1 - N: see `refusal`. Only ever added to, at the end.
-BACKEND_REFUSALS: tuple[str, ...] = (
-    "gone",  # no longer where its record was
-    "unmapped",  # no watched process maps it, so it cannot be moved from user space
-    "shared",  # mapped by more than one process
-    "policy",  # its memory policy says where it belongs
-    "cpuset",  # its owner may not have memory there
-    "no_block",  # a huge page, and no free block of its size on the target
-    "backoff",  # it was busy again and again
-    "move_limit",  # enough is being moved there for now
-    "no_space",  # the target has filled up since kmigrated asked
-    "not_tried",  # the system call ended before it came to this one
-    "dry_run",  # everything but the move was asked for
-)
+
+class Refusal(IntEnum):
+    """Why a backend did not move a folio: its result then, where 0 is moved and an errno is above 0.
+
+    Only ever added to, at the end.
+    """
+
+    GONE = -1  # no longer where its record was
+    UNMAPPED = -2  # no watched process maps it, so it cannot be moved from user space
+    SHARED = -3  # mapped by more than one process
+    POLICY = -4  # its memory policy says where it belongs
+    CPUSET = -5  # its owner may not have memory there
+    NO_BLOCK = -6  # a huge page, and no free block of its size on the target
+    BACKOFF = -7  # it was busy again and again
+    MOVE_LIMIT = -8  # enough is being moved there for now
+    NO_SPACE = -9  # the target has filled up since kmigrated asked
+    NOT_TRIED = -10  # the system call ended before it came to this one
+    DRY_RUN = -11  # everything but the move was asked for
+
+
+#: Their names in counters, in order.
+BACKEND_REFUSALS: tuple[str, ...] = tuple(refusal.name.lower() for refusal in Refusal)
 
 #: An entry of `section_nid` whose section is offline, of device memory, or in a hole.
 NO_SECTION = -1
@@ -96,7 +104,7 @@ class Zone:
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Hold what became of a batch: for each folio 0, the errno it failed with, or a `refusal`; and where it is now.
+    """Hold what became of a batch: for each folio 0, the errno it failed with, or a Refusal; and where it is now.
 
     `heads` is the new head of each folio that has moved, -1 where that is not known.
     """
@@ -204,8 +212,3 @@ class Memory(Protocol):
 
     def resolve(self, pid: int, address: int) -> int | None:
         """Return the PFN behind an address of a process that the backend knows, or None."""
-
-
-def refusal(reason: str) -> int:
-    """Return the result of a folio that a backend refused to move for one of BACKEND_REFUSALS."""
-    return -1 - BACKEND_REFUSALS.index(reason)

@@ -11,7 +11,7 @@ from pghotd.engine.verdicts import REFUSED
 from pghotd.engine.walk import SectionWalk, settle
 from pghotd.geometry import SECTION_SHIFT
 from pghotd.memory.model.spec import ProcessSpec
-from pghotd.memory.protocol import Moved, Zone, refusal
+from pghotd.memory.protocol import Moved, Refusal, Zone
 from tests.books import balance
 from tests.machines import Rig, two_nodes
 
@@ -55,7 +55,7 @@ def test_rests_double_up_to_a_minute(reason):
     rig = Resting()
     takes = []
     for second in range(400):
-        if rig.pass_over(refusal(reason)):
+        if rig.pass_over(Refusal[reason.upper()]):
             takes.append(second)
         rig.time.now += 1000
         rig.access(np.arange(PAGES), 1)
@@ -67,7 +67,7 @@ def test_an_unmapped_page_rests_until_it_is_seen_mapped(monkeypatch):
     monkeypatch.setattr(rig.machine, "is_mapped", lambda heads: np.zeros(len(heads), dtype=bool))
     takes = []
     for second in range(200):
-        if rig.pass_over(refusal("unmapped")):
+        if rig.pass_over(Refusal.UNMAPPED):
             takes.append(second)
         rig.time.now += 1000
         rig.access(np.arange(PAGES), 1)
@@ -80,7 +80,7 @@ def test_an_unmapped_page_rests_until_it_is_seen_mapped(monkeypatch):
 def test_a_page_that_moves_begins_with_a_short_rest_again():
     rig = Resting()
     for _ in range(70):
-        rig.pass_over(refusal("shared"))
+        rig.pass_over(Refusal.SHARED)
         rig.time.now += 1000
         rig.access(np.arange(PAGES), 1)
     rig.time.now += 60_000
@@ -89,14 +89,14 @@ def test_a_page_that_moves_begins_with_a_short_rest_again():
     takes = []
     rig.access(np.arange(PAGES))
     for second in range(5):
-        if rig.pass_over(refusal("shared")):
+        if rig.pass_over(Refusal.SHARED):
             takes.append(second)
         rig.time.now += 1000
         rig.access(np.arange(PAGES), 1)
     assert takes == [0, 4]
 
 
-@pytest.mark.parametrize("code", [errno.EBUSY, errno.ENOMEM, refusal("gone")])
+@pytest.mark.parametrize("code", [errno.EBUSY, errno.ENOMEM, Refusal.GONE])
 def test_what_failed_or_is_gone_does_not_rest(code):
     rig = Resting()
     assert rig.pass_over(code) == PAGES
@@ -106,7 +106,7 @@ def test_what_failed_or_is_gone_does_not_rest(code):
 
 def test_without_the_switch_a_refused_page_loses_its_record():
     rig = Resting(refusal_rest=0)
-    rig.pass_over(refusal("shared"))
+    rig.pass_over(Refusal.SHARED)
     assert not rig.pghot.store.node(1).records.any()
 
 
@@ -180,7 +180,7 @@ def test_a_record_that_outlived_the_window_in_flight_does_not_come_back():
     walk = SectionWalk(rig.pghot, 1, rig.section)
     batch = walk.next_batch(rig.time.now)
     rig.time.now += 3500
-    results = np.full(len(batch.heads), refusal("shared"))
+    results = np.full(len(batch.heads), Refusal.SHARED)
     settle(rig.pghot, 1, batch, Moved(results, np.full(len(batch.heads), -1)), rig.time.now)
     assert not rig.pghot.store.node(1).records.any()
     assert rig.resting() == 0
@@ -188,7 +188,7 @@ def test_a_record_that_outlived_the_window_in_flight_does_not_come_back():
 
 def test_a_section_that_comes_back_knows_no_rests():
     rig = Resting()
-    rig.pass_over(refusal("shared"))
+    rig.pass_over(Refusal.SHARED)
     rig.pghot.rests.forget(rig.section)
     assert rig.pghot.rests.state(rig.section, np.arange(4), rig.time.now) is None
 

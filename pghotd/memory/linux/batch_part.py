@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pghotd.geometry import PAGE_SHIFT
 from pghotd.memory.linux.mapped import Mapped, WatchedProcess
-from pghotd.memory.protocol import Pfns, refusal
+from pghotd.memory.protocol import Pfns, Refusal
 from pghotd.procfs.stat import read_stat
 from pghotd.syscalls import Addresses
 
@@ -63,17 +63,17 @@ class BatchPart:
             if read_stat(self.process.pid, proc).start_ticks != self.process.start_ticks:
                 raise OSError(errno.ESRCH, "another process has this pid now")
         except OSError:
-            results[:] = refusal("gone")
+            results[:] = Refusal.GONE
         else:
             # The last ones first, so that the first reason stays.
-            results[gone] = refusal("gone")
-            results[resting] = refusal("backoff")
+            results[gone] = Refusal.GONE
+            results[resting] = Refusal.BACKOFF
             if request.nid not in places.nodes:
-                results[:] = refusal("cpuset")
+                results[:] = Refusal.CPUSET
             if not watch.override_policy:
-                results[places.policy_refuses(self.vpns, request.nid)] = refusal("policy")
+                results[places.policy_refuses(self.vpns, request.nid)] = Refusal.POLICY
         if not watch.shared:
-            results[self.several] = refusal("shared")
+            results[self.several] = Refusal.SHARED
         return results
 
 

@@ -18,13 +18,11 @@ from numpy.typing import NDArray
 from pghotd.engine.pghot import Clock
 from pghotd.memory.linux.brakes import CallRate
 from pghotd.memory.linux.mapped import landed
-from pghotd.memory.linux.move import MAX_ADDRESSES, NOT_TRIED, MovePages, locate, move
-from pghotd.memory.protocol import Pfns
+from pghotd.memory.linux.move import MAX_ADDRESSES, MovePages, locate, move
+from pghotd.memory.protocol import Pfns, Refusal
 from pghotd.syscalls import MPOL_MF_MOVE, MPOL_MF_MOVE_ALL
 
 FILL_MS = 50
-#: The result of a folio for which there was no room when its call came.
-NO_ROOM = -2
 #: A call that moves, and one that waits for it.
 _AT_ONCE = 2
 #: What failed is submitted once more, so a call may become two.
@@ -43,7 +41,9 @@ _Key = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """Hold what became of folios: a result each, as move.move() or NO_ROOM, and the page frame they are in now.
+    """Hold what became of folios: a result each, as of move.move(), and the page frame they are in now.
+
+    Refusal.NO_SPACE is the result of a folio for which there was no room when its call came.
 
     That is -1 for what has not moved. `calls` is how many were made.
     """
@@ -55,7 +55,7 @@ class Called:
     @classmethod
     def nothing(cls, number: int) -> "Called":
         """Return what was not tried."""
-        return cls(np.full(number, NOT_TRIED, dtype=np.int64), np.full(number, -1, dtype=np.int64))
+        return cls(np.full(number, Refusal.NOT_TRIED, dtype=np.int64), np.full(number, -1, dtype=np.int64))
 
 
 @dataclass
@@ -201,7 +201,7 @@ class Calls:
             number = self._fitting(nid, pages, now + int((time.monotonic() - began) * 1000))
             moved = move(pid, addresses[:number], nid, self._call, flags=flags, resubmit=resubmit)
         # Here the next call moves already.
-        became.results[:number], became.results[number:] = moved.results, NO_ROOM
+        became.results[:number], became.results[number:] = moved.results, Refusal.NO_SPACE
         there = np.flatnonzero(became.results == 0)
         became.landed[there] = landed(pid, addresses[there], self._proc)
         return Called(became.results, became.landed, moved.calls)

@@ -17,14 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pghotd.memory.protocol import Refusal
 from pghotd.syscalls import MPOL_MF_MOVE, NOT_WRITTEN, Addresses, Ints, move_pages
 
 MovePages = Callable[[int, Addresses, Ints | None, int], tuple[int, Ints]]
 
 #: Addresses in one call: each moving call drains the LRU caches of all CPUs, and 512 are where that stops to matter.
 MAX_ADDRESSES = 512
-#: The result of a folio that the kernel was never seen to look at: neither moved nor failed.
-NOT_TRIED = -1
 
 _Results = NDArray[np.int64]
 _NONE = np.zeros(0, dtype=np.int64)
@@ -34,8 +33,8 @@ _NONE = np.zeros(0, dtype=np.int64)
 class Moved:
     """Hold what became of a batch.
 
-    `results` has for each folio 0 when it is on the target node now, the errno it failed with, or NOT_TRIED, which is
-    also what one has that went away before the kernel came to it.
+    `results` has for each folio 0 when it is on the target node now, the errno it failed with, or Refusal.NOT_TRIED:
+    the kernel was never seen to look at it, since the call ended before it, or it went away before.
     `call_errno` is what the last call failed with as a whole, else 0: ENOMEM when the target is full, EACCES when it is
     outside the cpuset of the process, ESRCH when that has gone, EPERM when it is not ours to move. `calls` is how many
     calls tried to move something.
@@ -77,7 +76,7 @@ def move(
     """
     if len(addresses) > MAX_ADDRESSES:
         raise ValueError(f"{len(addresses)} addresses, more than {MAX_ADDRESSES}")
-    results = np.full(len(addresses), NOT_TRIED, dtype=np.int64)
+    results = np.full(len(addresses), Refusal.NOT_TRIED, dtype=np.int64)
     rest = np.arange(len(addresses), dtype=np.int64)
     code = calls = 0
     while len(rest) and calls < (2 if resubmit else 1):
@@ -86,7 +85,7 @@ def move(
         calls += 1
         code = -returned if returned < 0 else 0
         fresh, untried, failed = _understand(pid, part, nid, returned, status, call)
-        known = fresh != NOT_TRIED
+        known = fresh != Refusal.NOT_TRIED
         results[rest[known]] = fresh[known]
         # After any other error the next call would fail at its first page again: nothing was tried, nothing would be.
         rest = rest[np.concatenate((untried, failed))] if returned > 0 or code == errno.ENOMEM else _NONE
@@ -97,7 +96,7 @@ def _understand(
     pid: int, addresses: Addresses, nid: int, returned: int, status: Ints, call: MovePages
 ) -> tuple[_Results, NDArray[np.int64], NDArray[np.int64]]:
     """Return the results of one call, and which folios to submit again: those not tried, and those that failed."""
-    results = np.full(len(addresses), NOT_TRIED, dtype=np.int64)
+    results = np.full(len(addresses), Refusal.NOT_TRIED, dtype=np.int64)
     # A nid that is not the target's, which no kernel writes, is asked about like none at all.
     clear = (status != NOT_WRITTEN) & ((status < 0) | (status == nid))
     results[clear] = np.maximum(-status[clear].astype(np.int64), 0)
@@ -115,7 +114,7 @@ def _understand(
     results[unclear[stay & tried]] = errno.ENOMEM if returned == -errno.ENOMEM else errno.EBUSY
     if returned == -errno.ENOMEM:
         # One allocation failed, and the run ended there: the first that stayed is the one that was tried for certain.
-        results[unclear[np.flatnonzero(stay & tried)[1:]]] = NOT_TRIED
+        results[unclear[np.flatnonzero(stay & tried)[1:]]] = Refusal.NOT_TRIED
     return results, unclear[stay & ~tried], unclear[stay & tried]
 
 

@@ -17,14 +17,13 @@ from pghotd.geometry import MAX_FOLIO_ORDER
 from pghotd.memory.linux.backoff import Backoff
 from pghotd.memory.linux.batch_part import UNDECIDED, BatchPart, Request, Results, parts_of
 from pghotd.memory.linux.brakes import MoveLimit, SplitPause
-from pghotd.memory.linux.calls import NO_ROOM, Calls
+from pghotd.memory.linux.calls import Calls
 from pghotd.memory.linux.gathered import Gathered
 from pghotd.memory.linux.history import PromotionHistory
 from pghotd.memory.linux.mapped import Mapped, WatchedProcess
-from pghotd.memory.linux.move import NOT_TRIED
 from pghotd.memory.linux.settings import LinuxSettings
 from pghotd.memory.linux.zone_readings import ZoneReadings
-from pghotd.memory.protocol import NEVER, Moved, Pfns, refusal
+from pghotd.memory.protocol import NEVER, Moved, Pfns, Refusal
 from pghotd.procfs.buddyinfo import free_blocks, read_buddyinfo
 from pghotd.procfs.vmstat import read_vmstat
 
@@ -62,7 +61,7 @@ class Promotion:
 
     async def _promote(self, request: Request) -> Moved:
         number, parts = len(request.heads), parts_of(request)
-        results = np.full(number, refusal("unmapped"), dtype=np.int64)
+        results = np.full(number, Refusal.UNMAPPED, dtype=np.int64)
         moved = Moved(results, np.full(number, -1, dtype=np.int64))
         if not parts:
             return moved
@@ -115,7 +114,7 @@ class Promotion:
         # The no-space rule for the whole batch, moves in flight subtracted.
         room = self._zones.room(nid) - self._pages_in_flight.get(nid, 0)
         fits = np.cumsum(pages) < room
-        results[asked[~fits]] = refusal("no_space")
+        results[asked[~fits]] = Refusal.NO_SPACE
         asked = asked[fits]
         huge = asked[request.pages[asked] == 1 << MAX_FOLIO_ORDER]
         if len(huge):
@@ -126,13 +125,13 @@ class Promotion:
                 blocks = free_blocks(rows, nid, MAX_FOLIO_ORDER)
             blocks = max(blocks - self._huge_in_flight.get(nid, 0), 0)
             # More free blocks than huge pages in flight: one is left over.
-            results[huge[max(blocks - 1, 0) :]] = refusal("no_block")
+            results[huge[max(blocks - 1, 0) :]] = Refusal.NO_BLOCK
             asked = asked[results[asked] == UNDECIDED]
         limit = self._limits.setdefault(nid, MoveLimit())
         number = limit.take(request.pages[asked], self._settings.move_limit_MBps, now)
-        results[asked[number:]] = refusal("move_limit")
+        results[asked[number:]] = Refusal.MOVE_LIMIT
         if self.dry_run:
-            results[asked[:number]] = refusal("dry_run")
+            results[asked[:number]] = Refusal.DRY_RUN
 
     async def _move(self, part: BatchPart, request: Request, became: Moved) -> None:
         """Hand folios of one process over to a call, and understand what became of them."""
@@ -151,9 +150,7 @@ class Promotion:
         results, now = called.results, self._clock()
         self._backoff.note(process.pid, process.start_ticks, addresses, results, now)
         self.history.promoted(process.pid, process.start_ticks, part.vpns[results == 0], nid, now)
-        # What was never tried is refused, not failed: the call ended before it, mostly for want of room.
-        said = np.where(results == NOT_TRIED, refusal("not_tried"), results)
-        became.results[part.own] = np.where(results == NO_ROOM, refusal("no_space"), said)
+        became.results[part.own] = results
         became.heads[part.own] = called.landed
 
     def _thp_splits(self) -> int:

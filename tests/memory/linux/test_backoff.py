@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pghotd.memory.linux.backoff import Backoff
-from pghotd.memory.linux.move import NOT_TRIED
+from pghotd.memory.protocol import Refusal
 
 EBUSY, EACCES = errno.EBUSY, errno.EACCES
 
@@ -35,7 +35,7 @@ def test_twice_running_is_a_minute_then_twice_as_long_up_to_an_hour():
 def test_anything_else_ends_the_count_and_not_tried_does_not():
     backoff = Backoff()
     note(backoff, {0x1000: EBUSY, 0x2000: EBUSY, 0x3000: EBUSY}, 0)
-    note(backoff, {0x1000: 0, 0x2000: NOT_TRIED, 0x3000: errno.ENOMEM}, 0)
+    note(backoff, {0x1000: 0, 0x2000: Refusal.NOT_TRIED, 0x3000: errno.ENOMEM}, 0)
     note(backoff, {0x1000: EBUSY, 0x2000: EBUSY, 0x3000: EBUSY}, 0)
     assert resting(backoff, [0x1000, 0x2000, 0x3000], 1) == [False, True, False]
 
@@ -81,7 +81,9 @@ def test_nothing_is_nothing():
     st.lists(
         st.tuples(
             st.tuples(st.integers(1, 2), st.integers(1, 2)),
-            st.dictionaries(st.integers(0, 12), st.sampled_from([EBUSY, EBUSY, EACCES, 0, NOT_TRIED, errno.ENOMEM])),
+            st.dictionaries(
+                st.integers(0, 12), st.sampled_from([EBUSY, EBUSY, EACCES, 0, Refusal.NOT_TRIED, errno.ENOMEM])
+            ),
             st.sampled_from([0, 1, 30_000, 60_000, 600_000]),
         ),
         max_size=40,
@@ -104,7 +106,7 @@ def test_against_a_dictionary(steps):
                 strikes = reference[key][0] + 1
                 reference[key] = strikes, now + min(60_000 * 2 ** (strikes - 2), 3_600_000)
                 reference.move_to_end(key)
-            elif result != NOT_TRIED:
+            elif result != Refusal.NOT_TRIED:
                 del reference[key]
         for key in fresh:
             reference[key] = 1, 0

@@ -8,8 +8,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from pghotd.daemon import clock
-from pghotd.memory.linux.calls import FILL_MS, NO_ROOM, Calls
-from pghotd.memory.linux.move import NOT_TRIED
+from pghotd.memory.linux.calls import FILL_MS, Calls
+from pghotd.memory.protocol import Refusal
 from pghotd.syscalls import MPOL_MF_MOVE, MPOL_MF_MOVE_ALL
 
 
@@ -110,7 +110,7 @@ async def test_what_waits_when_promotion_is_paused_is_not_tried(autojump_clock, 
         calls.paused = lambda: True
     calls.paused = lambda: False
     await submit()
-    assert results == [NOT_TRIED] * 3 + [0] * 3
+    assert results == [Refusal.NOT_TRIED] * 3 + [0] * 3
     assert len(kernel.calls) == 1
 
 
@@ -137,7 +137,7 @@ async def test_what_waits_when_it_ends_was_not_tried(autojump_clock):
         with trio.move_on_after(FILL_MS / 2000):
             await calls.run()
     await submit()
-    assert results == [[NOT_TRIED] * 3] * 2
+    assert results == [[Refusal.NOT_TRIED] * 3] * 2
     assert not kernel.calls
 
 
@@ -152,7 +152,7 @@ async def test_what_has_no_room_when_its_call_comes_is_not_moved(autojump_clock,
     nursery.start_soon(calls.run)
     began = clock()
     called = await calls.submit(7, 0, np.arange(4, dtype=np.uint64), np.array([1, 1, 512, 1]))
-    assert called.results.tolist() == [0, 0, NO_ROOM, NO_ROOM]
+    assert called.results.tolist() == [0, 0, Refusal.NO_SPACE, Refusal.NO_SPACE]
     assert [addresses for _, _, addresses in kernel.calls] == [[0, 1]]
     # Not when it was handed over, but when the call was made.
     assert asked == [(0, [1, 1, 512, 1], began + FILL_MS)]
@@ -213,5 +213,5 @@ async def test_a_pause_stops_the_call_that_waits_for_its_turn(nursery):
             results = await _two_calls(kernel, nursery, submitting, lambda: paused[0])
             paused[0] = True
             kernel.go.release()
-    assert sorted(results.values()) == [[NOT_TRIED] * 512, [0] * 512]
+    assert sorted(results.values()) == [[Refusal.NOT_TRIED] * 512, [0] * 512]
     assert len(kernel.begun) == 1

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pghotd.memory.linux.move import NOT_TRIED, locate, move
+from pghotd.memory.linux.move import locate, move
+from pghotd.memory.protocol import Refusal
 from pghotd.syscalls import NOT_WRITTEN
 
 SOURCE, TARGET, ELSEWHERE = 1, 0, 2
@@ -110,7 +111,7 @@ def test_busy_once_goes_the_second_time():
 def test_without_leave_for_a_second_call_what_was_not_tried_is_said_to_be_so():
     kernel = Kernel(dict.fromkeys(range(4), SOURCE), busy={0: 1}, at_once={1: errno.EBUSY})
     found = moved(kernel, range(4), resubmit=False)
-    assert found.results.tolist() == [errno.EBUSY, errno.EBUSY, NOT_TRIED, NOT_TRIED]
+    assert found.results.tolist() == [errno.EBUSY, errno.EBUSY, Refusal.NOT_TRIED, Refusal.NOT_TRIED]
     assert found.calls == 1
 
 
@@ -120,21 +121,29 @@ def test_two_runs_that_fail_one_after_the_other():
     found = moved(kernel, range(7))
     # The second call ends at the run of page 2: page 0 was tried in the first one, the pages behind in neither.
     assert kernel.moving_calls[1] == [2, 3, 4, 5, 6, 0]
-    expected = [errno.EBUSY, errno.EFAULT, errno.EBUSY, errno.EFAULT, NOT_TRIED, NOT_TRIED, NOT_TRIED]
+    expected = [
+        errno.EBUSY,
+        errno.EFAULT,
+        errno.EBUSY,
+        errno.EFAULT,
+        Refusal.NOT_TRIED,
+        Refusal.NOT_TRIED,
+        Refusal.NOT_TRIED,
+    ]
     assert found.results.tolist() == expected
 
 
 def test_a_full_target():
     kernel = Kernel(dict.fromkeys(range(6), SOURCE), room=2)
     found = moved(kernel, range(6))
-    assert found.results.tolist() == [0, 0, errno.ENOMEM] + [NOT_TRIED] * 3
+    assert found.results.tolist() == [0, 0, errno.ENOMEM] + [Refusal.NOT_TRIED] * 3
     assert (found.call_errno, found.calls) == (errno.ENOMEM, 2)
 
 
 def test_a_target_outside_the_cpuset_and_other_refusals_of_the_whole():
     for code in (errno.EACCES, errno.EPERM, errno.ESRCH, errno.ENODEV, errno.ENOSYS):
         found = moved(Kernel(dict.fromkeys(range(3), SOURCE), whole=code), range(3))
-        assert found.results.tolist() == [NOT_TRIED] * 3
+        assert found.results.tolist() == [Refusal.NOT_TRIED] * 3
         assert (found.call_errno, found.calls) == (code, 1)
 
 
@@ -157,7 +166,7 @@ def test_what_went_before_it_was_tried_has_not_failed():
         kernel.node[n] = SOURCE
     found = moved(kernel, range(24))
     expected = [0] * 24
-    expected[3], expected[10], expected[15] = errno.EBUSY, errno.ENOENT, NOT_TRIED
+    expected[3], expected[10], expected[15] = errno.EBUSY, errno.ENOENT, Refusal.NOT_TRIED
     assert found.results.tolist() == expected
     assert found.calls == 2
 
@@ -199,7 +208,7 @@ def test_results_are_the_truth(pages, room, full, resubmit):
         assert (result == 0) == (kernel.node.get(n) == TARGET), n
         if result in (errno.EBUSY, errno.ENOMEM) and n not in kernel.at_once:
             assert n in kernel.tried
-        if result == NOT_TRIED and n in kernel.tried:
+        if result == Refusal.NOT_TRIED and n in kernel.tried:
             # Only a run that ended for want of room leaves that open.
             assert full
         if n in kernel.moved_now or n in there:
