@@ -109,6 +109,7 @@ def _status(parts: Parts) -> dict[str, int | str]:
         "sources": " ".join(parts.sources.by_name) or "-",
         "resting": sum(map(pghot.rests.resting, pghot.lower_nids)),
         "held_back": _held_back(pghot, parts.clock()),
+        "inject_dropped": _injected_dropped(pghot),
         **parts.standing(),
     }
 
@@ -123,6 +124,11 @@ def _held_back(pghot: Pghot, now: int) -> str:
         )
         or "-"
     )
+
+
+def _injected_dropped(pghot: Pghot) -> str:
+    """Return how many of the accesses that were injected were dropped, in one line by reason."""
+    return " ".join(f"{reason}:{n}" for reason, n in pghot.counters.injected_dropped.items() if n) or "-"
 
 
 def _owners(pghot: Pghot) -> str:

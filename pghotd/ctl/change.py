@@ -2,9 +2,11 @@
 
 import argparse
 import errno
+from collections import Counter
 
 from pghotd.ctl.client import Client
 from pghotd.ctl.command import UsageError, print_json
+from pghotd.engine.meanings import MEANINGS
 from pghotd.engine.tunables import TUNABLES, Mode
 
 SETTABLE = (*TUNABLES, "paused")
@@ -74,6 +76,7 @@ def right_for(client: Client, name: str) -> str:
 
 def inject_accesses(client: Client, arguments: argparse.Namespace) -> None:
     """Report one access, or --count of them, to each page or range."""
+    before = _injected_dropped(client)
     lines = [f"{pfn} {arguments.nid} {arguments.kind} {arguments.count}\n" for pfn in arguments.pfns]
     try:
         client.write("inject", "".join(lines))
@@ -83,3 +86,13 @@ def inject_accesses(client: Client, arguments: argparse.Namespace) -> None:
         right = "PFN[+NR] is decimal or 0x, below 2^52, and --nid is -1"
         right += " or in precise mode a top-tier node" if client.value("mode") == "precise" else " or a node"
         raise UsageError(f"{' '.join(arguments.pfns)}, --nid {arguments.nid}: refused; {right}") from None
+    for reason, dropped in (_injected_dropped(client) - before).items():
+        meaning = MEANINGS[f"pghotd_dropped_{reason}"]
+        print(f"dropped {dropped} ({reason}): {meaning.what}")
+
+
+def _injected_dropped(client: Client) -> Counter[str]:
+    """Return how many injected accesses the daemon has dropped so far, by reason."""
+    told = client.values("status")["inject_dropped"]
+    pairs = (one.split(":") for one in told.split() if told != "-")
+    return Counter({reason: int(number) for reason, number in pairs})

@@ -35,6 +35,15 @@ MOVE_ERRNOS: tuple[int, ...] = (
 )
 
 
+#: Why an access is dropped that was reported for a kind that is enabled.
+DROPS: tuple[str, ...] = ("hugetlb", "not_lru", "top_tier", "no_section", "own_node")
+
+
+def drop_name(reason: str) -> str:
+    """Return the counter of accesses dropped for `reason`."""
+    return f"pghotd_dropped_{reason}"
+
+
 def failure_name(code: int) -> str:
     """Return the counter of a move that failed with errno `code`."""
     name = errno.errorcode[code].lower() if code in MOVE_ERRNOS else "other"
@@ -105,13 +114,17 @@ VMSTAT: tuple[str, ...] = (
     "hwhint_dropped_events",
     "hwhint_dram_accesses",
     "hwhint_extmem_accesses",
+    "pghotd_dropped_not_lru",
+    "pghotd_dropped_top_tier",
+    "pghotd_dropped_no_section",
+    "pghotd_dropped_own_node",
 )
 #: What is counted for the whole daemon alone.
 _DAEMON_ONLY = {
     *(f"pghot_recorded_{kind}" for kind in ("accesses", *KINDS)),
     *("pgmigrate_success", "pgmigrate_fail", "numa_pages_migrated", "pghotd_inject_malformed", "pghotd_throttled"),
-    "pghotd_dropped_hugetlb",
     *(name for name in VMSTAT if name.startswith("hwhint_")),
+    *(drop_name(reason) for reason in DROPS),
 }
 #: The lines of `nodes/node<N>/vmstat`.
 NODE_VMSTAT: tuple[str, ...] = tuple(name for name in VMSTAT if name not in _DAEMON_ONLY)
@@ -124,6 +137,8 @@ class Counters:
         self.total = dict.fromkeys(VMSTAT, 0)
         self._nodes: dict[int, dict[str, int]] = {}
         self.owners: dict[str, int] = {}
+        #: How many of the accesses that were injected were dropped, by reason.
+        self.injected_dropped = dict.fromkeys(DROPS, 0)
         self.changes = Changes()
 
     def node(self, nid: int) -> dict[str, int]:
@@ -138,6 +153,14 @@ class Counters:
         """Add `amount` to counter `name` of the daemon and of node `nid`."""
         self.total[name] += amount
         self.node(nid)[name] += amount
+
+    def drop(self, reason: str, accesses: int) -> None:
+        """Count accesses that are not recorded."""
+        self.total[drop_name(reason)] += accesses
+
+    def dropped(self) -> dict[str, int]:
+        """Return how many accesses were dropped so far, by reason."""
+        return {reason: self.total[drop_name(reason)] for reason in DROPS}
 
     def migrated_for(self, owner: str, pages: int) -> None:
         """Count pages promoted for a memory cgroup; with 0 the cgroup is seen."""

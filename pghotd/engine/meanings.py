@@ -110,6 +110,22 @@ _OTHER = {
     ),
     "hwhint_dram_accesses": Meaning("hardware samples that were answered by DRAM"),
     "hwhint_extmem_accesses": Meaning("hardware samples that were answered by extended memory: CXL or PMem"),
+    "pghotd_dropped_not_lru": Meaning(
+        "accesses to pages of slow memory on no LRU list: free, or of no use to promotion",
+        "nothing; for injected accesses: inject pages in use, whose pfn/<PFN> says lru 1",
+    ),
+    "pghotd_dropped_top_tier": Meaning(
+        "accesses to pages of the top tier, which are where they should be",
+        "nothing; for injected accesses: the pages of slow memory are in nodes/node<N>/spans",
+    ),
+    "pghotd_dropped_no_section": Meaning(
+        "accesses to page frames in no online section of memory",
+        "nothing; for injected accesses: the pages of slow memory are in nodes/node<N>/spans",
+    ),
+    "pghotd_dropped_own_node": Meaning(
+        "accesses by the node that the page is on",
+        "nothing; for injected accesses: report another node, or -1 where it is not known",
+    ),
     "pghotd_kept": Meaning("pages of refused folios that got their record back (keep_refused)"),
 }
 

@@ -140,6 +140,12 @@ class Recorder:
         self._record_admitted(pfns[(heads == pfns) | (pfns == start)], nid, now, count)
         self._counters.changes.notify()
 
+    def drop_range(self, section: int, pages: int, count: int) -> None:
+        """Count what `walk_range` would not record: the part of a range, in pages, in a section that is not tracked."""
+        section_nid = self._memory.section_nid
+        online = section < len(section_nid) and section_nid[section] != NO_SECTION
+        self._counters.drop("top_tier" if online else "no_section", pages * count)
+
     def is_tracked(self, section: int) -> bool:
         """Tell whether a section is online and of the lower tier."""
         return bool(self._targets.tracked[self._memory.section_nid[section]])
@@ -161,11 +167,13 @@ class Recorder:
             sections = np.minimum(chunk >> SECTION_SHIFT, len(self._memory.section_nid) - 1)
             found = self._memory.section_nid.take(sections)
             for present in np.unique(found).tolist():
+                here = np.flatnonzero(found == present)
+                here_counts = _subset(chunk_counts, here)
                 if present != NO_SECTION and present in self._store:
-                    here = np.flatnonzero(found == present)
-                    self._record_chunk(
-                        chunk[here], present, _subset(chunk_nids, here), _subset(chunk_counts, here), step
-                    )
+                    self._record_chunk(chunk[here], present, _subset(chunk_nids, here), here_counts, step)
+                else:
+                    reason = "no_section" if present == NO_SECTION else "top_tier"
+                    self._counters.drop(reason, _accesses(len(here), here_counts))
 
     def _one_node(self, pfns: NDArray[np.int64]) -> int | None:
         """Return the lower-tier node that every section between the lowest and highest PFN belongs to, if one does.
@@ -189,14 +197,16 @@ class Recorder:
         """Record a chunk whose PFNs are all in online sections of one lower-tier node."""
         if isinstance(nids, int):
             if nids == node:
+                self._counters.drop("own_node", _accesses(len(pfns), counts))
                 return
         elif (local := nids == node).any():
+            self._counters.drop("own_node", _accesses(int(local.sum()), _subset(counts, local)))
             away = ~local
             pfns, nids, counts = pfns[away], nids[away], _subset(counts, away)
         states = self._memory.states(pfns)
         keep = (states & PageState.LRU) != 0
         if not keep.all():
-            self._count_hugetlb(states[~keep], _subset(counts, ~keep))
+            self._drop_unlisted(states[~keep], _subset(counts, ~keep))
             pfns, states, nids, counts = pfns[keep], states[keep], _subset(nids, keep), _subset(counts, keep)
         if (states & PageState.ORDER).any():
             pfns = self._heads(pfns, states)
@@ -213,12 +223,11 @@ class Recorder:
         self._counters.total["pghot_recorded_accesses"] += recorded
         self._update(pfns, node, nids, step)
 
-    def _count_hugetlb(self, states: NDArray[np.uint8], counts: PerAccess) -> None:
-        """Count accesses to pages of hugetlb among those that are on no LRU list: no other is lost for good."""
+    def _drop_unlisted(self, states: NDArray[np.uint8], counts: PerAccess) -> None:
+        """Count accesses to pages that are on no LRU list: those of hugetlb apart, which no other state will follow."""
         huge = (states & (PageState.HUGETLB | PageState.LRU)) == PageState.HUGETLB
-        if huge.any():
-            dropped = int(huge.sum()) * counts if isinstance(counts, int) else int(counts[huge].sum())
-            self._counters.total["pghotd_dropped_hugetlb"] += dropped
+        for reason, which in (("hugetlb", huge), ("not_lru", ~huge)):
+            self._counters.drop(reason, _accesses(int(which.sum()), _subset(counts, which)))
 
     def _update(self, pfns: NDArray[np.int64], node: int, nids: PerAccess, step: Step) -> None:
         """Apply one access after another to the records of `pfns` on `node`."""
@@ -269,6 +278,11 @@ class Recorder:
 
 def _subset(value: PerAccess, where: slice | NDArray[np.bool_] | NDArray[np.int64]) -> PerAccess:
     return value if isinstance(value, int) else value[where]
+
+
+def _accesses(reports: int, counts: PerAccess) -> int:
+    """Return how many accesses so many reports are, each with its count or all with one."""
+    return reports * counts if isinstance(counts, int) else int(counts.sum())
 
 
 def _repeat(value: PerAccess, times: int | NDArray[np.int64]) -> PerAccess:

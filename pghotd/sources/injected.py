@@ -1,12 +1,15 @@
 """Hold injected reports, and record them in steps that let others run in between."""
 
 import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import trio
 from numpy.typing import NDArray
 
+from pghotd.engine.counters import Counters
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.geometry import PAGES_PER_SECTION, PFN_LIMIT, SECTION_SHIFT
 from pghotd.memory.protocol import NO_SECTION
@@ -74,7 +77,17 @@ async def record(pghot: Pghot, reports: Reports, clock: Clock) -> None:
 
 def _record_pages(pghot: Pghot, reports: Reports, now: int) -> None:
     pghot.memory.mark_accessed(reports.pfns)
-    pghot.recorder.record(reports.pfns, _scalar(reports.nids), _scalar(reports.kinds), now, _scalar(reports.counts))
+    with _injecting(pghot.counters):
+        pghot.recorder.record(reports.pfns, _scalar(reports.nids), _scalar(reports.kinds), now, _scalar(reports.counts))
+
+
+@contextmanager
+def _injecting(counters: Counters) -> Iterator[None]:
+    """Count what is dropped here as injected. No checkpoint inside."""
+    before = counters.dropped()
+    yield
+    for reason, dropped in counters.dropped().items():
+        counters.injected_dropped[reason] += dropped - before[reason]
 
 
 async def _record_range(pghot: Pghot, reports: Reports, position: int, clock: Clock, steps: _Steps) -> None:
@@ -83,15 +96,25 @@ async def _record_range(pghot: Pghot, reports: Reports, position: int, clock: Cl
     walk = pghot.recorder.record_range(first, length, nid, kind, clock(), count)
     await steps.done(_RANGE_COST)
     online = pghot.memory.section_nid[first >> SECTION_SHIFT : (first + length - 1 >> SECTION_SHIFT) + 1] != NO_SECTION
+    left = length
     for section in (np.flatnonzero(online) + (first >> SECTION_SHIFT)).tolist():
         base = section << SECTION_SHIFT
         pages = np.arange(max(first, base), min(first + length, base + PAGES_PER_SECTION))
         await pghot.memory.freshen(pages)
         pghot.memory.mark_accessed(pages)
         # The section may have gone since the last checkpoint.
-        if walk and pghot.recorder.is_tracked(section):
-            pghot.recorder.walk_range(first, length, nid, clock(), count, section)
+        if walk:
+            with _injecting(pghot.counters):
+                if pghot.recorder.is_tracked(section):
+                    pghot.recorder.walk_range(first, length, nid, clock(), count, section)
+                else:
+                    pghot.recorder.drop_range(section, len(pages), count)
+        left -= len(pages)
         await steps.done(len(pages))
+    if walk and left:
+        with _injecting(pghot.counters):
+            pghot.counters.drop("no_section", left * count)
+            pghot.counters.changes.notify()
 
 
 def _scalar(column: Column) -> Column | int:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pghotd.engine.counters import DROPS
 from pghotd.engine.kinds import FMA, HINTFAULTS, HWHINTS, KINDS, PGTSCANS
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.spec import ProcessSpec
@@ -39,7 +40,7 @@ PFNS = st.one_of(
     st.just(2**52 - 1),
 )
 ACCESSES = st.lists(
-    st.tuples(PFNS, st.sampled_from([-1, 0, 1]), st.integers(0, 3), st.integers(1, 9)), min_size=1, max_size=60
+    st.tuples(PFNS, st.sampled_from([-1, 0, 1, 2]), st.integers(0, 3), st.integers(1, 9)), min_size=1, max_size=60
 )
 
 
@@ -51,10 +52,18 @@ def scalar_record(rig, records, counts, hot, access, now):
         return
     counts[KINDS[kind]] += 1
     section = pfn >> 15
-    if section >= 4 or machine.section_nid[section] < 2 or nid == machine.section_nid[section]:
+    if section >= 4:
+        counts["no_section"] += count
+        return
+    if machine.section_nid[section] < 2:
+        counts["top_tier"] += count
+        return
+    if nid == machine.section_nid[section]:
+        counts["own_node"] += count
         return
     state = int(machine.states(np.array([pfn]))[0])
     if not state & 0x10:
+        counts["not_lru"] += count
         return
     head = pfn & ~((1 << (state & 15)) - 1)
     counts["accesses"] += count
@@ -84,10 +93,12 @@ def test_a_batch_gives_what_one_by_one_would(mode, batches, threshold, enabled, 
     tunables = rig.pghot.tunables
     tunables.freq_threshold, tunables.enabled_sources, tunables.target_nid = threshold, enabled, target
     records, hot = {}, set()
-    counts = {"accesses": 0, **dict.fromkeys(KINDS, 0)}
+    counts = {"accesses": 0, **dict.fromkeys(KINDS, 0), **dict.fromkeys(DROPS, 0)}
     now = 1_000_000
     for accesses, later in batches:
         now += later
+        if mode == "precise":  # which refuses a nid of the lower tier
+            accesses = [(pfn, min(nid, 1), kind, count) for pfn, nid, kind, count in accesses]
         pfns, nids, kinds, numbers = (np.array(column, dtype=np.int64) for column in zip(*accesses, strict=True))
         rig.pghot.recorder.record(pfns, nids, kinds, now, numbers)
         for access in accesses:
@@ -99,6 +110,7 @@ def test_a_batch_gives_what_one_by_one_would(mode, batches, threshold, enabled, 
         assert set(rig.pghot.store.hot_sections(nid).tolist()) == {s for s in hot if rig.machine.section_nid[s] == nid}
     assert rig.total("pghot_recorded_accesses") == counts["accesses"]
     assert {kind: rig.total(f"pghot_recorded_{kind}") for kind in KINDS} == {kind: counts[kind] for kind in KINDS}
+    assert rig.counters.dropped() == {reason: counts[reason] for reason in DROPS}
 
 
 @pytest.mark.parametrize("mode", ["default", "precise"])
@@ -159,6 +171,9 @@ def test_default_mode_looks_at_the_nid_only_to_drop_local_accesses():
     rig.pghot.recorder.record(np.array([BASE] * 3), np.array([2, 3, 900]), HINTFAULTS, 1)
     assert rig.total("pghot_recorded_hintfaults") == 3
     assert rig.total("pghot_recorded_accesses") == 2
+    assert rig.total("pghotd_dropped_own_node") == 1
+    rig.pghot.recorder.record(np.array([BASE] * 3), 2, HINTFAULTS, 1, 4)
+    assert rig.total("pghotd_dropped_own_node") == 13
 
 
 def test_an_unknown_kind_is_einval():
@@ -201,8 +216,8 @@ def test_accesses_to_hugetlb_pages_are_dropped_with_a_word(monkeypatch):
     monkeypatch.setattr(rig.machine, "states", with_hugetlb)
     pfns = base + np.array([0, 1, 1, 2, 100])
     rig.pghot.recorder.record(pfns, -1, HWHINTS, rig.time.now)
-    assert rig.total("pghotd_dropped_hugetlb") == 2
+    assert (rig.total("pghotd_dropped_hugetlb"), rig.total("pghotd_dropped_not_lru")) == (2, 1)
     rig.pghot.recorder.record(pfns, -1, HWHINTS, rig.time.now, np.array([1, 5, 7, 1, 1]))
-    assert rig.total("pghotd_dropped_hugetlb") == 14
+    assert (rig.total("pghotd_dropped_hugetlb"), rig.total("pghotd_dropped_not_lru")) == (14, 2)
     assert rig.total("pghot_recorded_hwhints") == 10
     assert not rig.pghot.store.node(1).records[1:2].any()

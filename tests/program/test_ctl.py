@@ -14,7 +14,7 @@ from pghotd.ctl import over_time, screen
 from pghotd.ctl.client import NotMountedError, connect
 from pghotd.ctl.program import parser
 from pghotd.ctl.standing import NodeStanding, Standing, advice
-from tests.program.daemons import DEADLINE_S, LOWER_FIRST, ROOT
+from tests.program.daemons import DEADLINE_S, LOWER_FIRST, LOWER_PAGES, ROOT
 
 CALL = "from pghotd.ctl.program import main; main()"
 
@@ -73,6 +73,18 @@ def test_inject(program):
     assert program.command("inject", hex(LOWER_FIRST), f"{LOWER_FIRST + 8}+8", "--kind", "fma").returncode == 0
     assert program.counters()["pghot_recorded_fma"] == 2
     assert program.counters()["pghot_recorded_accesses"] == 9
+    before = program.values("status")["inject_dropped"]
+    dropped = program.command("inject", f"{LOWER_FIRST - 2}+3", hex(1 << 40), str(LOWER_FIRST + LOWER_PAGES - 1))
+    assert (before, dropped.returncode, dropped.stdout.splitlines()) == (
+        *("-", 0),
+        [
+            "dropped 1 (not_lru): accesses to pages of slow memory on no LRU list: free, or of no use to promotion",
+            "dropped 2 (top_tier): accesses to pages of the top tier, which are where they should be",
+            "dropped 1 (no_section): accesses to page frames in no online section of memory",
+        ],
+    )
+    assert program.command("inject", str(LOWER_FIRST + 100)).stdout == ""
+    assert program.values("status")["inject_dropped"] == "not_lru:1 top_tier:2 no_section:1"
     refused = program.command("inject", "page")
     assert (refused.returncode, refused.stderr) == (
         2,

@@ -10,7 +10,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pghotd.engine.kinds import KINDS
+from pghotd.engine.kinds import KINDS, PGTSCANS
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.frames import Flag
 from pghotd.memory.model.spec import ProcessSpec
@@ -227,6 +227,21 @@ def test_a_range_goes_over_sections_and_holes():
     write(InjectWriter(rig.pghot, rig.time), b"10+%d\n" % (3 * S - 6))
     assert rig.total("pghot_recorded_accesses") == S + 4
     assert np.flatnonzero(rig.pghot.store.node(1).records).tolist() == list(range(S + 4))
+    dropped = {"top_tier": S - 10, "no_section": S}
+    assert {reason: n for reason, n in rig.counters.dropped().items() if n} == dropped
+
+
+def test_what_is_dropped_of_injected_accesses_is_counted_by_reason():
+    rig = make_rig()
+    # Another source's are not injected.
+    rig.pghot.recorder.record(np.array([3, FIRST + 5000]), -1, PGTSCANS, rig.time.now)
+    write(InjectWriter(rig.pghot, rig.time), b"%d\n%d -1 fma 5\n3+4 -1 fma 2\n" % (FIRST, FIRST + 5000))
+    write(InjectWriter(rig.pghot, rig.time), b"%d+10 -1\n%d 1\n" % (4 * S - 6, FIRST))
+    assert rig.counters.injected_dropped == {
+        **{"hugetlb": 0, "not_lru": 5 + 6, "top_tier": 8, "no_section": 4, "own_node": 1}
+    }
+    assert rig.counters.dropped() == rig.counters.injected_dropped | {"not_lru": 12, "top_tier": 9}
+    assert rig.total("pghot_recorded_accesses") == 1
 
 
 def test_an_injected_access_sets_the_accessed_bit_of_a_page_of_any_tier_and_no_figure():
@@ -274,6 +289,8 @@ async def test_a_section_may_go_while_a_range_is_walked(nursery):
     await InjectWriter(rig.pghot, rig.time).write(b"0+196608\n")
     assert rig.total("pghot_recorded_accesses") == 10
     assert not rig.machine.hotplug.is_online(5)
+    assert rig.total("pghotd_dropped_no_section") == S
+    assert rig.total("pghotd_dropped_top_tier") == 3 * S
 
 
 LINES = st.lists(
