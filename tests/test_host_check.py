@@ -143,6 +143,17 @@ def test_pages_that_are_not_4_kib_are_said_first(tmp_path, monkeypatch):
     assert line(found, "tiers").ok is True
 
 
+def test_a_kernel_that_cannot_demote_is_not_one_that_is_told_not_to(tmp_path):
+    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    found = line(host_check.findings(proc, sys), "demotion")
+    assert (found.ok, found.what.partition(":")[0], found.todo) == (None, "this kernel cannot demote", "")
+    for text, ok, what in (("false", None, "off"), ("true", True, "on"), ("0", None, "off"), ("1", True, "on")):
+        write(Path(sys), "kernel/mm/numa/demotion_enabled", f"{text}\n")
+        found = line(host_check.findings(proc, sys), "demotion")
+        assert (found.ok, found.what.partition(":")[0]) == (ok, what)
+        assert ("echo 1 >" in found.todo) is (ok is None)
+
+
 def test_another_mover_is_said_with_the_command_that_stops_it(tmp_path):
     found = host_check.findings(*made_up(tmp_path, tiers={4: "0", 22: "1"}, balancing=2))
     assert names(found, False) == {"other mover"}

@@ -8,6 +8,7 @@ from pghotd.memory.linux.memory_blocks import blocks, gib, how_to_online
 from pghotd.memory.linux.other_movers import find_other_movers
 from pghotd.memory.linux.tiers import NoLowerTierError, require_lower_tier
 from pghotd.memory.linux.topology import LinuxNode, Topology, read_topology
+from pghotd.procfs.attribute import read_attribute
 from pghotd.procfs.nodelist import format_nodelist, parse_nodelist
 from pghotd.procfs.proc_mount import read_proc_mount
 from pghotd.procfs.status import read_effective_capabilities
@@ -26,7 +27,7 @@ def memory(proc: str, sys: str) -> Iterator[Finding]:
     else:
         yield from _nodes(topology)
     yield from look_at("other movers", None, lambda: _movers(proc, sys))
-    yield _demotion(sys)
+    yield from look_at("demotion", None, lambda: [_demotion(sys)])
     yield _huge_pages(sys)
     yield from look_at("cpusets", None, lambda: [_cpusets(topology, sys)])
 
@@ -84,7 +85,10 @@ def _movers(proc: str, sys: str) -> Iterator[Finding]:
 
 
 def _demotion(sys: str) -> Finding:
-    on = attribute(f"{sys}/kernel/mm/numa/demotion_enabled") in ("1", "true")
+    try:
+        on = read_attribute(f"{sys}/kernel/mm/numa/demotion_enabled") in ("1", "true")
+    except FileNotFoundError:
+        return Finding("demotion", None, "this kernel cannot demote: promotion ends when the top tier is full")
     if on:
         return Finding("demotion", True, "on: cold pages of a full top-tier node go for hot ones")
     todo = f"to let promotion replace cold pages: echo 1 > {sys}/kernel/mm/numa/demotion_enabled"

@@ -55,6 +55,20 @@ async def test_soft_dirty_bits_credit_the_pages_written_to(world, soft_dirty_bit
     assert (stat["idle"], stat["softdirty"]) == ("no (no idle page tracking: ENOENT)", "yes")
 
 
+async def test_page_flags_that_the_mount_hides_are_not_those_that_are_not_there(world, soft_dirty_bits):
+    world.idle_tracking()
+    (world.proc.root / "kpageflags").unlink()
+    (world.proc.root / "self").mkdir()
+    mount = f"31 28 0:6 / {world.proc.root} rw - proc proc rw,subset=pid\n"
+    (world.proc.root / "self/mountinfo").write_text(mount)
+    world.proc.process(10, 8)
+    procscan = world.procscan(ANY, softdirty=("worker",))
+    await world.scan(procscan)
+    stat = procscan.stat()
+    assert stat["idle"] == f"no (no idle page tracking: subset=pid of {world.proc.root} hides kpageflags)"
+    assert stat["means_10"] == "softdirty"
+
+
 async def test_soft_dirty_bits_are_for_named_processes_alone(world, soft_dirty_bits):
     world.proc.process(10, 8)
     world.proc.process(11, 8, comm=b"other")

@@ -24,6 +24,7 @@ from pghotd.memory.model.spec import ProcessSpec
 from pghotd.procfs import page_idle, page_size, soft_dirty
 from pghotd.procfs.cgroup import read_cgroup
 from pghotd.procfs.names import one_column
+from pghotd.procfs.proc_mount import read_proc_mount
 from pghotd.procfs.process_targets import Chosen, Identity, Target, choose
 from pghotd.procfs.stat import ProcessStat
 from pghotd.sources.procscan.bounds import Bounds, bounds
@@ -226,10 +227,14 @@ class Procscan:
     def _probe(self) -> Means:
         """Find out by trying what tells accesses here. Soft-dirty bits only where somebody is named for them."""
         tracker, no_idle, no_softdirty = None, "", ""
-        try:
-            tracker = page_idle.probe(self._proc, self._sys)
-        except OSError as error:
-            no_idle = f"no idle page tracking: {errno.errorcode.get(error.errno or 0, 'error')}"
+        if subset := read_proc_mount(self._proc).subset:
+            # Which page frames can be marked idle is in kpageflags.
+            no_idle = f"no idle page tracking: {subset} of {self._proc} hides kpageflags"
+        else:
+            try:
+                tracker = page_idle.probe(self._proc, self._sys)
+            except OSError as error:
+                no_idle = f"no idle page tracking: {errno.errorcode.get(error.errno or 0, 'error')}"
         if not self._settings.softdirty:
             no_softdirty = "no process is named"
         elif tracker is None:
