@@ -66,7 +66,7 @@ def test_a_node_whose_memory_no_block_shows_is_not_an_empty_one(tmp_path):
     assert "CONFIG_MEMORY_HOTPLUG" in line(found, "tiers").what
 
 
-def test_memory_that_nobody_brought_online_is_said(tmp_path):
+def test_memory_that_is_offline_is_not_memory_that_is_not_there(tmp_path):
     proc, _ = made_up(tmp_path, tiers={4: "0", 22: "1"})
     sys = machine(tmp_path / "a", {0: [0, 1, 2], 1: [8, 9]}, offline=(2, 8, 9))
     found = host_check.findings(proc, sys)
@@ -235,7 +235,7 @@ def test_damon_in_use_is_not_damon_missing(tmp_path, monkeypatch):
     tree.somebody_elses()
     assert found() == (None, "somebody else uses DAMON; it works when they have stopped")
     (tree.root / "0/state").write_text("off")
-    assert found()[1].startswith("DAMON is off, but somebody left settings in it; to clear them: echo 0 > ")
+    assert found()[1].startswith("DAMON is off, but settings are left over in it; to clear them: echo 0 > ")
     (tree.root / "nr_kdamonds").write_text("0\n")
     write(Path(sys), "module/damon_stat/parameters/enabled", "Y\n")
     assert "damon_stat of this kernel uses DAMON" in found()[1]

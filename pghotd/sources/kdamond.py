@@ -184,7 +184,7 @@ class Kdamond:
             raise OSError(errno.EBUSY, why_taken(self._sys))
 
     def _make(self) -> None:
-        """Make the one kdamond's folder; OSError(EBUSY) where somebody was faster."""
+        """Make the one kdamond's folder; OSError(EBUSY) where another user was faster."""
         try:
             self._write("nr_kdamonds", 1)
         except OSError as error:

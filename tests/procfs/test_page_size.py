@@ -1,4 +1,4 @@
-"""Say on which kernels real memory cannot be read, as their pages are of another size."""
+"""Kernels whose pages are of another size, on which real memory cannot be read."""
 
 import errno
 import os

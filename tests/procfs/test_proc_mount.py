@@ -1,4 +1,4 @@
-"""Tell from mountinfo what the mount of /proc hides."""
+"""What the mount of /proc hides, by mountinfo."""
 
 import errno
 

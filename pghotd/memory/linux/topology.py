@@ -77,7 +77,7 @@ class LinuxNode:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Topology:
-    """Hold one reading; `shared` are the sections that lie in memory blocks of several nodes, by these nodes.
+    """One reading; `shared` are the sections that lie in memory blocks of several nodes, by these nodes.
 
     `shows_blocks` is false on a kernel that shows no memory blocks, and so no sections either.
     """
