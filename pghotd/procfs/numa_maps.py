@@ -64,13 +64,6 @@ class NumaMaps:
         found[inside] = self.policy.take(rows[inside])
         return found
 
-    def pages_on(self, nid: int) -> NDArray[np.int64]:
-        """Return how many pages of each mapping are on node `nid`."""
-        here = self.nid == nid
-        counts = np.zeros(len(self.start), dtype=np.int64)
-        np.add.at(counts, self.row[here], self.pages[here])
-        return counts
-
 
 def is_default(policy: bytes) -> bool:
     """Tell whether neither the mapping nor its process has a policy: the kernel may place its pages as it likes."""

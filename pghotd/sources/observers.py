@@ -21,7 +21,6 @@ from pghotd.memory.model.process import ModelProcess
 from pghotd.sources.lower_folios import lower_sections
 
 Observe = Literal["hwhints", "pgtscans", "hintfaults", "all"]
-OBSERVE: tuple[Observe, ...] = ("hwhints", "pgtscans", "hintfaults", "all")
 
 SCAN_MS = 500
 ARMED_PAGES_PER_MS = 256 * PAGES_PER_MB / 1000

@@ -1,6 +1,7 @@
 """Run workloads on a virtual clock: they repeat, are seen as real sources see, move, grow and shrink."""
 
 import itertools
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import trio.testing
 from pghotd.engine.kinds import HINTFAULTS, HWHINTS, KINDS, PGTSCANS
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.spec import ProcessSpec
-from pghotd.sources.observers import OBSERVE, Everything, Faulting, Observer, Sampling, Scanning
+from pghotd.sources.observers import Everything, Faulting, Observe, Observer, Sampling, Scanning
 from pghotd.sources.workload import Workload, WorkloadSettings
 from tests.machines import Rig, two_nodes
 from tests.memory.recount import check
@@ -33,7 +34,7 @@ async def run(workload: Workload, seconds: float) -> None:
         await workload.run()
 
 
-@pytest.mark.parametrize("observe", OBSERVE)
+@pytest.mark.parametrize("observe", get_args(Observe))
 @pytest.mark.parametrize("pattern", ["zipf", "uniform"])
 async def test_runs_repeat(observe, pattern, autojump_clock):
     results = []

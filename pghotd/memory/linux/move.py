@@ -35,13 +35,12 @@ class Moved:
 
     `results` has for each folio 0 when it is on the target node now, the errno it failed with, or Refusal.NOT_TRIED:
     the kernel was never seen to look at it, since the call ended before it, or it went away before.
-    `call_errno` is what the last call failed with as a whole, else 0: ENOMEM when the target is full, EACCES when it is
-    outside the cpuset of the process, ESRCH when that has gone, EPERM when it is not ours to move. `calls` is how many
-    calls tried to move something.
+    `calls` is how many calls tried to move something. A call that failed as a whole is the last one, unless it was for
+    want of memory: EACCES when the target is outside the cpuset of the process, ESRCH when that has gone, EPERM when it
+    is not ours to move.
     """
 
     results: _Results
-    call_errno: int
     calls: int
 
 
@@ -89,7 +88,7 @@ def move(
         results[rest[known]] = fresh[known]
         # After any other error the next call would fail at its first page again: nothing was tried, nothing would be.
         rest = rest[np.concatenate((untried, failed))] if returned > 0 or code == errno.ENOMEM else _NONE
-    return Moved(results, code, calls)
+    return Moved(results, calls)
 
 
 def _understand(

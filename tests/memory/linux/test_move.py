@@ -91,7 +91,7 @@ def test_all_go():
     kernel = Kernel(dict.fromkeys(range(5), SOURCE))
     found = moved(kernel, range(5))
     assert found.results.tolist() == [0] * 5
-    assert (found.call_errno, found.calls) == (0, 1)
+    assert found.calls == 1
 
 
 def test_one_busy_page_holds_up_nobody():
@@ -137,14 +137,14 @@ def test_a_full_target():
     kernel = Kernel(dict.fromkeys(range(6), SOURCE), room=2)
     found = moved(kernel, range(6))
     assert found.results.tolist() == [0, 0, errno.ENOMEM] + [Refusal.NOT_TRIED] * 3
-    assert (found.call_errno, found.calls) == (errno.ENOMEM, 2)
+    assert found.calls == 2
 
 
 def test_a_target_outside_the_cpuset_and_other_refusals_of_the_whole():
     for code in (errno.EACCES, errno.EPERM, errno.ESRCH, errno.ENODEV, errno.ENOSYS):
         found = moved(Kernel(dict.fromkeys(range(3), SOURCE), whole=code), range(3))
         assert found.results.tolist() == [Refusal.NOT_TRIED] * 3
-        assert (found.call_errno, found.calls) == (code, 1)
+        assert found.calls == 1
 
 
 def test_what_goes_or_exits_meanwhile():
