@@ -205,6 +205,26 @@ def test_a_cpuset_that_excludes_the_targets_is_named(tmp_path):
     assert line(host_check.findings(proc, sys), "cpusets").ok is True
 
 
+def test_cpusets_of_version_1_count_too(tmp_path):
+    """Alone, and beside version 2; as the kernel shows them, a new group has no nodes yet and no processes."""
+    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    found = line(host_check.findings(proc, sys), "cpusets")
+    assert found.ok is None
+    assert found.what.startswith(f"no cpuset.mems is to be seen below {sys}/fs/cgroup")
+    write(Path(sys), "fs/cgroup/unified/cgroup.procs", "")
+    for group, mems in (("", "0-1"), ("docker", "1"), ("new", "")):
+        write(Path(sys), f"fs/cgroup/cpu,cpuset/{group}/cpuset.mems", f"{mems}\n")
+        write(Path(sys), f"fs/cgroup/cpu,cpuset/{group}/cpuset.effective_mems", f"{mems}\n")
+    (Path(sys) / "fs/cgroup/cpuset").symlink_to("cpu,cpuset")
+    found = line(host_check.findings(proc, sys), "cpusets")
+    assert found.ok is None
+    assert "keep /docker off nodes 0:" in found.what
+    write(Path(sys), "fs/cgroup/cpu,cpuset/docker/cpuset.effective_mems", "0-1\n")
+    assert line(host_check.findings(proc, sys), "cpusets").ok is True
+    write(Path(sys), "fs/cgroup/unified/kept.slice/cpuset.mems.effective", "1\n")
+    assert "keep /kept.slice off nodes 0:" in line(host_check.findings(proc, sys), "cpusets").what
+
+
 def test_without_page_flags_nothing_can_be_promoted(tmp_path):
     proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
     (Path(proc) / "kpageflags").write_bytes(bytes(8 * 32768))

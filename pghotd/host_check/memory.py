@@ -1,20 +1,17 @@
 """Look at the nodes and tiers, and at who else has a say in where memory is."""
 
-import os
 from collections.abc import Iterator
 
+from pghotd.host_check.cpusets import cpusets
 from pghotd.host_check.finding import Finding, attribute, because, look_at
 from pghotd.memory.linux.memory_blocks import blocks, gib, how_to_online
 from pghotd.memory.linux.other_movers import find_other_movers
 from pghotd.memory.linux.tiers import NoLowerTierError, require_lower_tier
 from pghotd.memory.linux.topology import LinuxNode, Topology, read_topology
 from pghotd.procfs.attribute import read_attribute
-from pghotd.procfs.nodelist import format_nodelist, parse_nodelist
+from pghotd.procfs.nodelist import format_nodelist
 from pghotd.procfs.proc_mount import read_proc_mount
 from pghotd.procfs.status import read_effective_capabilities
-
-#: Cgroups that are named in one line at most.
-_NAMED = 3
 
 
 def memory(proc: str, sys: str) -> Iterator[Finding]:
@@ -29,7 +26,7 @@ def memory(proc: str, sys: str) -> Iterator[Finding]:
     yield from look_at("other movers", None, lambda: _movers(proc, sys))
     yield from look_at("demotion", None, lambda: [_demotion(sys)])
     yield _huge_pages(sys)
-    yield from look_at("cpusets", None, lambda: [_cpusets(topology, sys)])
+    yield from look_at("cpusets", None, lambda: [cpusets(topology, sys)])
 
 
 def _nodes(topology: Topology) -> Iterator[Finding]:
@@ -99,34 +96,3 @@ def _huge_pages(sys: str) -> Finding:
     setting = attribute(f"{sys}/kernel/mm/transparent_hugepage/enabled")
     chosen = next((word[1:-1] for word in setting.split() if word.startswith("[")), "not there")
     return Finding("huge pages", True, f"transparent_hugepage is {chosen}; a huge page has one record and moves whole")
-
-
-def _cpusets(topology: Topology | None, sys: str) -> Finding:
-    """Look at the root's cpuset and at those of the cgroups right below it: deeper ones have no more nodes."""
-    if topology is None:
-        return Finding("cpusets", None, "cannot be told, as the fast nodes are not known")
-    targets = {node.nid for node in topology.nodes if node.tier == "top" and len(node.sections)}
-    kept_off: dict[str, set[int]] = {}
-    base = f"{sys}/fs/cgroup"
-    for name in ("", *_folders(base)):
-        listed = attribute(f"{base}/{name}/cpuset.mems.effective")
-        try:
-            excluded = targets - set(parse_nodelist(listed)) if listed else set()
-        except OSError:
-            continue
-        if excluded:
-            kept_off[f"/{name}"] = excluded
-    if not kept_off:
-        return Finding("cpusets", True, "none keeps a whole first-level cgroup off a fast node")
-    names = ", ".join([*kept_off][:_NAMED]) + (f" and {len(kept_off) - _NAMED} more" if len(kept_off) > _NAMED else "")
-    nodes = format_nodelist(sorted(set().union(*kept_off.values())))
-    what = f"keep {names} off nodes {nodes}: their pages are not promoted there (pghotd_refused_cpuset)"
-    return Finding("cpusets", None, what, "to let them, add the nodes to cpuset.mems")
-
-
-def _folders(path: str) -> list[str]:
-    try:
-        with os.scandir(path) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-    except OSError:
-        return []

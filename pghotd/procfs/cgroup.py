@@ -34,7 +34,8 @@ def parse_cgroup(data: bytes) -> Cgroups:
             memory = path
         elif number == b"0" and not controllers:
             unified = path
-    return Cgroups(frozenset(paths), memory or unified)
+    # With both versions the memory controller is in one of them; without one in either all memory is the root's.
+    return Cgroups(frozenset(paths), memory or unified or b"/")
 
 
 def read_cgroup(pid: int, proc: str = "/proc") -> Cgroups:
