@@ -146,6 +146,8 @@ class Fuzz:
                 return None, STATES[path]
             return f"{word.decode()}\n", None
         low, high = RANGES[path]
+        if path == "target_nid" and text.removesuffix(b"\n") == b"-1":
+            return "-1\n", None
         value = unsigned(text)
         if value is None or not low <= value <= high:
             return None, errno.EINVAL
