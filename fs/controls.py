@@ -97,6 +97,9 @@ def _show_tunable(pghot: Pghot, name: str) -> str:
 
 def _status(parts: Parts) -> dict[str, int | str]:
     pghot = parts.pghot
+    standing = dict(parts.standing())
+    watches = str(standing.pop("unmatched", "-"))
+    unmatched = [*([watches] if watches != "-" else []), *parts.sources.unmatched()]
     return {
         "state": "paused" if pghot.paused else "running",
         "pause_reason": (pghot.pause_reason or "asked for") if pghot.paused else "-",
@@ -110,7 +113,8 @@ def _status(parts: Parts) -> dict[str, int | str]:
         "resting": sum(map(pghot.rests.resting, pghot.lower_nids)),
         "held_back": _held_back(pghot, parts.clock()),
         "inject_dropped": _injected_dropped(pghot),
-        **parts.standing(),
+        "unmatched": "; ".join(unmatched) or "-",
+        **standing,
     }
 
 

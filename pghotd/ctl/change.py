@@ -93,6 +93,6 @@ def inject_accesses(client: Client, arguments: argparse.Namespace) -> None:
 
 def _injected_dropped(client: Client) -> Counter[str]:
     """Return how many injected accesses the daemon has dropped so far, by reason."""
-    told = client.values("status")["inject_dropped"]
+    told = client.values("status").get("inject_dropped", "-")
     pairs = (one.split(":") for one in told.split() if told != "-")
     return Counter({reason: int(number) for reason, number in pairs})

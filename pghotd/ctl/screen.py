@@ -112,6 +112,8 @@ def _head(now: Standing) -> list[str]:
         lines.append("dry run    nothing is moved")
     if given.get("left_out_reason", "-") != "-":
         lines.append(f"memory     {given['left_out_reason']}")
+    if given.get("unmatched", "-") != "-":
+        lines.append(f"unmatched  no process has fitted for 30 s or longer: {given['unmatched']}")
     return lines
 
 

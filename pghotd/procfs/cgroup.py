@@ -1,8 +1,13 @@
 """Read /proc/PID/cgroup: where a process stands in each hierarchy of control groups."""
 
 import errno
-from dataclasses import dataclass
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+
+#: Where the hierarchies are mounted, those of version 1 by the names of their controllers.
+_MOUNTED = b"/sys/fs/cgroup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,11 +16,27 @@ class Cgroups:
 
     paths: frozenset[bytes]
     memory: bytes
+    #: The path in a hierarchy by the name that its directory below /sys/fs/cgroup has, where there are several.
+    by_directory: Mapping[bytes, bytes] = field(default_factory=dict)
 
-    def within(self, path: bytes) -> bool:
-        """Tell whether the process is in the control group `path` of any hierarchy, or below it."""
-        path = path.rstrip(b"/")
-        return any(own == path or own.startswith(path + b"/") for own in self.paths)
+    def within(self, group: bytes) -> bool:
+        """Return whether the process is in the control group `group` of any hierarchy, or below it.
+
+        It is understood as other tools write it, too: without the first slash, and as a directory below /sys/fs/cgroup,
+        which of version 1 names the hierarchy.
+        """
+        path = posixpath.normpath(b"/" + group.lstrip(b"/"))
+        if path == _MOUNTED or path.startswith(_MOUNTED + b"/"):
+            path = path.removeprefix(_MOUNTED)
+            directory, _, rest = path.removeprefix(b"/").partition(b"/")
+            if directory in self.by_directory:
+                return _is_within(self.by_directory[directory], b"/" + rest)
+        return any(_is_within(own, path) for own in self.paths)
+
+
+def _is_within(own: bytes, path: bytes) -> bool:
+    path = path.rstrip(b"/")
+    return own == path or own.startswith(path + b"/")
 
 
 def parse_cgroup(data: bytes) -> Cgroups:
@@ -23,6 +44,7 @@ def parse_cgroup(data: bytes) -> Cgroups:
     if not data:
         raise OSError(errno.ESRCH, "an empty cgroup")
     paths: set[bytes] = set()
+    by_directory: dict[bytes, bytes] = {}
     memory = unified = b""
     for line in data.split(b"\n"):
         number, _, rest = line.partition(b":")
@@ -30,12 +52,17 @@ def parse_cgroup(data: bytes) -> Cgroups:
         if not colon:
             continue
         paths.add(path)
-        if b"memory" in controllers.split(b","):
+        names = controllers.split(b",")
+        for name in (controllers, *names) if controllers else (b"unified",):
+            by_directory[name.removeprefix(b"name=")] = path
+        if b"memory" in names:
             memory = path
         elif number == b"0" and not controllers:
             unified = path
     # With both versions the memory controller is in one of them; without one in either all memory is the root's.
-    return Cgroups(frozenset(paths), memory or unified or b"/")
+    # Version 2 without the other is mounted at /sys/fs/cgroup itself.
+    several = by_directory if by_directory.keys() > {b"unified"} else {}
+    return Cgroups(frozenset(paths), memory or unified or b"/", several)
 
 
 def read_cgroup(pid: int, proc: str = "/proc") -> Cgroups:

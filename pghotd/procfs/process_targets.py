@@ -30,7 +30,8 @@ class Target:
     name: str | None = None
     #: Processes of this user, by name or number.
     user: str | None = None
-    #: Processes in this control group or below it, a path such as /system.slice, in whichever hierarchy.
+    #: Processes in this control group or below it, a path such as /system.slice, of any hierarchy; as a directory below
+    #: /sys/fs/cgroup, too.
     cgroup: str | None = None
     #: Only so many of them, those with the most resident memory.
     largest: int | None = None
@@ -46,6 +47,8 @@ class Chosen:
 
     processes: dict[Identity, tuple[ProcessStat, Target]]
     errnos: Counter[int]
+    #: How many processes fit each target, whichever they belong to.
+    fitting: tuple[int, ...] = ()
 
 
 def choose(targets: Sequence[Target], proc: str = "/proc", watched: Collection[Identity] = ()) -> Chosen:
@@ -74,14 +77,16 @@ def choose(targets: Sequence[Target], proc: str = "/proc", watched: Collection[I
         if pid != own and not stat.kernel_thread and stat.vsize:
             found.append(stat)
     processes: dict[Identity, tuple[ProcessStat, Target]] = {}
+    numbers: list[int] = []
     for target in targets:
         fitting = [stat for stat in found if _fits(target, stat, proc, errnos)]
+        numbers.append(len(fitting))
         if target.largest is not None:
             fitting.sort(key=lambda stat: (-_rank(stat, watched), stat.pid))
             fitting = fitting[: target.largest]
         for stat in fitting:
             processes.setdefault((stat.pid, stat.start_ticks), (stat, target))
-    return Chosen(processes, errnos)
+    return Chosen(processes, errnos, tuple(numbers))
 
 
 def _all_pids() -> list[int]:

@@ -30,6 +30,11 @@ class RunningSources:
         self._changed = Changes()
         self.by_name: Mapping[str, Source] = {name: make(name, one) for name, one in self._settings.items()}
 
+    def unmatched(self) -> list[str]:
+        """Return what drivers say of their targets that have fitted no process for a while."""
+        told = [str(source.stat().get("unmatched", "-")) for source in self.by_name.values()]
+        return [one for one in told if one != "-"]
+
     async def run(self) -> None:
         """Run the drivers until cancelled."""
         async with trio.open_nursery() as nursery:

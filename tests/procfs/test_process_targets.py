@@ -29,6 +29,41 @@ def test_by_pid_name_user_and_control_group(world, chosen):
     assert chosen(Target()) == [10, 11, 12]
 
 
+@pytest.mark.parametrize(
+    ("cgroup", "group", "fits"),
+    [
+        *(
+            (b"0::/x/y\n", group, True)
+            for group in ("x", "x/y", "/x/", "//x//y", "/sys/fs/cgroup/x", "sys/fs/cgroup/x/y")
+        ),
+        *((b"0::/x/y\n", group, False) for group in ("y", "/sys/fs/cgroup/xy", "/sys/fs/cgroup/y", "/x/y/z")),
+        (b"0::/x\n", "/sys/fs/cgroup", True),
+        (b"0::/memory/x\n", "/sys/fs/cgroup/memory/x", True),
+        (b"0::/unified/x\n", "/sys/fs/cgroup/unified/x", True),
+        (b"4:memory:/x\n3:cpu,cpuacct:/c\n1:name=systemd:/s\n0::/u\n", "/sys/fs/cgroup/memory/x", True),
+        (b"4:memory:/x\n3:cpu,cpuacct:/c\n1:name=systemd:/s\n0::/u\n", "/sys/fs/cgroup/cpu,cpuacct/c", True),
+        (b"4:memory:/x\n3:cpu,cpuacct:/c\n1:name=systemd:/s\n0::/u\n", "/sys/fs/cgroup/cpuacct/c", True),
+        (b"4:memory:/x\n3:cpu,cpuacct:/c\n1:name=systemd:/s\n0::/u\n", "/sys/fs/cgroup/systemd/s", True),
+        (b"4:memory:/x\n3:cpu,cpuacct:/c\n1:name=systemd:/s\n0::/u\n", "/sys/fs/cgroup/unified/u/", True),
+        (b"4:memory:/x\n3:cpu,cpuacct:/c\n1:name=systemd:/s\n0::/u\n", "c", True),
+        # The same path in another hierarchy is another group.
+        (b"4:memory:/x\n3:cpu,cpuacct:/c\n", "/sys/fs/cgroup/cpu/x", False),
+        (b"4:memory:/x\n3:cpu,cpuacct:/c\n", "/sys/fs/cgroup/memory/c", False),
+    ],
+)
+def test_a_control_group_as_other_tools_write_it(world, chosen, cgroup, group, fits):
+    world.proc.process(10, cgroup=cgroup)
+    assert chosen(Target(cgroup=group)) == ([10] if fits else [])
+
+
+def test_how_many_processes_fit_each_target_whichever_they_belong_to(world):
+    world.proc.process(10, comm=b"a")
+    world.proc.process(11, comm=b"b")
+    targets = (Target(largest=1), Target(name="a"), Target(cgroup="/nowhere"))
+    found = choose(targets, str(world.proc.root))
+    assert found.fitting == (2, 1, 0)
+
+
 def test_kernel_threads_and_pghotd_itself_are_never_chosen(world, chosen):
     world.proc.process(2, comm=b"kthreadd", flags=0x00200000)
     world.proc.process(os.getpid(), comm=b"pghotd")

@@ -187,6 +187,17 @@ def test_memory_that_is_left_out_is_seen():
     assert "memory     2.0 GiB of nodes 0-1 left out: so" in screen._head(now)
 
 
+def test_what_fits_no_process_is_seen():
+    status = {
+        **dict.fromkeys(("uptime_ms", "cpu_ppm", "rss_bytes", "record_bytes"), "1"),
+        **{"state": "running", "mode": "default", "backend": "linux", "unmatched": "watch cgroup=/x"},
+    }
+    line = "unmatched  no process has fitted for 30 s or longer: watch cgroup=/x"
+    for told, shown in (("watch cgroup=/x", True), ("-", False)):
+        now = Standing("1", status | {"unmatched": told}, {}, {}, {}, (), {}, {}, {})
+        assert (line in screen._head(now)) is shown
+
+
 def test_advice_names_the_threshold_that_fits():
     def at(free, hot):
         lower = NodeStanding(2, "lower", 8 << 30, 1 << 30, {}, {}, hot)

@@ -49,6 +49,18 @@ async def test_the_model_follows_the_resident_pages(world):
     assert procscan.stat()["vanished"] == 1
 
 
+async def test_a_target_that_has_fitted_nothing_for_a_while_is_named(world):
+    world.proc.process(10, comm=b"db")
+    procscan = world.procscan(Target(name="db", size_only=True), Target(cgroup="/wrok", size_only=True))
+    await world.scan(procscan)
+    assert procscan.stat()["unmatched"] == "-"
+    await world.scan(procscan)
+    assert procscan.stat()["unmatched"] == "target cgroup=/wrok"
+    world.proc.process(11, cgroup=b"0::/wrok\n")
+    await world.scan(procscan)
+    assert procscan.stat()["unmatched"] == "-"
+
+
 async def test_first_touch_is_on_the_home_node(world):
     for pid in (10, 11, 12):
         world.proc.process(pid, 8)

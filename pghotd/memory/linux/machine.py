@@ -7,6 +7,7 @@ What the protocol asks without waiting - states, zones, owners - is answered fro
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar, TypeVarTuple
 
 import numpy as np
@@ -35,6 +36,8 @@ from pghotd.memory.protocol import NO_SECTION, Moved, Node, PageState, Pfns, Zon
 from pghotd.memory.room_keeper import RoomKeeper
 from pghotd.procfs.page_size import require_page_size
 from pghotd.procfs.proc_mount import require_whole
+from pghotd.procfs.process_targets import choose
+from pghotd.procfs.target_matches import TargetMatches
 from pghotd.syscalls import move_pages
 
 log = logging.getLogger(__name__)
@@ -47,6 +50,8 @@ _MAPPED_STRETCH = 10
 #: For how long at least one is used to tell which sections have their pages, and how often as long as it took.
 _WATCHED_AGE_MS = 10_000
 _WATCHED_STRETCH = 100
+#: How often it is seen whether watch entries fit a process.
+_MATCHES_S = 10
 #: Batches that one kmigrated may have on their way: a moving call is filled from several.
 _MOVES_AT_ONCE = 64
 #: How often, and after which time, a topology that is changing is read again.
@@ -100,6 +105,8 @@ class LinuxMachine:
         self.promotion = Promotion(settings, self._calls, self._zones, clock, proc)
         self._room = RoomKeeper(self._read_room, self._ask_for_room, clock)
         self._zones.exchanges = self._room.works
+        self._targets = tuple(watch.target for watch in settings.watches)
+        self._matches = TargetMatches(self._targets)
 
     def stop_while(self, paused: Callable[[], bool]) -> None:
         """Begin no moving call and ask for no room while `paused` says so, also for what was handed over before."""
@@ -111,6 +118,8 @@ class LinuxMachine:
             nursery.start_soon(self._calls.run)
             nursery.start_soon(self._room.run)
             nursery.start_soon(self._follow_uevents)
+            if self._targets:
+                nursery.start_soon(self._look_for_watched)
 
     @property
     def section_nid(self) -> NDArray[np.int16]:
@@ -260,6 +269,7 @@ class LinuxMachine:
             "left_out_bytes": sum(map(len, self._topology.shared.values())) * SECTION_SIZE,
             "left_out_reason": self._topology.left_out or "-",
             **self._room.stat(),
+            "unmatched": "; ".join(f"watch {one}" for one in self._matches.unmatched(self._clock())) or "-",
         }
 
     def _read_topology(self) -> Topology:
@@ -270,6 +280,18 @@ class LinuxMachine:
             self._owners.append(cgroup)
             self._counters.migrated_for(cgroup, 0)
         return self._owners.index(cgroup)
+
+    async def _look_for_watched(self) -> None:
+        """See now and then which watch entries fit no process, also where nothing asks for their page tables."""
+        while True:
+            await self._match()
+            await trio.sleep(_MATCHES_S)
+
+    async def _match(self) -> None:
+        # Where the processes cannot be listed, nothing is known of the targets, either.
+        with suppress(OSError):
+            chosen, _ = await _in_thread(choose, self._targets, self._proc)
+            self._matches.update(chosen.fitting, self._clock())
 
     async def _follow_uevents(self) -> None:
         try:

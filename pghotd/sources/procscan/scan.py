@@ -27,6 +27,7 @@ from pghotd.procfs.names import one_column
 from pghotd.procfs.proc_mount import read_proc_mount
 from pghotd.procfs.process_targets import Chosen, Identity, Target, choose
 from pghotd.procfs.stat import ProcessStat
+from pghotd.procfs.target_matches import TargetMatches
 from pghotd.sources.procscan.bounds import Bounds, bounds
 from pghotd.sources.procscan.look import STRETCH_SIZES, Look, Looker, Means
 from pghotd.sources.procscan.mirror import STEP, Mirror, Plan, water_level
@@ -70,6 +71,7 @@ class Procscan:
         self._run_in_thread = in_thread
         self._watched: dict[Identity, Watched] = {}
         self._choose_at = 0
+        self._matches = TargetMatches(settings.targets)
         #: None until a process's accesses are asked for.
         self._means: Means | None = None
         self._errnos: Counter[int] = Counter()
@@ -112,6 +114,7 @@ class Procscan:
             "touched_pages": total.touched,
             "touched_best_ppm": total.best_ppm,
             "touched_worst_ppm": total.worst_ppm,
+            "unmatched": "; ".join(f"target {one}" for one in self._matches.unmatched(self._clock())) or "-",
             **self._observers(),
             **{f"means_{pid}": one.means for (pid, _), one in self._watched.items()},
         }
@@ -202,6 +205,7 @@ class Procscan:
             return
         self._choose_at = now + int((self._cpu_s - before) * 1000 * STRETCH_SIZES)
         self._errnos.update(chosen.errnos)
+        self._matches.update(chosen.fitting, now)
         for identity in self._watched.keys() - chosen.processes.keys():
             del stats[identity]
             await self._drop(identity)

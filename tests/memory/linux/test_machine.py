@@ -86,6 +86,24 @@ async def test_sections_of_watched_processes_are_those_with_their_pages(bench):
     assert cpu_s > 0
 
 
+async def test_a_watch_that_has_fitted_nothing_for_a_while_is_named(bench):
+    """Also where nothing asks for page tables."""
+    for later, said in ((0, "-"), (29_999, "-"), (1, "watch name=db")):
+        bench.time.now += later
+        await bench.machine._match()
+        assert bench.machine.stat()["unmatched"] == said
+    bench.proc.process(10, 64, comm=b"db", pfn=3 * S)
+    await bench.machine._match()
+    assert bench.machine.stat()["unmatched"] == "-"
+
+
+async def test_memory_that_no_control_group_accounts_is_the_roots(bench):
+    bench.proc.process(10, 64, comm=b"db", pfn=3 * S, cgroup=b"9:name=systemd:/s\n3:cpuset:/c\n")
+    bench.proc.process(11, 64, comm=b"db", pfn=4 * S, cgroup=b"4:memory:/m\n3:cpuset:/c\n0::/u\n")
+    await bench.machine.watched_sections()
+    assert [bench.machine.owners[owner] for owner in bench.machine.owner_of(np.array([3 * S, 4 * S]))] == ["/", "/m"]
+
+
 async def test_page_tables_are_read_for_it_now_and_then(bench, monkeypatch):
     readings = []
     read_mapped = linux_machine.read_mapped

@@ -1,0 +1,33 @@
+"""What `status` says, without a mount."""
+
+import tomllib
+from dataclasses import replace
+
+from pghotd.config import parse
+from pghotd.daemon import build
+from pghotd.fs.controls import control_tree
+from pghotd.fs.tree import Attr, resolve
+
+TARGETS = """
+[[sources.procscan.target]]
+cgroup = "/wrok"
+[[sources.procscan.target]]
+name = "postgrse"
+"""
+
+
+async def test_watches_and_targets_that_fit_nothing_are_named():
+    parts = build(parse(tomllib.loads(TARGETS), "test", None, []))
+    standing, procscan = parts.standing, parts.sources.by_name["procscan"]
+
+    def told(watches: str) -> str:
+        status = resolve(control_tree(replace(parts, standing=lambda: {**standing(), "unmatched": watches})), "status")
+        assert isinstance(status, Attr)
+        (line,) = (line for line in status.render().decode().splitlines() if line.startswith("unmatched "))
+        return line.partition(" ")[2]
+
+    assert told("-") == "-"
+    assert told("watch name=db") == "watch name=db"
+    procscan._matches.update((0, 0), parts.clock() - 60_000)  # type: ignore[attr-defined]
+    assert told("-") == "target cgroup=/wrok; target name=postgrse"
+    assert told("watch name=db") == "watch name=db; target cgroup=/wrok; target name=postgrse"
