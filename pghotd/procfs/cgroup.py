@@ -62,7 +62,7 @@ def parse_cgroup(data: bytes) -> Cgroups:
     # With both versions the memory controller is in one of them; without one in either all memory is the root's.
     # Version 2 without the other is mounted at /sys/fs/cgroup itself.
     several = by_directory if by_directory.keys() > {b"unified"} else {}
-    return Cgroups(frozenset(paths), memory or unified or b"/", several)
+    return Cgroups(frozenset(paths), memory or unified, several)
 
 
 def read_cgroup(pid: int, proc: str = "/proc") -> Cgroups:

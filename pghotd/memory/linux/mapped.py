@@ -90,7 +90,8 @@ def read_mapped(watches: Sequence[Watch], tracked: NDArray[np.bool_], now: int, 
     vpns: list[NDArray[np.int64]] = []
     for (pid, start_ticks), (_, target) in chosen.processes.items():
         try:
-            cgroup = one_column(read_cgroup(pid, proc).memory)
+            # Where no hierarchy has the memory controller all memory is the root's.
+            cgroup = one_column(read_cgroup(pid, proc).memory or b"/")
             resident = read_resident(pid, read_maps(pid, proc), proc, want_pfns=True)
         except OSError as error:
             errnos[error.errno or 0] += 1
