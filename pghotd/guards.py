@@ -1,7 +1,7 @@
-"""Watch what goes on around promotion on real nodes: other movers, memory pressure, demotions.
+"""Monitoring of the conditions for promotion on real nodes: other movers, memory pressure, demotions.
 
-The decisions are in memory/linux; here are the tasks that look, and what they do about it: pause, go over to a dry run,
-count. None of them changes a setting of the kernel.
+The decisions are in memory/linux; this module has the tasks that poll, and their reactions: pausing, switching to a dry
+run, counting. None of them changes a kernel setting.
 """
 
 import logging
@@ -25,7 +25,7 @@ _DEMOTIONS = ("pgdemote_kswapd", "pgdemote_direct")
 
 
 class Guards:
-    """Guard one engine on one real machine; ConfigError when somebody else moves pages and that is to be refused."""
+    """Guards of one engine on one real machine; ConfigError if another mover is active and other_movers is "refuse"."""
 
     def __init__(
         self, pghot: Pghot, machine: LinuxMachine, clock: Clock, proc: str = "/proc", sys: str = "/sys"
@@ -45,7 +45,7 @@ class Guards:
         self._heed(movers)
 
     async def run(self) -> None:
-        """Look until cancelled."""
+        """Monitor until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_pressure)
             nursery.start_soon(self._watch_movers)
@@ -57,7 +57,7 @@ class Guards:
             self._heed(await trio.to_thread.run_sync(find_other_movers, self._proc, self._sys))
 
     def _heed(self, movers: list[Mover]) -> None:
-        """Move nothing while somebody else does, unless that is to be ignored."""
+        """Switch to a dry run while another mover is active, unless other movers are ignored."""
         settings, promotion = self._machine.settings, self._machine.promotion
         dry_run = settings.dry_run or (bool(movers) and settings.other_movers != "ignore")
         if dry_run and not promotion.dry_run:
@@ -91,7 +91,7 @@ class Guards:
                     try:
                         vmstat = await trio.to_thread.run_sync(read_node_vmstat, node.nid, self._sys)
                     except OSError:
-                        continue  # it has gone
+                        continue  # the node has gone
                     self._count_demotions(node.nid, vmstat)
             await trio.sleep(_DEMOTIONS_S)
 

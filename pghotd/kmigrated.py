@@ -1,8 +1,8 @@
-"""Promote ready pages: one kmigrated task for each lower-tier node (docs/rules.md, section 5).
+"""Promotion of ready pages: one kmigrated task per lower-tier node (docs/rules.md, section 5).
 
-Lost wake-ups are excluded by order: the wake flag is cleared before the hot flags are read, and each hot flag before
-its section is walked; recording sets them the other way round. Whatever becomes ready in between is found by this pass
-or starts the next.
+Ordering rules out lost wake-ups: the wake flag is cleared before the hot flags are read, and each hot flag before its
+section is walked; recording sets them in the opposite order. Anything that becomes ready in between is found by this
+pass or starts the next.
 """
 
 from bisect import bisect_right
@@ -20,9 +20,9 @@ from pghotd.engine.pghot import Clock, Pghot
 from pghotd.engine.walk import Batch, Chosen, SectionWalk, settle
 from pghotd.geometry import SECTION_SHIFT
 
-#: How long kmigrated may work before it lets the other tasks run; a client of the control tree feels more.
+#: How long kmigrated may work before it yields to other tasks; control tree clients would notice longer steps.
 _STEP_S = 0.0005
-#: What is ready is read again for so many batches at once, and is good for so long (ms).
+#: Ready folios are reread for this many batches at a time, and a reading stays valid for this long (ms).
 _REREAD_BATCHES = 4
 _REREAD_MS = 20
 _NONE = np.zeros(0, dtype=np.int64)
@@ -30,7 +30,7 @@ _NONE = np.zeros(0, dtype=np.int64)
 
 @dataclass
 class Standing:
-    """Say what one node's kmigrated is doing, for its control file."""
+    """Status of one node's kmigrated, shown in its control file."""
 
     state: Literal["sleeping", "walking", "paused"] = "sleeping"
     wakeups: int = 0
@@ -41,7 +41,7 @@ class Standing:
 
 
 class Kmigrated:
-    """Be the task `kmigrated<nid>`: sleep, look, walk what is hot, move it in batches."""
+    """The task `kmigrated<nid>`: sleep, check the wake flag, walk hot sections, move folios in batches."""
 
     def __init__(self, pghot: Pghot, nid: int, clock: Clock, standing: Standing) -> None:
         self._pghot = pghot
@@ -50,14 +50,14 @@ class Kmigrated:
         self.standing = standing
         self._woken = trio.Event()
         self._chosen: Chosen = {}
-        #: Sections with folios that wait for room, for the next pass.
+        #: Sections with folios waiting for room, to be visited in the next pass.
         self._later: list[int] = []
-        #: Up to which PFN what was ready has been read again in this pass, and when.
+        #: Last PFN up to which ready folios were reread in this pass, and the time of that reading.
         self._reread_to = -1
         self._reread_at = 0
 
     async def run(self) -> None:
-        """Run until cancelled; a batch that is being moved is finished and counted first."""
+        """Run until cancelled; a batch being moved is finished and counted first."""
         pghot, standing = self._pghot, self.standing
         try:
             while True:
@@ -77,10 +77,10 @@ class Kmigrated:
                 pghot.rests.due(self._nid, self._clock())
                 pghot.store.interval_over(self._nid)
         finally:
-            self._enter("sleeping")  # a node that lost its memory keeps its file
+            self._enter("sleeping")  # a node that lost its memory keeps its control file
 
     def wake(self) -> None:
-        """End the present sleep at once: the improvement kmigrated_wake."""
+        """End the current sleep immediately: the improvement kmigrated_wake."""
         self._woken.set()
 
     def _enter(self, state: Literal["sleeping", "walking", "paused"]) -> None:
@@ -95,14 +95,14 @@ class Kmigrated:
         hot = pghot.store.hot_sections(self._nid).tolist()
         self._reread_to = -1
         self._chosen = await self._compete(hot)
-        # A place for each batch that may be on its way: with one, as in the kernel, the walk waits for each.
+        # One slot per batch that may be in flight: with a single slot, as in the kernel, the walk waits for each batch.
         places = trio.Semaphore(pghot.memory.moves_at_once)
         async with trio.open_nursery() as moves:
             section = -1
             while (found := self._next_hot(section, hot)) is not None:
                 section = found
                 if pghot.paused:
-                    # The flags of the rest are still set: walk them when the pause is over.
+                    # The flags of the remaining sections are still set: walk those when the pause is over.
                     pghot.store.wake(self._nid)
                     break
                 pghot.store.hot[section] = 0
@@ -120,9 +120,9 @@ class Kmigrated:
         await trio.lowlevel.checkpoint()
 
     def _next_hot(self, section: int, competed: Sequence[int]) -> int | None:
-        """Return the next section behind `section` to walk; as in the kernel, its flag is tested when its turn comes.
+        """Return the next section after `section` to walk; as in the kernel, its flag is tested when its turn comes.
 
-        Where folios were chosen, a section that became hot later has not competed, and is left for the next pass.
+        Where folios were chosen, a section that became hot later did not compete and is left for the next pass.
         """
         store = self._pghot.store
         if not self._chosen:
@@ -130,13 +130,13 @@ class Kmigrated:
         return next((one for one in competed[bisect_right(competed, section) :] if store.hot[one]), None)
 
     async def _compete(self, hot: Sequence[int]) -> Chosen:
-        """Return who goes first, over all hot sections, to each target that has not room for all (competition.py)."""
+        """Choose the folios of all hot sections that go first to each target without room for all (competition.py)."""
         pghot, stepped = self._pghot, trio.current_time()
         self._later = []
         if not pghot.tunables.admit_by_heat or pghot.paused:
             pghot.rests.waiting[self._nid] = 0
             return {}
-        await pghot.memory.reread(_NONE)  # the zones alone: how much room there is
+        await pghot.memory.reread(_NONE)  # only the zones, for the room available
         any_heat = any(pghot.room(target).free > 0 for target in pghot.targets.with_memory)
         parts, waiting = [], dict[int, int]()
         for section in hot:
@@ -188,21 +188,21 @@ class Kmigrated:
                 else:
                     moves.start_soon(self._move, batch, places)
                 await trio.lowlevel.checkpoint()
-            # Not all of the section may have been walked: look again when the pause is over.
+            # The section may not have been walked to its end: look again when the pause is over.
             pghot.store.look_again(self._nid, section)
         finally:
-            # The folio that sent a batch off is in flight as well, also when this was paused or cancelled.
+            # The folio that triggered a batch is in flight as well, even if this task was paused or cancelled.
             rest = walk.flush()
             if rest is not None:
-                # It waits for its turn as every other, and for no longer than those before it take.
+                # It waits for a slot like any other batch, for no longer than the batches before it take.
                 with trio.CancelScope(shield=True):
                     await places.acquire()
                 moves.start_soon(self._move, rest, places)
 
     async def _reread(self, ready: NDArray[np.int64], following: Sequence[int]) -> None:
-        """Have what is ready read again, with what comes after it in this section and the next hot ones.
+        """Have the ready folios reread, along with the following ones in this section and the next hot sections.
 
-        It goes in PFN order, a few batches at a time: a reading costs as much as several hundred folios in it.
+        Folios are reread in PFN order, a few batches at a time: a reading has a fixed cost of several hundred folios.
         """
         batch_nr, now = self._pghot.tunables.kmigrated_batch_nr + 1, self._clock()
         if ready[:batch_nr][-1] <= self._reread_to and now - self._reread_at <= _REREAD_MS:
@@ -217,7 +217,7 @@ class Kmigrated:
         await self._pghot.memory.reread(heads)
 
     async def _move(self, batch: Batch, place: trio.Semaphore) -> None:
-        # Shielded from the start: a batch that was handed out is in flight, and has to be settled.
+        # Shielded from the start: a batch handed out is in flight and must be settled.
         with trio.CancelScope(shield=True):
             self.standing.batches += 1
             self.standing.changes.notify()
@@ -228,7 +228,7 @@ class Kmigrated:
 
 
 class KmigratedSet:
-    """Run a kmigrated for each lower-tier node with memory, started and stopped as nodes come and go."""
+    """The kmigrated tasks, one per lower-tier node with memory, started and stopped as nodes come and go."""
 
     def __init__(self, pghot: Pghot, clock: Clock) -> None:
         self._pghot = pghot
@@ -237,7 +237,7 @@ class KmigratedSet:
         self._running: dict[int, tuple[Kmigrated, trio.CancelScope]] = {}
 
     def standing(self, nid: int) -> Standing:
-        """Return what node `nid`'s kmigrated is doing; what it counted stays when the node loses its memory."""
+        """Return the status of node `nid`'s kmigrated; its counts survive when the node loses its memory."""
         return self._standings.setdefault(nid, Standing())
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -1,6 +1,7 @@
-"""Sweep what fades: records that outlive the window, the heat of pages, and folios whose rest is long over.
+"""Periodic sweeps of decaying state: records older than the window, the heat of pages, and rests that ended long ago.
 
-One task, in short steps; what is due and what it costs are the engine's matter (engine/ageing.py, heat.py, rests.py).
+A single task works in short steps; the engine determines what is due and its cost (engine/ageing.py, heat.py,
+rests.py).
 """
 
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import trio
 
 from pghotd.engine.pghot import Clock, Pghot
 
-#: How long it may work before it lets the other tasks run.
+#: How long the sweeper may work before it yields to other tasks.
 _STEP_S = 0.0005
 
 

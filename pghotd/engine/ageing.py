@@ -1,14 +1,14 @@
-"""Clear records before their ages wrap: the improvement `record_ageing` (docs/improvements.md).
+"""Clearing of records before their ages wrap: the improvement `record_ageing` (docs/improvements.md).
 
-A record tells its age modulo 4096 ms (16384 ms in precision mode), so a page that is read every ten seconds shows an
-age of 1808 ms, within the window, and becomes hot; with sources that scan, everything ends as hot. It is the format's
-own limit, and the kernel's too. A sweep clears what is older than the window, while that can still be told: the window
-is at most 512 ms below the range, and a sweep comes at least twice in what is left.
+A record holds its age modulo 4096 ms (16384 ms in precision mode), so a page that is read every ten seconds shows an
+age of 1808 ms, within the window, and becomes hot; with scanning sources, eventually every page does. This is a limit
+of the format, and of the kernel. A sweep clears records older than the window while their age is still unambiguous: the
+window ends at least 512 ms below the range, and at least two sweeps run in the remaining time.
 
-What a sweep costs grows with the sections that hold records: one that is found empty is not looked at again until it
-is touched, which recording notices by a record that was 0. A sweep that comes too late, or the first one after the
-switch was turned on, clears what could be of either age as well. Recording sweeps by itself where that has happened,
-so no access is ever judged by a wrapped age.
+The cost of a sweep grows with the number of sections that hold records: a section found empty is not looked at again
+until it is touched, which recording detects by a record that was 0. A sweep that is late, or the first one after the
+switch was turned on, also clears records whose age is ambiguous. Recording itself sweeps where a sweep is overdue, so
+no access is ever judged by a wrapped age.
 """
 
 from collections.abc import Iterator
@@ -22,11 +22,11 @@ from pghotd.engine.store import RecordStore
 from pghotd.engine.tunables import Tunables
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 
-#: How long records stay at least that are older than the window.
+#: Longest time between two sweeps.
 INTERVAL_MS = 500
-#: Bytes of records swept in one step, if they follow one another: 100 us of work, a millisecond where all are used.
+#: Bytes of contiguous records swept in one step: 100 us of work, a millisecond if all are in use.
 _STEP = 1 << 20
-#: One of so many words in use is many.
+#: If more than one in this many words is in use, all are processed in place.
 _MANY = 4
 _UNKNOWN = -(1 << 60)
 _NEVER = 1 << 60
@@ -40,13 +40,13 @@ class Ageing:
         self._format = store.format
         self._tunables = tunables
         self._counters = counters
-        #: Whether accesses were recorded while it was off, of which no section knows.
+        #: Whether accesses were recorded while ageing was off, for which no section was marked.
         self._missed = False
-        #: From when on a record of a node could have wrapped, by nid; nothing could where it is missing.
+        #: By nid, the time from which a record of the node may wrap; no entry if none can.
         self._wraps_at: dict[int, int] = {}
 
     def follow(self) -> bool:
-        """Return whether records are aged now. Ages of records from before it was turned on are not known."""
+        """Return whether records are aged now. Ages of records from before ageing was turned on are not known."""
         on = bool(self._tunables.record_ageing)
         if on and self._missed:
             self._missed = False
@@ -58,7 +58,7 @@ class Ageing:
         return on
 
     def recording(self, now: int) -> bool:
-        """Get ready for accesses at `now`: return whether `touch` is to be told of records that were 0."""
+        """Prepare for accesses at `now`; return whether `touch` must be called for records that were 0."""
         if not self.follow():
             self._missed = True
             return False
@@ -67,11 +67,11 @@ class Ageing:
         return True
 
     def interval_ms(self) -> int:
-        """Return the time between two sweeps: twice in the time that the window leaves before ages wrap."""
+        """Return the time between two sweeps: at most half the time from the window's end until ages wrap."""
         return min(INTERVAL_MS, self._format.wraps_at(0, self._tunables.promote_freq_window_ms) // 2)
 
     def touch(self, nid: int, pfns: NDArray[np.int64], now: int, age_ms: int = 0) -> None:
-        """Note that records of `pfns` on node `nid`, of an age of at most `age_ms`, are no longer 0."""
+        """Note that records of `pfns` on node `nid`, at most `age_ms` old, are no longer 0."""
         store = self._store
         sections = store.untouched(pfns)
         wraps_at = self._format.wraps_at(now, age_ms)
@@ -86,13 +86,13 @@ class Ageing:
         self._wraps_at[nid] = min(self._wraps_at.get(nid, _NEVER), wraps_at)
 
     def catch_up(self, nid: int, now: int) -> None:
-        """Sweep what is overdue on node `nid`, at once: an age there may have wrapped."""
+        """Sweep the overdue sections of node `nid` immediately, since an age there may have wrapped."""
         if self._wraps_at.get(nid, _NEVER) <= now:
             for _ in self._sweep(nid, now, overdue_only=True):
                 pass
 
     def sweep(self, nid: int, now: int) -> Iterator[None]:
-        """Sweep node `nid`'s touched sections in steps, as iterations; others may run between two of them."""
+        """Sweep node `nid`'s touched sections, one step per iteration; other tasks may run in between."""
         if self.follow():
             yield from self._sweep(nid, now, overdue_only=False)
 
@@ -112,17 +112,17 @@ class Ageing:
             self._wraps_at.pop(nid, None)
 
     def _sweep_run(self, nid: int, first: int, count: int, now: int) -> None:
-        """Sweep `count` sections from `first` on, all online on node `nid`."""
+        """Sweep `count` sections starting at `first`, all online on node `nid`."""
         store, fmt, window = self._store, self._format, self._tunables.promote_freq_window_ms
         run = slice(first, first + count)
         records = store.node(nid).sections_view(first, count)
-        # By 8 bytes: most are 0, and to find the rest is what a sweep mostly does. np.flatnonzero() of the words takes
-        # twice as long as of a mask, and maxima of blocks of 512 bytes left too much around a few records.
+        # Work in 8-byte words: most are 0, and finding the others is most of the work. np.flatnonzero() of the words
+        # takes twice as long as of a mask, and maxima of 512-byte blocks selected too much around a few records.
         words = records.view(np.uint64)
         used = np.flatnonzero(words != 0)
         filled = np.zeros(count, dtype=bool)
         if len(used):
-            # Where most are used, all are looked at in place.
+            # If many words are in use, process all of them in place.
             in_place = len(used) > len(words) // _MANY
             if in_place:
                 used = np.arange(len(words))
@@ -146,7 +146,7 @@ class Ageing:
     def _outlived(
         self, records: Records, of_section: NDArray[np.int64], late_ms: NDArray[np.int64], now: int, window_ms: int
     ) -> NDArray[np.bool_]:
-        """Return which records are to be cleared, word after word; each section has its own lateness, mostly none."""
+        """Return which records to clear, word by word; each section has its own lateness, usually none."""
         fmt = self._format
         if int(late_ms.max()) < 0:
             return fmt.outlived(records, now, window_ms, -1)
@@ -159,7 +159,7 @@ class Ageing:
 
 
 def _runs(sections: NDArray[np.int64], longest: int) -> Iterator[tuple[int, int]]:
-    """Yield the first of each run of consecutive sections and its length, `longest` at most."""
+    """Yield the first section and the length, at most `longest`, of each run of consecutive sections."""
     if not len(sections):
         return
     breaks = np.flatnonzero(np.diff(sections) != 1) + 1

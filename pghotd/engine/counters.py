@@ -1,4 +1,4 @@
-"""Count what happened, under the names of /proc/vmstat, for the daemon and for each node.
+"""Event counters with the names of /proc/vmstat, for the daemon and for each node.
 
 Every count is added to the daemon's table and to a node's in one step without a checkpoint, so any single reading of
 the top-level table balances (docs/rules.md, section 7):
@@ -12,14 +12,14 @@ from pghotd.engine.changes import Changes
 from pghotd.engine.kinds import KINDS
 from pghotd.memory.protocol import BACKEND_REFUSALS
 
-#: Why kmigrated does not hand a folio whose record was taken to the backend, in the order in which it is asked.
+#: Reasons why kmigrated does not pass a folio whose record was taken to the backend, in the order of the checks.
 WALK_REFUSALS: tuple[str, ...] = ("same_node", "age", "rate_limit", "dirty", "no_space", "isolate")
-#: Why an improvement over the kernel's rules refuses it, before admission is asked (docs/rules.md, section 8).
+#: Reasons for refusals by improvements over the kernel's rules, checked before admission (docs/rules.md, section 8).
 EARLY_REFUSALS: tuple[str, ...] = ("cooled", "pingpong", "returning")
 #: Every reason not to move a folio whose record was taken.
 REFUSALS: tuple[str, ...] = tuple(dict.fromkeys((*WALK_REFUSALS, *BACKEND_REFUSALS, *EARLY_REFUSALS)))
 
-#: What a move can fail with, each its own counter; anything else is `other`.
+#: Errnos of a failed move that have their own counters; all others count as `other`.
 MOVE_ERRNOS: tuple[int, ...] = (
     errno.EBUSY,
     errno.ENOMEM,
@@ -35,7 +35,7 @@ MOVE_ERRNOS: tuple[int, ...] = (
 )
 
 
-#: Why an access is dropped that was reported for a kind that is enabled.
+#: Reasons for dropping an access that was reported for an enabled kind.
 DROPS: tuple[str, ...] = ("hugetlb", "not_lru", "top_tier", "no_section", "own_node")
 
 
@@ -55,8 +55,8 @@ def refusal_name(reason: str) -> str:
     return f"pghotd_refused_{reason}"
 
 
-#: The lines of the top-level `vmstat`, in their order: scripts may rely on it, so a new name comes last, whatever it is
-#: about. The tests hold a copy of how it begins.
+#: The lines of the top-level `vmstat`, in order. Scripts may rely on the order, so a new name is appended whatever it
+#: counts. The tests have a copy of the beginning.
 VMSTAT: tuple[str, ...] = (
     "pghot_recorded_accesses",
     "pghot_recorded_hintfaults",
@@ -119,7 +119,7 @@ VMSTAT: tuple[str, ...] = (
     "pghotd_dropped_no_section",
     "pghotd_dropped_own_node",
 )
-#: What is counted for the whole daemon alone.
+#: Counters kept only for the whole daemon.
 _DAEMON_ONLY = {
     *(f"pghot_recorded_{kind}" for kind in ("accesses", *KINDS)),
     *("pgmigrate_success", "pgmigrate_fail", "numa_pages_migrated", "pghotd_inject_malformed", "pghotd_throttled"),
@@ -131,22 +131,22 @@ NODE_VMSTAT: tuple[str, ...] = tuple(name for name in VMSTAT if name not in _DAE
 
 
 class Counters:
-    """Hold the daemon's counters and each node's; all from zero, none but `pghotd_in_flight` ever goes back."""
+    """The daemon's counters and each node's; all start at zero, and only `pghotd_in_flight` ever decreases."""
 
     def __init__(self) -> None:
         self.total = dict.fromkeys(VMSTAT, 0)
         self._nodes: dict[int, dict[str, int]] = {}
         self.owners: dict[str, int] = {}
-        #: How many of the accesses that were injected were dropped, by reason.
+        #: Number of injected accesses that were dropped, by reason.
         self.injected_dropped = dict.fromkeys(DROPS, 0)
         self.changes = Changes()
 
     def node(self, nid: int) -> dict[str, int]:
-        """Return node `nid`'s counters, from zero when nothing was counted there yet."""
+        """Return node `nid`'s counters, all zero if nothing was counted there yet."""
         return self._nodes.setdefault(nid, dict.fromkeys(NODE_VMSTAT, 0))
 
     def add(self, name: str, amount: int) -> None:
-        """Add `amount` to the daemon's counter `name` alone."""
+        """Add `amount` to counter `name` of only the daemon."""
         self.total[name] += amount
 
     def add_on(self, nid: int, name: str, amount: int) -> None:
@@ -159,11 +159,11 @@ class Counters:
         self.total[drop_name(reason)] += accesses
 
     def dropped(self) -> dict[str, int]:
-        """Return how many accesses were dropped so far, by reason."""
+        """Return the number of accesses dropped so far, by reason."""
         return {reason: self.total[drop_name(reason)] for reason in DROPS}
 
     def migrated_for(self, owner: str, pages: int) -> None:
-        """Count pages promoted for a memory cgroup; with 0 the cgroup is seen."""
+        """Count pages promoted for a memory cgroup; a count of 0 makes the cgroup known."""
         self.owners[owner] = self.owners.get(owner, 0) + pages
 
     def demoted(self, nid: int, pages: int, *, direct: bool) -> None:
@@ -174,5 +174,5 @@ class Counters:
 
 
 def render(table: dict[str, int]) -> str:
-    """Return a table as `name value` lines, as /proc/vmstat has them."""
+    """Return a table as `name value` lines, as in /proc/vmstat."""
     return "".join(f"{name} {value}\n" for name, value in table.items())

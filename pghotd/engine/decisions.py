@@ -1,9 +1,8 @@
-"""Remember what kmigrated last decided about which page: a ring of fixed arrays, written in batches.
+"""Log of kmigrated's latest decisions, by page: a ring of fixed arrays, written in batches.
 
-A decision is written when a record is taken, and completed when its batch has been moved: each has a number, by which
-it is found again as long as the ring holds it. What is the same for a run of folios that were judged together is kept
-once a run, and what is the same for a batch once a batch; so a page costs a few bytes copied, and the record path
-nothing.
+A decision is written when a record is taken, and completed when its batch has been moved. Each has a number, by which
+it can be found as long as the ring holds it. Data common to a run of folios judged together is stored once per run, and
+data common to a batch once per batch, so a page costs copying a few bytes, and the record path nothing.
 """
 
 import errno
@@ -18,13 +17,13 @@ from pghotd.engine.verdicts import FAILED, PROMOTED, VERDICTS
 DECISIONS = 16384
 
 _Pages = NDArray[np.int64]
-#: A batch of no page: a decision that was none, or not yet moved.
+#: Batch number of a decision not to move, or one whose batch has not been moved yet.
 _NO_BATCH = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """Hold what a run of folios was judged by: the target's limits, and when."""
+    """The target's limits by which a run of folios was judged, and the time."""
 
     target: int
     threshold_ms: int
@@ -34,9 +33,9 @@ class Circumstances:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Say what was decided about one folio, whose record was as it was taken.
+    """A decision about one folio, with its record as taken.
 
-    `at` and `ended_at` are in ms of the engine's clock; `batch` and `new_pfn` are -1 where there was none, or it is not
+    `at` and `ended_at` are in ms of the engine's clock; `batch` and `new_pfn` are -1 where there was none or it is not
     known.
     """
 
@@ -53,7 +52,7 @@ class Decision:
 
 
 class Decisions:
-    """Keep the last `size` decisions, in 26 bytes each and what their runs and batches have in common; none with 0."""
+    """The last `size` decisions, in 26 bytes each plus the common data of their runs and batches; none for size 0."""
 
     def __init__(self, size: int = DECISIONS) -> None:
         self._size = size
@@ -63,11 +62,11 @@ class Decisions:
         self._batch = np.zeros(size, dtype=np.int32)
         self._verdict = np.zeros(size, dtype=np.uint8)
         self._errno = np.zeros(size, dtype=np.uint8)
-        #: Runs, each with the number of its first decision; and batches by number, each with its end. Oldest first.
+        #: Runs, each with the number of its first decision, and the end times of batches. Both oldest first.
         self._runs: deque[tuple[int, Circumstances]] = deque()
         self._ends: deque[int] = deque()
         self._batches = 0
-        #: How many decisions there have been: the number of the next one.
+        #: Number of decisions so far, which is the number of the next one.
         self._number = 0
 
     def remember(
@@ -77,7 +76,7 @@ class Decisions:
         verdicts: NDArray[np.uint8],
         seen: Circumstances,
     ) -> int:
-        """Add one decision for each folio of a run, in order, over the oldest; return the number of the first."""
+        """Add one decision per folio of a run, in order, overwriting the oldest; return the number of the first."""
         first, size = self._number, self._size
         self._number += len(pfns)
         if not size or not len(pfns):
@@ -99,10 +98,10 @@ class Decisions:
     def complete(
         self, numbers: _Pages, verdicts: NDArray[np.uint8], errnos: _Pages, new_pfns: _Pages, now: int
     ) -> None:
-        """Say what became of a batch's folios, whose decisions have these numbers, ascending; what was lost is left."""
+        """Record the outcomes of a batch's folios, by ascending decision numbers; overwritten decisions are skipped."""
         self._batches += 1
         self._ends.append(now)
-        # No more batches than decisions are held, and a batch of nothing that is held is not asked for.
+        # There are never more batches than decisions held, and a batch without a held decision is never looked up.
         if len(self._ends) > max(self._size, 1):
             self._ends.popleft()
         if not len(numbers) or not self._size:
@@ -114,7 +113,7 @@ class Decisions:
                 return
         start = int(numbers[0]) % self._size
         places: slice | _Pages = slice(start, start + len(numbers))
-        # Mostly a batch is what was taken in one go, and then it lies together.
+        # A batch is usually taken in one step, and then its decisions are contiguous.
         if int(numbers[-1]) - int(numbers[0]) != len(numbers) - 1 or start + len(numbers) > self._size:
             places = numbers % self._size
         self._verdict[places] = verdicts
@@ -123,11 +122,11 @@ class Decisions:
         self._batch[places] = self._batches
 
     def last(self, pfn: int) -> Decision | None:
-        """Return the last decision about the folio whose head was `pfn`, or None when the ring holds none."""
+        """Return the last decision about the folio whose head was `pfn`, or None if the ring holds none."""
         return next(iter(self._newest_first(self._pfn == pfn)), None)
 
     def about(self, pfn: int) -> list[Decision]:
-        """Return what the ring holds of the folio whose head is `pfn`, before a move or after it; newest first."""
+        """Return the decisions held about the folio whose head is `pfn`, before or after a move, newest first."""
         moved_here = (self._new_pfn == pfn) & (self._verdict == PROMOTED) & (self._batch != _NO_BATCH)
         return self._newest_first((self._pfn == pfn) | moved_here)
 
@@ -135,7 +134,7 @@ class Decisions:
         found = np.flatnonzero(wanted)
         if not len(found):
             return []
-        # A place holds the last number that falls on it.
+        # A place holds the latest of the numbers that map to it.
         numbers = self._number - 1 - (self._number - 1 - found) % self._size
         return [self._decision(number) for number in np.sort(numbers)[::-1].tolist()]
 
@@ -162,7 +161,7 @@ class Decisions:
 
 
 def _around(start: int, length: int, size: int) -> list[tuple[slice, slice]]:
-    """Return which part of `length` elements goes where in a ring of `size`, from `start` on."""
+    """Return which parts of `length` elements go where in a ring of `size`, starting at `start`."""
     first = min(length, size - start)
     parts = [(slice(0, first), slice(start, start + first))]
     if first < length:

@@ -1,13 +1,13 @@
-"""The last eight looks at each page frame, a bit a look: how hot a page is where a choice has to be made.
+"""The last eight looks at each page frame, one bit per look: a measure of heat for choosing among ready pages.
 
-Where room is short, the records tell nothing: nearly every page is taken with a frequency of 2. A byte a frame, sparse,
-is shifted at each look at its section and gets its top bit set where the page was seen, so the number of bits is in how
-many of the last eight looks it was. A look is what a scanning source says it is; where none says anything, as with
-samples, it is a second. Counting sightings was tried first: what is sampled faster then looks hotter, and a page seen
-at every look saturates beside one seen at every other.
+Where room is short, the records cannot decide: nearly every page is taken with a frequency of 2. A sparse array has one
+byte per frame, which is shifted at each look at its section and gets its top bit set if the page was seen, so the
+number of set bits is the number of the last eight looks in which the page was seen. Scanning sources define what a look
+is; without one, as with samples, a look is a second. Counting sightings was tried first: pages sampled faster then look
+hotter, and a page seen at every look saturates at the same count as one seen at every other.
 
-Where looks are far apart, nearly everything that is in use at all is seen at each. A source that looks again soon at
-what it has seen says which of it was not seen again (`unseen`), and then that counts.
+If looks are far apart, nearly every page in use is seen at each. A source that soon looks again at the pages it has
+seen reports those not seen again (`unseen`), and that result counts.
 """
 
 from collections.abc import Iterator
@@ -23,15 +23,15 @@ from pghotd.geometry import SECTION_SHIFT
 HOTTEST = 8
 _SEEN = np.uint8(0x80)
 _LOOK_MS = 1000
-#: Looks that follow sooner are one: a source that looks every 100 ms would remember less than a second.
+#: Looks closer together than this count as one: a source that looks every 100 ms would cover less than a second.
 _LEAST_LOOK_MS = 250
-#: A section that was looked at less than this ago is looked at by a source: a busy machine makes looks late.
+#: A section looked at less than this ago counts as scanned by a source: looks can be late on a busy machine.
 _SCANNED_MS = 8000
-#: For so long after folios were compared it matters how hot they are.
+#: How long heat matters after folios were compared.
 _MATTERS_MS = 5000
 _HALVE = np.uint64(0x7F7F7F7F7F7F7F7F)
 _BITS = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
-#: By number of looks the bits that are of those; without any, all.
+#: Mask of the bits that belong to the last N looks, by N; all bits for 0.
 _LAST_LOOKS = np.array([0xFF, *(0xFF & 0xFF << HOTTEST - looks for looks in range(1, HOTTEST + 1))], dtype=np.uint8)
 _SECTIONS_PER_STEP = 16
 
@@ -39,12 +39,12 @@ _Pages = NDArray[np.int64]
 
 
 class Heat:
-    """The looks of one engine at its pages, where `admit_by_heat` is on."""
+    """One engine's looks at its pages, kept while `admit_by_heat` is on."""
 
     def __init__(self, store: RecordStore, tunables: Tunables) -> None:
         self._store = store
         self._tunables = tunables
-        #: When each section was last looked at by a source, how often in a row, and when its bytes were shifted, in ms.
+        #: By section: when a source last looked at it, the number of looks in a row, and when its bytes were shifted.
         self._scanned_at: dict[int, int] = {}
         self._looks: dict[int, int] = {}
         self._shifted_at: dict[int, int] = {}
@@ -52,11 +52,11 @@ class Heat:
 
     @property
     def on(self) -> bool:
-        """Return whether looks are kept."""
+        """Whether looks are kept."""
         return bool(self._tunables.admit_by_heat)
 
     def looked(self, sections: list[int], now: int) -> None:
-        """Begin another look at sections: a source is about to report what it saw in them."""
+        """Begin a new look at sections: a source is about to report which pages it saw in them."""
         if not self.on:
             return
         for section in sections:
@@ -70,7 +70,7 @@ class Heat:
                 self._shift(section, now)
 
     def seen(self, nid: int, pfns: _Pages, now: int) -> None:
-        """Note that pages of node `nid` were seen in the present look."""
+        """Note that pages of node `nid` were seen in the current look."""
         node = self._store.node(nid)
         places = pfns - node.first_pfn
         node.heat[places] = node.heat.take(places) | _SEEN
@@ -78,7 +78,7 @@ class Heat:
             self._shifted_at.setdefault(section, now)
 
     def unseen(self, nid: int, pfns: _Pages) -> None:
-        """Note that pages of node `nid` were not seen in the present look after all."""
+        """Note that pages of node `nid` were not seen in the current look after all."""
         node = self._store.node(nid)
         places = pfns - node.first_pfn
         node.heat[places] = node.heat.take(places) & ~_SEEN
@@ -88,11 +88,11 @@ class Heat:
         self._compared_at = now
 
     def matters(self, now: int) -> bool:
-        """Return whether a choice by heat has to be made at present."""
+        """Return whether choices by heat are being made at present."""
         return self.on and self._compared_at is not None and now - self._compared_at < _MATTERS_MS
 
     def of(self, nid: int, pfns: _Pages) -> NDArray[np.uint8]:
-        """Return in how many of the last HOTTEST looks pages of node `nid` were seen; 0 where looks are not kept."""
+        """Return in how many of the last HOTTEST looks each page of node `nid` was seen; 0 if looks are not kept."""
         if not self.on:
             return np.zeros(len(pfns), dtype=np.uint8)
         node = self._store.node(nid)
@@ -100,10 +100,10 @@ class Heat:
         return found
 
     def shares(self, nid: int, pfns: _Pages, now: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Return in how many of its section's looks each page was seen, and how many these were: HOTTEST at most.
+        """Return in how many of its section's looks each page was seen, and the number of those looks, at most HOTTEST.
 
-        0 looks where no source looks: then it is of the last HOTTEST seconds. What a page was before they began does
-        not count.
+        The number is 0 if no source scans the section; the last HOTTEST seconds count instead. Sightings from before
+        the looks began do not count.
         """
         if not self.on:
             return np.zeros(len(pfns), dtype=np.uint8), np.zeros(len(pfns), dtype=np.uint8)
@@ -120,7 +120,7 @@ class Heat:
         return now - self._scanned_at.get(section, -_SCANNED_MS) < _SCANNED_MS
 
     def fade(self, now: int) -> Iterator[None]:
-        """Shift what no source looks at any more, in steps as iterations; others may run between two of them."""
+        """Shift sections that no source scans any more, one step per iteration; other tasks may run in between."""
         if not self.on:
             for section in list(self._shifted_at):
                 self._forget(section)

@@ -1,6 +1,6 @@
-"""Bind the engine's parts for one daemon: records, tunables, counters, admission, and the machine they are about.
+"""The engine of one daemon: its records, tunables, counters and admission state, and the machine they apply to.
 
-Sources come in through `recorder`, kmigrated takes ready folios out through a SectionWalk, the control tree reads.
+Sources report through `recorder`, kmigrated takes ready folios through a SectionWalk, and the control tree reads.
 """
 
 import logging
@@ -36,7 +36,7 @@ Clock = Callable[[], int]
 
 
 class Pghot:
-    """Track hot pages of `memory` in `mode`; `now` is the start's time in ms, `decisions` how many are remembered."""
+    """Hot page tracking for `memory` in `mode`; `now` is the start time in ms, `decisions` how many are remembered."""
 
     def __init__(
         self,
@@ -66,9 +66,9 @@ class Pghot:
         self.decisions = Decisions(decisions)
         self.kept = Kept(self.store)
         self.paused = False
-        #: Why pghotd paused itself; empty when an operator did, or when it is not paused.
+        #: Why pghotd paused itself; empty if an operator paused it, or if it is not paused.
         self.pause_reason = ""
-        #: Notified when `lower_nids` has changed, for whoever runs a kmigrated for each.
+        #: Notified when `lower_nids` changes, so that each of them gets a kmigrated.
         self.nodes_changed = Changes()
         self._admissions: dict[int, Admission] = {}
         for node in memory.nodes():
@@ -78,7 +78,7 @@ class Pghot:
 
     @property
     def lower_nids(self) -> list[int]:
-        """Return the lower-tier nodes that have memory, in nid order: each has records and a kmigrated."""
+        """Lower-tier nodes with memory, in nid order; each has records and a kmigrated."""
         return self.store.nids
 
     def admission(self, nid: int) -> Admission:
@@ -86,14 +86,14 @@ class Pghot:
         return self._admissions.setdefault(nid, Admission())
 
     def limits(self) -> Limits:
-        """Return the tunables that admission reads, as they are now."""
+        """Return the current values of the tunables that admission reads."""
         return Limits(self.tunables.promote_freq_window_ms, self.tunables.promote_rate_limit_MBps)
 
     def room(self, target: int) -> Room:
-        """Return what node `target` has room for now: above its high watermark, and above low where it demotes.
+        """Return the current room on node `target`: above its high watermark, and above low where the node demotes.
 
-        Room that was made by demotion is not free: taking it makes for more. kswapd reclaims as much as high from each
-        cgroup at a time, so how much there is does not tell where it comes from.
+        Room made by demotion does not count as free, since using it causes more demotion. kswapd reclaims as many pages
+        as the high watermark from each cgroup at a time, so the amount of room does not show where it came from.
         """
         zones = self.memory.zones(target)
         free = max((zone.room for zone in zones), default=0)
@@ -105,11 +105,11 @@ class Pghot:
         return Room(min(free, 0) if self.memory.room_is_made(target) else free, exchange)
 
     def make_room(self, target: int, pages: int) -> None:
-        """Tell the machine that ready pages compete for room on node `target`, and that `pages` of them found none."""
+        """Notify the machine that ready pages compete for room on `target`, and that `pages` of them found none."""
         self.memory.make_room(target, pages, exchange=bool(self.tunables.demotion_room))
 
     def records_of(self, pfns: NDArray[np.int64]) -> Records:
-        """Return the records of `pfns`, all in online sections; 0 where none is kept."""
+        """Return the records of `pfns`, all in online sections; 0 where there is none."""
         records = np.zeros(len(pfns), dtype=self.format.dtype)
         nids = self.memory.section_nid.take(pfns >> SECTION_SHIFT)
         for nid in self.store.nids:
@@ -118,13 +118,13 @@ class Pghot:
         return records
 
     def pause(self, paused: bool, reason: str = "") -> None:
-        """Stop kmigrated from taking records, or let it go on; recording and counters go on either way."""
+        """Stop kmigrated from taking records, or let it continue; recording and counting continue either way."""
         self.paused = paused
         self.pause_reason = reason if paused else ""
 
     def _section_changed(self, section: int, nid: int, online: bool) -> None:
         self.targets.refresh()
-        # A node that has gone altogether is of no tier any more.
+        # A node that has gone completely no longer belongs to a tier.
         if self.targets.tracked[nid] if online else self.store.has(nid, section):
             before = self.store.nids
             if online:

@@ -1,12 +1,13 @@
-"""Record accesses: the filters and the update of docs/rules.md, section 3, for whole batches.
+"""Recording of accesses: the filters and the update of docs/rules.md, section 3, for whole batches.
 
-A batch gives exactly what its accesses would give one by one in order. Repeated PFNs are what makes that hard for
-arrays; here is what was found. Since one access at a fixed time is a function `step` of the record alone that reaches a
-fixed point (see records.py), a round of "gather, step, scatter" gives every PFN one access, and only what a round
-changed needs another. Within a round, the first of the accesses that share a slot of a small tag table wins and the
-others go into the next round; so the writes of a round are to different PFNs, in as many rounds as the frequency has
-steps, however often a PFN repeats. Sorting the batch to find repetitions was three times slower, and a tag for each
-record would cost four times the records. A chunk's size is a compromise between the cost of a numpy call and caches.
+A batch gives exactly the same result as applying its accesses one by one in order. Repeated PFNs make that hard with
+arrays. The solution: one access at a fixed time is a function `step` of only the record, and `step` reaches a fixed
+point (see records.py), so one round of "gather, step, scatter" applies one access to every PFN, and only records that
+changed in a round need another. Within a round, the first of the accesses that share a slot of a small tag table wins
+and the others go to the next round, so the writes of a round are to different PFNs, and the number of rounds is the
+number of frequency steps, however often a PFN repeats. Sorting the batch to find repetitions was three times slower,
+and a tag per record would take four times the memory of the records. The chunk size is a compromise between the
+overhead of a numpy call and cache size.
 """
 
 import errno
@@ -33,14 +34,14 @@ from pghotd.memory.protocol import NO_SECTION, Memory, PageState
 CHUNK = 32768
 _MOST_TAG_BITS = 16
 
-#: One number for the whole batch, or one for each access.
+#: One number for the whole batch, or one per access.
 PerAccess = int | NDArray[np.int64]
 
 _KIND_COUNTERS = tuple(f"pghot_recorded_{kind}" for kind in KINDS)
 
 
 class Recorder:
-    """Record the accesses that sources report."""
+    """Recorder of the accesses that sources report."""
 
     def __init__(
         self,
@@ -62,15 +63,15 @@ class Recorder:
         self._heat = heat
         self._revision = revision
         self._format = store.format
-        #: When the batch at hand happens, and whether its records are aged.
+        #: Time of the current batch, and whether its records are aged.
         self._now, self._ages = 0, False
         self._tags = np.zeros(1 << _MOST_TAG_BITS, dtype=np.uint16)
         self._ordinals = np.arange(CHUNK, dtype=np.uint16)
 
     def check(self, nids: PerAccess, kinds: PerAccess) -> None:
-        """Raise OSError(EINVAL) for an unknown kind or, in precision mode, a nid that is no source of accesses.
+        """Raise OSError(EINVAL) for an unknown kind or, in precision mode, a nid that cannot be a source of accesses.
 
-        Step 1 of docs/rules.md, section 3: nothing is counted for what is refused here.
+        Step 1 of docs/rules.md, section 3: nothing is counted for a report rejected here.
         """
         lowest, highest = (kinds, kinds) if isinstance(kinds, int) else (kinds.min(), kinds.max())
         if lowest < 0 or highest >= len(KINDS):
@@ -88,9 +89,9 @@ class Recorder:
     def record(
         self, pfns: NDArray[np.int64], nids: PerAccess, kinds: PerAccess, now: int, counts: PerAccess = 1
     ) -> None:
-        """Record one report for each of `pfns` (int64, any value from 0), of `counts` accesses each, at `now` (ms).
+        """Record one report of `counts` accesses for each of `pfns` (int64, any value from 0) at `now` (ms).
 
-        OSError(EINVAL) as `check` says, with nothing recorded. No checkpoint inside.
+        Raises OSError(EINVAL) as `check` does, with nothing recorded. Contains no checkpoint.
         """
         if not len(pfns):
             return
@@ -114,9 +115,9 @@ class Recorder:
         self._counters.changes.notify()
 
     def record_range(self, first: int, length: int, nid: int, kind: int, now: int, count: int) -> bool:
-        """Count one report on a range of pages, which then is walked section by section with `walk_range`.
+        """Count one report on a range of pages and return whether to walk it, section by section, with `walk_range`.
 
-        Return whether to walk it. OSError(EINVAL) for an empty range, one that wraps, a count of 0, and as `check`.
+        Raises OSError(EINVAL) for an empty range, one that wraps, or a count of 0, and as `check` does.
         """
         if length < 1 or first < 0 or first + length >= 1 << 64 or count < 1:
             raise OSError(errno.EINVAL, "a range has at least one page, does not wrap, and counts at least once")
@@ -128,34 +129,34 @@ class Recorder:
         return True
 
     def walk_range(self, first: int, length: int, nid: int, now: int, count: int, section: int) -> None:
-        """Give every folio that the part of the range in `section` touches `count` accesses at `now`.
+        """Record `count` accesses at `now` for every folio touched by the part of the range in `section`.
 
-        A folio never crosses a section, so walking section by section meets each folio once.
+        A folio never crosses a section boundary, so walking section by section visits each folio once.
         """
         base = section << SECTION_SHIFT
         start, end = max(first, base), min(first + length, base + PAGES_PER_SECTION)
         pfns = np.arange(start, end, dtype=np.int64)
         heads = self._heads(pfns, self._memory.states(pfns))
-        # The head of each folio touched: the range may begin inside the first one.
+        # The head of each folio touched; the range may start inside the first one.
         self._record_admitted(pfns[(heads == pfns) | (pfns == start)], nid, now, count)
         self._counters.changes.notify()
 
     def drop_range(self, section: int, pages: int, count: int) -> None:
-        """Count what `walk_range` would not record: the part of a range, in pages, in a section that is not tracked."""
+        """Count the part of a range, in pages, that `walk_range` would not record: it lies in an untracked section."""
         section_nid = self._memory.section_nid
         online = section < len(section_nid) and section_nid[section] != NO_SECTION
         self._counters.drop("top_tier" if online else "no_section", pages * count)
 
     def is_tracked(self, section: int) -> bool:
-        """Tell whether a section is online and of the lower tier."""
+        """Return whether a section is online and on the lower tier."""
         return bool(self._targets.tracked[self._memory.section_nid[section]])
 
     def _record_admitted(self, pfns: NDArray[np.int64], nids: PerAccess, now: int, counts: PerAccess) -> None:
-        """Apply steps 4 to 6 to reports that have been counted for their kind."""
+        """Apply steps 4 to 6 to reports already counted for their kind."""
         tunables = self._tunables
         self._now, self._ages = now, self._ageing.recording(now)
         step = self._format.step(now, tunables.promote_freq_window_ms, tunables.freq_threshold, self._revision)
-        # An access that counts several times is repeated, so its chunk has to begin smaller.
+        # A report of several accesses is repeated, so its chunk has to start smaller.
         size = CHUNK if isinstance(counts, int) and counts == 1 else CHUNK // self._format.freq_max
         for start in range(0, len(pfns), size):
             part = slice(start, start + size)
@@ -176,9 +177,9 @@ class Recorder:
                     self._counters.drop(reason, _accesses(len(here), here_counts))
 
     def _one_node(self, pfns: NDArray[np.int64]) -> int | None:
-        """Return the lower-tier node that every section between the lowest and highest PFN belongs to, if one does.
+        """Return the lower-tier node that owns every section from the lowest to the highest PFN; None if none does.
 
-        Two reductions instead of a gather for each access; most machines have one lower-tier node.
+        This takes two reductions instead of a gather per access; most machines have one lower-tier node.
         """
         low, high = int(pfns.min()) >> SECTION_SHIFT, int(pfns.max()) >> SECTION_SHIFT
         section_nid = self._memory.section_nid
@@ -194,7 +195,7 @@ class Recorder:
         return (pfns >> order) << order
 
     def _record_chunk(self, pfns: NDArray[np.int64], node: int, nids: PerAccess, counts: PerAccess, step: Step) -> None:
-        """Record a chunk whose PFNs are all in online sections of one lower-tier node."""
+        """Record a chunk whose PFNs all lie in online sections of one lower-tier node."""
         if isinstance(nids, int):
             if nids == node:
                 self._counters.drop("own_node", _accesses(len(pfns), counts))
@@ -224,19 +225,19 @@ class Recorder:
         self._update(pfns, node, nids, step)
 
     def _drop_unlisted(self, states: NDArray[np.uint8], counts: PerAccess) -> None:
-        """Count accesses to pages that are on no LRU list: those of hugetlb apart, which no other state will follow."""
+        """Count accesses to pages on no LRU list; hugetlb pages separately, since their state will not change."""
         huge = (states & (PageState.HUGETLB | PageState.LRU)) == PageState.HUGETLB
         for reason, which in (("hugetlb", huge), ("not_lru", ~huge)):
             self._counters.drop(reason, _accesses(int(which.sum()), _subset(counts, which)))
 
     def _update(self, pfns: NDArray[np.int64], node: int, nids: PerAccess, step: Step) -> None:
-        """Apply one access after another to the records of `pfns` on `node`."""
+        """Apply accesses to the records of `pfns` on `node`, as if one after another."""
         store = self._store
         kept = store.node(node)
         records, ready_bit = kept.records, self._format.ready_bit
         indices = pfns - kept.first_pfn
         all_indices = indices
-        # Every index is inside, as its section is on this node; "clip" saves numpy the check, a sixth of the whole.
+        # Every index is in range, as its section is on this node; "clip" skips numpy's check, a sixth of the total.
         old = records.take(indices, mode="clip")
         if self._ages and (fresh := old == 0).any():
             self._ageing.touch(node, pfns.compress(fresh), self._now)
@@ -247,12 +248,12 @@ class Recorder:
         changed = np.flatnonzero(new != old)
         while len(changed):
             indices, new = indices.take(changed), new.take(changed)
-            # Eight slots an access keep most of them apart, in a table that is no larger than it has to be.
+            # Eight slots per access avoid most collisions, in a table no larger than necessary.
             slots = indices & ((1 << min(len(indices).bit_length() + 3, _MOST_TAG_BITS)) - 1)
             ordinals = self._ordinals[: len(indices)]
             self._tags[slots] = ordinals
             won = self._tags.take(slots) == ordinals
-            # compress: three times as fast as indexing with the mask, whose branches cannot be predicted.
+            # compress is three times as fast as indexing with the mask, whose branches cannot be predicted.
             records[indices.compress(won)] = new.compress(won)
             indices = indices.compress(~won)
             if not len(indices):
@@ -272,7 +273,7 @@ class Recorder:
             if unknown:
                 known = stamps != NUMA_NO_NODE
                 all_indices, stamps = all_indices[known], stamps[known]
-            # numpy keeps the last of several assignments to one index: the last accessor wins.
+            # For repeated indices numpy keeps the last assignment, so the last accessor wins.
             records[all_indices] = self._format.stamp_nid(records.take(all_indices), stamps)
 
 
@@ -281,7 +282,7 @@ def _subset(value: PerAccess, where: slice | NDArray[np.bool_] | NDArray[np.int6
 
 
 def _accesses(reports: int, counts: PerAccess) -> int:
-    """Return how many accesses so many reports are, each with its count or all with one."""
+    """Return the number of accesses in `reports` reports, with a common count or one count each."""
     return reports * counts if isinstance(counts, int) else int(counts.sum())
 
 

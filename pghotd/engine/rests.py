@@ -1,12 +1,12 @@
-"""Let refused folios rest for as long as the reason can last: the improvement `refusal_rest`.
+"""Rests of refused folios, for as long as the reason can last: the improvement `refusal_rest`.
 
-In the kernel a refused folio loses its record and is taken again as soon as it is ready once more: with a scan twice a
-second, a page that cannot move is taken and refused sixty times a minute. Here it keeps its record, rests, and is taken
-again when that is over. What a refusal was for says how long: until there is room, until the brake lets go, or a time,
-doubled from one refusal to the next up to a minute. Each rest is counted as one refusal.
+In the kernel a refused folio loses its record and is taken again once it becomes ready: with two scans per second, an
+immovable page is taken and refused sixty times a minute. Here it keeps its record, rests, and is taken again after the
+rest. The reason for the refusal determines how long that is: until there is room, until the brake releases it, or a
+time that doubles with each refusal, up to a minute. Each rest counts as one refusal.
 
-A rest belongs to a page frame. A page that gets the frame next rests for at most a minute along with it. To key by
-mapping was considered and left: what is shared is known by page, and what is unmapped has no mapping.
+A rest belongs to a page frame. The next page in that frame inherits the rest, for at most a minute. Keying rests by
+mapping was considered and rejected: sharing is known per page, and an unmapped page has no mapping.
 """
 
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 
 _Pages = NDArray[np.int64]
 
-#: Why a folio rests, as `state` says it.
+#: Why a folio rests, as returned by `state`.
 AWAKE, TIMED, UNMAPPED, FOR_ROOM, BRAKED = 0, 1, 2, 3, 4
-#: By reason: the first rest and the longest one, in ms. That of an unmapped folio ends as soon as it is seen mapped.
+#: By reason: the first and the longest rest, in ms. The rest of an unmapped folio ends early if it is found mapped.
 _TIMES_MS = {
     "unmapped": (30_000, 60_000),
     "shared": (4000, 60_000),
@@ -46,7 +46,7 @@ for _reason, (_first, _longest) in _TIMES_MS.items():
 _STATE[REFUSED["unmapped"]] = UNMAPPED
 _STATE[REFUSED["no_space"]] = FOR_ROOM
 _STATE[REFUSED["returning"]] = BRAKED
-#: A folio that was not refused for so long begins with a first rest again.
+#: A folio not refused for this long starts with the first rest again.
 _FORGET_MS = 120_000
 _LONGEST_DOUBLINGS = 6
 
@@ -58,29 +58,29 @@ class _Section:
     state: NDArray[np.uint8]
     until: NDArray[np.int64]
     strikes: NDArray[np.uint8]
-    #: The end of the first timed rest to end.
+    #: The earliest end of a timed rest.
     next_end: int
-    #: Whether any of it waits for what others decide, as of the last count; and when any of it last rested.
+    #: Whether any folio waits for a decision made elsewhere, as of the last count; and when a folio last rested.
     waits: bool
     rested_at: int
 
 
 class Rests:
-    """Resting folios of one engine, in sections that have any: 10 bytes for each page frame of those."""
+    """Resting folios of one engine, in 10 bytes for each page frame of a section that has any."""
 
     def __init__(self, store: RecordStore) -> None:
         self._store = store
         self._sections: dict[int, _Section] = {}
-        #: By lower-tier nid how many folios rest, as of the last `count`; and how many wait for room that others were
-        #: chosen for, as of kmigrated's last pass: those were not taken, so they were not refused either.
+        #: By lower-tier nid: the number of resting folios, as of the last `count`, and of folios waiting for room that
+        #: went to others, as of kmigrated's last pass. The latter were not taken, and hence not refused.
         self._refused: dict[int, int] = {}
         self.waiting: dict[int, int] = {}
 
     def rest(self, nid: int, heads: _Pages, verdicts: NDArray[np.uint8], records: Records, now: int) -> _Pages:
-        """Put those of node `nid`'s folios to rest whose refusal asks for it; return which, by their places.
+        """Begin a rest for those folios of node `nid` whose refusal requires one; return their indices.
 
-        Each gets its record back as it was taken, or stays ready if an access has begun another one since. The strikes
-        of all others are forgotten.
+        Each gets its record back as taken, or stays ready if an access has started a new record since. The strikes of
+        all other folios are reset.
         """
         resting = np.zeros(len(heads), dtype=bool)
         for number in np.unique(heads >> SECTION_SHIFT).tolist():
@@ -121,7 +121,7 @@ class Rests:
             section.next_end = min(section.next_end, now + int(length.min()))
 
     def state(self, section: int, places: _Pages, now: int) -> NDArray[np.uint8] | None:
-        """Return why each of a section's places rests at `now`; None where none of the section does."""
+        """Return why each of a section's places rests at `now`; None if the section has no resting folios."""
         resting = self._sections.get(section)
         if resting is None:
             return None
@@ -130,7 +130,7 @@ class Rests:
         return states
 
     def due(self, nid: int, now: int) -> None:
-        """Flag node `nid`'s sections in which a rest has ended, or waits for what others decide, for another look."""
+        """Flag those of node `nid`'s sections for another look where a rest has ended or waits for another decision."""
         for number in list(self._sections):
             if not self._store.has(nid, number):
                 continue
@@ -144,7 +144,7 @@ class Rests:
                 self._store.look_later(nid, number)
 
     def count(self, nid: int, now: int) -> None:
-        """Count node `nid`'s folios that rest: ready, and not to be taken yet. Forget sections without any."""
+        """Count node `nid`'s resting folios, which are ready but not to be taken yet, and drop sections without any."""
         number = 0
         for index in list(self._sections):
             if not self._store.has(nid, index):
@@ -165,7 +165,7 @@ class Rests:
         self._refused[nid] = number
 
     def resting(self, nid: int) -> int:
-        """Return how many of node `nid`'s folios are ready and not taken at present."""
+        """Return how many of node `nid`'s folios are ready but not taken at present."""
         return self._refused.get(nid, 0) + self.waiting.get(nid, 0)
 
     def forget(self, section: int) -> None:

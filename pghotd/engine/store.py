@@ -1,7 +1,7 @@
-"""Keep the hotness records: one sparse mapping a lower-tier node, and a hot flag for each section.
+"""Storage of the hotness records: one sparse mapping per lower-tier node, and a hot flag per section.
 
-Consumers: recording writes records and flags, kmigrated takes records and clears flags, the hot list reads. Sections
-come and go with memory hotplug; what went offline has lost its records (docs/rules.md, section 2).
+Recording writes records and flags, kmigrated takes records and clears flags, and the hot list reads them. Sections come
+and go with memory hotplug; a section that goes offline loses its records (docs/rules.md, section 2).
 """
 
 from collections.abc import Callable, Iterator
@@ -16,18 +16,18 @@ from pghotd.sparse import discard, sparse_array
 
 
 class NodeRecords:
-    """Hold one node's records: `records[pfn - first_pfn]`, from its first to its last section, holes included."""
+    """One node's records: `records[pfn - first_pfn]`, from its first to its last section, including holes."""
 
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self._dtype = dtype
         self.sections: set[int] = set()
         self.first_pfn = 0
         self.records: Records = sparse_array(0, dtype)
-        #: A byte for each record: see heat.py.
+        #: One byte per record: see heat.py.
         self.heat: NDArray[np.uint8] = sparse_array(0, np.uint8)
 
     def cover(self, first_section: int, last_section: int) -> None:
-        """Make room for the sections from first to last, both included; what was kept stays."""
+        """Extend the mapping to the sections from first to last, both included, keeping existing records."""
         have_first = self.first_pfn >> SECTION_SHIFT
         have_last = have_first + (len(self.records) >> SECTION_SHIFT) - 1
         if len(self.records):
@@ -55,30 +55,30 @@ class NodeRecords:
         return self.heat[start : start + PAGES_PER_SECTION]
 
     def sections_view(self, first: int, count: int) -> Records:
-        """Return the records of `count` sections from `first` on, as a view."""
+        """Return the records of `count` sections starting at `first`, as a view."""
         start = (first << SECTION_SHIFT) - self.first_pfn
         return self.records[start : start + count * PAGES_PER_SECTION]
 
 
 class RecordStore:
-    """Hold every node's records, the hot flag of each section, and the wake flag of each node's kmigrated."""
+    """All nodes' records, the hot flag of each section, and the wake flag of each node's kmigrated."""
 
     def __init__(self, fmt: RecordFormat) -> None:
         self.format = fmt
         self._nodes: dict[int, NodeRecords] = {}
-        #: 1 where a section holds a record that became ready since its last walk, by section number.
+        #: By section number, 1 where a record of the section became ready since its last walk.
         self.hot: NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
-        #: 1 where a section may hold a record that is not 0, and from when on one of it could have wrapped: see ageing.
+        #: 1 where a section may hold a nonzero record, and the time from which one of them may wrap: see ageing.py.
         self.touched: NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
         self.wraps_at: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._wake: set[int] = set()
-        #: Nodes whose kmigrated has something to look at, but not before the end of its interval.
+        #: Nodes whose kmigrated has sections to look at, but only at the end of its interval.
         self._later: set[int] = set()
-        #: Called with the nid when a record became ready and kmigrated's wake flag was not yet set.
+        #: Called with the nid when a record becomes ready and kmigrated's wake flag is not yet set.
         self.woken: Callable[[int], None] | None = None
 
     def reserve(self, nid: int, sections: NDArray[np.int64]) -> None:
-        """Bring many sections of node `nid` online at once, in one mapping."""
+        """Bring many sections of node `nid` online together, in one mapping."""
         if not len(sections):
             return
         first, last = int(sections.min()), int(sections.max())
@@ -88,11 +88,11 @@ class RecordStore:
         records.sections.update(sections.tolist())
 
     def online(self, section: int, nid: int) -> None:
-        """Give a section of lower-tier node `nid` records, all 0."""
+        """Add records, all 0, for a section of lower-tier node `nid`."""
         self.reserve(nid, np.array([section]))
 
     def offline(self, section: int, nid: int) -> None:
-        """Take a section's records and flag away; a node's last section takes its mapping along."""
+        """Remove a section's records and flag; removing a node's last section drops its mapping."""
         node = self._nodes[nid]
         node.sections.remove(section)
         self.hot[section] = self.touched[section] = 0
@@ -117,22 +117,22 @@ class RecordStore:
         return nid in self._nodes
 
     def has(self, nid: int, section: int) -> bool:
-        """Tell whether a section of node `nid` has records."""
+        """Return whether a section of node `nid` has records."""
         return nid in self._nodes and section in self._nodes[nid].sections
 
     def heat(self, section: int) -> NDArray[np.uint8] | None:
-        """Return the heat of one section's pages, as a view; None for one without records."""
+        """Return the heat of one section's pages, as a view; None for a section without records."""
         for node in self._nodes.values():
             if section in node.sections:
                 return node.section_heat(section)
         return None
 
     def node(self, nid: int) -> NodeRecords:
-        """Return node `nid`'s records; KeyError when it has none."""
+        """Return node `nid`'s records; KeyError if it has none."""
         return self._nodes[nid]
 
     def flag_hot(self, nid: int, pfns: NDArray[np.int64]) -> None:
-        """Flag the sections of `pfns` hot, then wake the node's kmigrated: in this order, so no wake-up is missed."""
+        """Flag the sections of `pfns` hot, then wake the node's kmigrated: in this order, so no wake-up is lost."""
         self.hot[pfns >> SECTION_SHIFT] = 1
         if nid not in self._wake:
             self._wake.add(nid)
@@ -140,7 +140,7 @@ class RecordStore:
                 self.woken(nid)
 
     def take_wake(self, nid: int) -> bool:
-        """Tell whether node `nid`'s kmigrated was woken, and clear its wake flag."""
+        """Clear the wake flag of node `nid`'s kmigrated, and return whether it was set."""
         if nid in self._wake:
             self._wake.remove(nid)
             return True
@@ -157,7 +157,7 @@ class RecordStore:
         self._later.add(nid)
 
     def interval_over(self, nid: int) -> None:
-        """Wake node `nid`'s kmigrated if something has waited for the end of its interval."""
+        """Wake node `nid`'s kmigrated if a section was waiting for the end of its interval."""
         if nid in self._later:
             self._later.remove(nid)
             self.wake(nid)
@@ -169,7 +169,7 @@ class RecordStore:
         self.wake(nid)
 
     def next_hot_section(self, nid: int, after: int) -> int | None:
-        """Return node `nid`'s first section behind `after` whose hot flag is set now, None when there is none."""
+        """Return node `nid`'s first section after `after` whose hot flag is set now, or None."""
         node = self._nodes.get(nid)
         if node is None:
             return None
@@ -194,7 +194,7 @@ class RecordStore:
         return np.array([section for section in flagged.tolist() if section in node.sections], dtype=np.int64)
 
     def untouched(self, pfns: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the sections of `pfns` that are not marked as touched, each once."""
+        """Return the sections of `pfns` that are not marked as touched, without duplicates."""
         sections = pfns >> SECTION_SHIFT
         fresh = sections[self.touched.take(sections) == 0]
         return np.unique(fresh) if len(fresh) else fresh
@@ -204,7 +204,7 @@ class RecordStore:
         return self._flagged(nid, self.touched)
 
     def is_online(self, nid: int, first: int, count: int) -> bool:
-        """Return whether `count` sections from `first` on are all online on node `nid`."""
+        """Return whether `count` sections starting at `first` are all online on node `nid`."""
         sections = self._nodes[nid].sections
         return all(section in sections for section in range(first, first + count))
 
@@ -216,7 +216,7 @@ class RecordStore:
                 yield section, node.section(section)
 
     def raw(self, nid: int, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes from `offset` of the records of node `nid`'s online PFNs, in PFN order."""
+        """Return up to `size` bytes, from `offset`, of the records of node `nid`'s online PFNs, in PFN order."""
         node = self._nodes.get(nid)
         if node is None:
             return b""
@@ -232,6 +232,6 @@ class RecordStore:
 
     @property
     def record_bytes(self) -> int:
-        """Return the memory for records: exactly 1 or 4 bytes for each PFN of an online lower-tier section."""
+        """Memory for records: exactly 1 or 4 bytes for each PFN of an online lower-tier section."""
         online = sum(len(node.sections) for node in self._nodes.values())
         return online * PAGES_PER_SECTION * self.format.dtype.itemsize

@@ -1,7 +1,7 @@
-"""Hold the tunables: one table that feeds the engine, configuration, command line, control files and documents.
+"""Tunables: one table that feeds the engine, configuration, command line, control files and documentation.
 
-A tunable is read where it is used, at each use, so that a write takes effect at the next one. A value is one Python
-integer, replaced whole: it is never torn between two writers.
+A tunable is read at each use, so a write takes effect at the next use. A value is a single Python integer, replaced as
+a whole, so it is never torn between two writers.
 """
 
 import errno
@@ -14,7 +14,7 @@ from pghotd.engine.kinds import ALL_KINDS
 from pghotd.engine.kstrtox import kstrtouint
 from pghotd.geometry import NUMA_NO_NODE
 
-#: Two names for one thing: who writes one of them has written both.
+#: Two names for one setting: a write to either counts as a write to both.
 _ONE_MECHANISM = frozenset({"target_nid", "target_policy"})
 
 Mode = Literal["default", "precise"]
@@ -23,7 +23,7 @@ MODES: tuple[Mode, ...] = ("default", "precise")
 
 @dataclass(frozen=True, slots=True)
 class PerMode:
-    """Hold a number for each mode."""
+    """A number for each mode."""
 
     default: int
     precise: int
@@ -34,10 +34,10 @@ class PerMode:
 
 @dataclass(frozen=True, slots=True)
 class Tunable:
-    """One tunable: its range and default in each mode, its unit, and what it does.
+    """A tunable: its range and default in each mode, its unit, and its description.
 
-    `on_real_nodes` is the default on real nodes where that is another one; `high_ageing` is the upper end of the range
-    while `record_ageing` is on.
+    `on_real_nodes` is the default on real nodes where it differs; `high_ageing` is the upper end of the range while
+    `record_ageing` is on.
     """
 
     name: str
@@ -99,7 +99,7 @@ TUNABLES: dict[str, Tunable] = {
             PerMode(3000, 5000),
             "ms",
             "an access later than this after the last one starts counting anew",
-            # A sweep that clears what is older than the window has at least 512 ms before ages wrap.
+            # Leaves a sweep at least 512 ms to clear records older than the window before their ages wrap.
             high_ageing=PerMode(3584, 15872),
         ),
         Tunable(
@@ -167,7 +167,7 @@ TUNABLES: dict[str, Tunable] = {
             "ms",
             "a page demoted less than this ago is not promoted again; 0: it is",
         ),
-        # Improvements that real nodes need, on by default there and off on the model.
+        # Improvements needed on real nodes: on by default there, off on the model.
         Tunable(
             "record_ageing",
             0,
@@ -221,9 +221,9 @@ TUNABLES: dict[str, Tunable] = {
 
 
 class Tunables:
-    """The present value of each tunable of one daemon.
+    """Current values of one daemon's tunables.
 
-    `is_target(nid)` returns whether nid is an online top-tier node with memory, which changes while running.
+    `is_target(nid)` returns whether nid is an online top-tier node with memory, which can change at run time.
     """
 
     enabled_sources: int
@@ -241,7 +241,7 @@ class Tunables:
     demotion_room: int
     refusal_rest: int
     admit_by_heat: int
-    #: The last target_nid that was a node: what target_policy 0 goes back to.
+    #: The last target_nid that was a node, restored by target_policy 0.
     last_target_nid: int
 
     def __init__(
@@ -253,13 +253,13 @@ class Tunables:
         for tunable in TUNABLES.values():
             setattr(self, tunable.name, tunable.default_for(mode, real_nodes))
         self.target_nid = target_nid
-        #: Those written at run time: a reloaded configuration leaves them alone, and a saved state keeps them.
+        #: Tunables written at run time: a configuration reload does not change them, and a saved state keeps them.
         self.written: set[str] = set()
         self.changes = Changes()
 
     @property
     def target_nid(self) -> int:
-        """The node for pages whose accessing node is not known; -1: the one nearest to each page."""
+        """Target node for pages whose accessing node is not known; -1 for the node nearest to each page."""
         return self._target_nid
 
     @target_nid.setter
@@ -285,9 +285,9 @@ class Tunables:
         return TUNABLES[name].default_for(self.mode, self._real_nodes)
 
     def check(self, name: str, value: int, beside: Mapping[str, int] | None = None) -> None:
-        """Raise OSError(EINVAL), with what would be right, unless `value` is in the range of tunable `name`.
+        """Raise OSError(EINVAL), with the valid range, unless `value` is valid for tunable `name`.
 
-        `beside` are values that other tunables get at the same time.
+        `beside` holds values that other tunables are set to at the same time.
         """
         values = {other: getattr(self, other) for other in TUNABLES} | dict(beside or {}) | {name: value}
         if (wrong := wrong_value(name, values, self.mode)) is not None:
@@ -296,16 +296,16 @@ class Tunables:
             raise OSError(errno.EINVAL, f"node {value} is not an online top-tier node")
 
     def set(self, name: str, value: int, beside: Mapping[str, int] | None = None) -> None:
-        """Set tunable `name` to `value`, or raise OSError(EINVAL), as `check` does, and change nothing."""
+        """Set tunable `name` to `value`; an invalid one raises OSError(EINVAL), as in `check`, and changes nothing."""
         self.check(name, value, beside)
         setattr(self, name, value)
 
     def store(self, name: str, text: bytes) -> None:
-        """Set tunable `name` from the text written into its control file; OSError(EINVAL) changes nothing."""
+        """Set tunable `name` from text written to its control file; OSError(EINVAL) changes nothing."""
         self.write(name, parse(name, text))
 
     def write(self, name: str, value: int, beside: Mapping[str, int] | None = None) -> None:
-        """Set tunable `name` as a write at run time does, or raise OSError(EINVAL) and change nothing."""
+        """Set tunable `name` as a run-time write; an invalid value raises OSError(EINVAL) and changes nothing."""
         self.set(name, value, beside)
         self.written |= _ONE_MECHANISM if name in _ONE_MECHANISM else {name}
         self.changes.notify()
@@ -319,16 +319,16 @@ class Tunables:
 
 
 def parse(name: str, text: bytes) -> int:
-    """Return the value of a text for tunable `name`, as the kernel reads one; OSError(EINVAL) if it is none."""
+    """Parse a value of tunable `name` as the kernel does; OSError(EINVAL) if the text is not one."""
     if name == "target_nid" and text.removesuffix(b"\n") == b"-1":
         return NUMA_NO_NODE
     return kstrtouint(text)
 
 
 def wrong_value(name: str, values: Mapping[str, int], mode: Mode) -> str | None:
-    """Return what is wrong with the value of tunable `name` among `values`, one of each tunable; None when nothing is.
+    """Return why the value of tunable `name` in `values`, which has one per tunable, is invalid; None if it is valid.
 
-    How wide the window may be depends on `record_ageing`, so that cannot be turned on while the window is wider.
+    The maximum window depends on `record_ageing`, which therefore cannot be turned on while the window is wider.
     """
     tunable, value = TUNABLES[name], values[name]
     ageing = bool(values["record_ageing"])

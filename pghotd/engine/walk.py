@@ -1,11 +1,11 @@
-"""Walk a hot section and make batches of what is to be promoted (docs/rules.md, section 5).
+"""Walk over a hot section that builds promotion batches (docs/rules.md, section 5).
 
-The walk goes in PFN order, a folio at a time, but in arrays: a run of folios with the same target is judged as a whole,
-and as much of it is taken as fits the batch. What is taken and not refused is in flight from that moment, so the books
-balance between any two steps.
+The walk visits folios in PFN order, with the semantics of one folio at a time but on arrays: a run of folios with the
+same target is judged as a whole, and as much of it is taken as fits the batch. A folio that is taken and not refused
+counts as in flight immediately, so the counters balance between any two steps.
 
-What is ready is looked for once a call of `next_batch`, and not once a run: where targets alternate from page to page,
-a search for each run took three seconds a section. Nothing else runs within a call, so what was found stays true.
+Ready records are searched once per `next_batch` call, not once per run: with targets alternating from page to page, a
+search per run took three seconds per section. Nothing else runs within a call, so the result stays valid.
 """
 
 from collections.abc import Mapping
@@ -38,11 +38,11 @@ from pghotd.engine.verdicts import (
 from pghotd.geometry import NUMA_NO_NODE, PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.memory.protocol import Moved, PageState, Refusal
 
-#: How many ready folios are judged in one step: about 100 us of work.
+#: Ready folios judged in one step: about 100 us of work.
 RUN = 2048
-#: How many runs are judged without a batch before the caller gets to let others run.
+#: Runs judged without a batch before control returns to the caller, so that it can yield.
 RUNS_PER_CALL = 4
-#: How many more than fill a batch are judged at first: a few are refused.
+#: Folios judged at first beyond those that fill a batch, because a few are refused.
 _MORE = 64
 
 Pages = NDArray[np.int64]
@@ -51,38 +51,38 @@ Verdicts = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Hold folios on their way to one target node; none when the walk only stops to let others run.
+    """Folios on their way to one target node; empty when the walk only stops to let other tasks run.
 
-    They are of one owner, as in the kernel, unless `admit_by_heat` is on: what is hot lies scattered among owners, and
-    a call for 14 folios costs about as much as one for 500. `records` are as they were taken, `numbers` those of the
-    decisions to promote them.
+    They belong to one owner, as in the kernel, unless `admit_by_heat` is on: hot folios are scattered among owners, and
+    a call for 14 folios costs about as much as one for 500. `records` holds the records as taken, `numbers` the numbers
+    of the decisions to promote them.
     """
 
     heads: Pages
     pages: Pages
     records: Records
     numbers: Pages
-    #: In how many of the last looks each folio was seen.
+    #: Number of recent looks in which each folio was seen.
     heat: NDArray[np.uint8]
     owners: Pages
-    #: When the first of them was taken.
+    #: Time at which the first folio was taken.
     taken_at: int
     nid: int
 
 
-#: Room for the index of an owner beside a nid.
+#: Bits for an owner index packed below a nid.
 _OWNER_BITS = 40
 _NONE = np.zeros(0, dtype=np.int64)
 _NOTHING = Batch(_NONE, _NONE, _NONE, _NONE, np.zeros(0, dtype=np.uint8), _NONE, 0, NUMA_NO_NODE)
-#: In place of an owner where a batch is of any.
+#: Stands for the owner of a batch that may mix owners.
 _ANY_OWNER = -2
-#: The folios that go first to each target without room for all: heads, ascending. Other targets take them in PFN order.
+#: Heads, ascending, of the folios that go first to each target without room for all. Other targets use PFN order.
 Chosen = Mapping[int, Pages]
 
 
 @dataclass(frozen=True, slots=True)
 class _Ready:
-    """Hold ready folios in PFN order; `targets` is where each one would go now."""
+    """Ready folios in PFN order; `targets` holds the node to which each would be promoted now."""
 
     heads: Pages
     pages: Pages
@@ -94,7 +94,7 @@ class _Ready:
     heat: NDArray[np.uint8]
 
     def part(self, where: slice | Pages) -> "_Ready":
-        """Return some of the folios, in order."""
+        """Return a subset of the folios, in order."""
         return _Ready(
             self.heads[where],
             self.pages[where],
@@ -116,24 +116,24 @@ class SectionWalk:
         self._section = section
         self._chosen = chosen or {}
         self._position = 0
-        #: Whether what was found last is all that is ready up to the end of the section.
+        #: Whether the last search found everything ready up to the end of the section.
         self._found_all = False
-        #: Columns of the batch that is being made: heads, pages, records, numbers, heat and owners.
+        #: Columns of the batch being built: heads, pages, records, numbers, heat and owners.
         self._pending: list[tuple[Pages, Pages, Records, Pages, NDArray[np.uint8], Pages]] = []
         self._taken_at = 0
         self._pending_nr = 0
-        #: The target and owner of what is pending.
+        #: Target and owner of the pending folios.
         self._kind = (NUMA_NO_NODE, -1)
 
     def next_batch(self, now: int) -> Batch | None:
-        """Visit folios until a batch is to be moved, and return it; None at the section's end.
+        """Visit folios until a batch is due, and return it; None at the section's end.
 
-        After it has returned, the batch is in flight and has to be settled. An empty one says that much was visited
-        without a batch: the caller lets others run and calls again.
+        A returned batch is in flight and must be settled. An empty batch means that many folios were visited without
+        completing one: the caller should yield and call again.
         """
         runs = 0
         self._pghot.ageing.catch_up(self._nid, now)
-        # Mostly all are admitted, and then no more than fill the batch have to be looked at.
+        # Usually all are admitted, and only as many as fill the batch need a look.
         most = max(self._pghot.tunables.kmigrated_batch_nr + 1 - self._pending_nr, 0) + _MORE
         while (ready := self._find(now, min(most, RUN))) is not None:
             most = RUN
@@ -152,7 +152,7 @@ class SectionWalk:
         return self.flush()
 
     def ready(self, now: int, most: int = RUN) -> Pages:
-        """Return the PFNs of ready records that are to be visited next, `most` at most; what rests is passed over."""
+        """Return the PFNs of the next ready records to visit, at most `most`; resting folios are skipped."""
         found = self._ready()
         if len(found) and (states := self._pghot.rests.state(self._section, found, now)) is not None:
             awake = states == AWAKE
@@ -161,26 +161,26 @@ class SectionWalk:
                 awake[waiting] = self._may_go(found[waiting], states[waiting], now)
             found = found[awake]
         if self._chosen and len(found):
-            # Those that were not chosen stay ready, and compete in the next pass.
+            # Folios that were not chosen stay ready and compete in the next pass.
             found = found[~self._passed_over(found)]
         return found[:most] + (self._section << SECTION_SHIFT)
 
     def _ready(self) -> Pages:
-        """Return the places of ready records from the walk's position on."""
+        """Return the places of ready records from the walk's position onwards."""
         if self._position >= PAGES_PER_SECTION or not self._pghot.store.has(self._nid, self._section):
             return _NONE
         kept = self._pghot.store.node(self._nid).section(self._section)[self._position :]
         ready_bit = self._pghot.store.format.ready_bit
         if int(kept.max()) < ready_bit:
-            return _NONE  # what most walks end with, at the price of reading the records once
+            return _NONE  # how most walks end, at the cost of reading the records once
         found: Pages = np.flatnonzero(kept >= ready_bit) + self._position
         return found
 
     def contenders(self, now: int, *, any_heat: bool) -> tuple[Contenders, int]:
-        """Return the section's ready folios that compete for room, and how many wait that were not looked up.
+        """Return the section's ready folios that compete for room, and the number of waiting ones not looked up.
 
-        Those that rest for a time and those that the brake holds do not compete. Unless `any_heat` may go, what is not
-        hot enough for an exchange is not looked up: where room is short, that is most.
+        Folios in a timed rest and folios held by the brake do not compete. Unless `any_heat` is set, folios not hot
+        enough for an exchange are not looked up: where room is short, those are the majority.
         """
         pghot, found = self._pghot, self._ready()
         states = pghot.rests.state(self._section, found, now)
@@ -202,16 +202,16 @@ class SectionWalk:
         return Contenders(*columns), waiting
 
     def _may_go(self, places: Pages, states: NDArray[np.uint8], now: int) -> NDArray[np.bool_]:
-        """Return which of the places that wait for room or for the brake need not do so any more."""
+        """Return which of the places waiting for room or for the brake no longer need to."""
         may_go = np.zeros(len(places), dtype=bool)
-        # Where many wait for little room, most have not been chosen: that is seen before all else is looked up.
+        # Where many wait for little room, most were not chosen: check that before looking up anything else.
         worth = np.flatnonzero(~self._passed_over(places)) if self._chosen else np.arange(len(places))
         if len(worth):
             may_go[worth] = self._is_over(places[worth], states[worth], now)
         return may_go
 
     def _passed_over(self, places: Pages) -> NDArray[np.bool_]:
-        """Return at which of the places others were chosen for their target."""
+        """Return which of the places lost to other folios chosen for the same target."""
         heads = places + (self._section << SECTION_SHIFT)
         targets = self._targets(self._pghot.store.node(self._nid).section(self._section)[places])
         passed_over = np.zeros(len(places), dtype=bool)
@@ -220,7 +220,7 @@ class SectionWalk:
         return passed_over
 
     def _is_over(self, places: Pages, states: NDArray[np.uint8], now: int) -> NDArray[np.bool_]:
-        """Return for which of the places what they wait for has come."""
+        """Return which of the places have got what they were waiting for."""
         heads = places + (self._section << SECTION_SHIFT)
         some = self._look_at(heads, now)
         may_go: NDArray[np.bool_] = (states != BRAKED) | _allowed(self._pghot, some, now)
@@ -233,7 +233,7 @@ class SectionWalk:
         return may_go
 
     def flush(self) -> Batch | None:
-        """Return what has been taken and not yet handed out as a batch."""
+        """Return the folios taken and not yet handed out as a batch; None if there are none."""
         if not self._pending:
             return None
         heads, pages, records, numbers, heat, owners = (
@@ -243,7 +243,7 @@ class SectionWalk:
         return Batch(heads, pages, records, numbers, heat, owners, self._taken_at, self._kind[0])
 
     def _find(self, now: int, most: int) -> _Ready | None:
-        """Find the next ready folios from the walk's position on, with the records as they are now."""
+        """Find the next ready folios from the walk's position onwards, with their current records."""
         while True:
             heads = self.ready(now, most)
             if not len(heads):
@@ -251,14 +251,14 @@ class SectionWalk:
                 return None
             self._found_all = len(heads) < most
             found = self._look_at(heads, now)
-            # What has left the LRU keeps its record, and so does a PFN that is no folio's head any more.
+            # A folio that has left the LRU keeps its record, and so does a PFN that is no longer a folio's head.
             here = ((found.states & PageState.LRU) != 0) & (heads & (found.pages - 1) == 0)
             if here.any():
                 return found if here.all() else found.part(np.flatnonzero(here))
             self._position = int(heads[-1]) + 1 - (self._section << SECTION_SHIFT)
 
     def _look_at(self, heads: Pages, now: int) -> _Ready:
-        """Return what is known of folios of the section."""
+        """Look up the state, target, owner, age and heat of folios of the section."""
         pghot, base = self._pghot, self._section << SECTION_SHIFT
         states = pghot.memory.states(heads)
         pages = np.int64(1) << (states & PageState.ORDER).astype(np.int64)
@@ -269,12 +269,12 @@ class SectionWalk:
         return _Ready(heads, pages, states, records, ages_ms, targets, owners, pghot.heat.of(self._nid, heads))
 
     def _targets(self, records: Records) -> Pages:
-        """Return where folios with these records would go now."""
+        """Return the nodes to which folios with these records would be promoted now."""
         default = self._pghot.targets.default(self._nid, self._pghot.tunables)
         return self._pghot.targets.stamp(self._pghot.format.nid(records, default), default, len(records))
 
     def _visit(self, run: _Ready, now: int) -> tuple[int, Batch | None]:
-        """Take records of a run up to where a batch is due; return how many, and that batch."""
+        """Take records of a run until a batch is due; return how many were taken, and that batch or None."""
         pghot, nid = self._pghot, int(run.targets[0])
         zones, admission, limits = pghot.memory.zones(nid), pghot.admission(nid), pghot.limits()
         verdicts = self._refused_early(run, nid, now)
@@ -294,7 +294,7 @@ class SectionWalk:
         whole = run.part(slice(0, taken))
         seen = Circumstances(nid, judgement.threshold_ms, admission.rate_MBps(now), now)
         first_number = self._take(whole, verdicts[:taken], seen)
-        # The folio that does not fit is judged before the batch is sent off, and is the first of the next one.
+        # The folio that does not fit is judged before the batch is sent off, and becomes the first of the next one.
         within = admitted[: added if full or not due else added - 1]
         self._add(run, within, first_number, nid, kinds, now)
         batch = self.flush() if due else None
@@ -302,9 +302,9 @@ class SectionWalk:
         return taken, batch
 
     def _refused_early(self, run: _Ready, nid: int, now: int) -> Verdicts:
-        """Refuse what admission is not asked about.
+        """Refuse folios before admission sees them.
 
-        What is there already, has cooled, was demoted just now, or only comes back.
+        Those are already on their target, have cooled, were demoted recently, or are braked because such pages return.
         """
         tunables = self._pghot.tunables
         verdicts = np.full(len(run.heads), REFUSED_SAME_NODE if nid == self._nid else ADMITTED, dtype=np.uint8)
@@ -324,9 +324,9 @@ class SectionWalk:
         return verdicts
 
     def _fit(self, nid: int, owners: Pages) -> tuple[int, bool, bool]:
-        """Say how many of these admitted folios are taken now, whether a batch is due then, and whether it is full.
+        """Return how many of these admitted folios to take now, whether a batch is then due, and whether it is full.
 
-        It is due at one folio more than kmigrated_batch_nr, or at a folio with another target or owner.
+        A batch is due at one folio more than kmigrated_batch_nr, or at a folio with another target or owner.
         """
         if not len(owners):
             return 0, False, False
@@ -340,7 +340,7 @@ class SectionWalk:
         return fitting, False, False
 
     def _add(self, run: _Ready, chosen: Pages, first_number: int, nid: int, kinds: Pages, now: int) -> None:
-        """Add folios of a run, all of one kind, to what is pending; `first_number` is that of the run's first one."""
+        """Append folios of a run, all of one kind, to the pending ones; `first_number` is that of the run's first."""
         if len(chosen):
             self._kind = (nid, int(kinds[chosen[0]]))
             if not self._pending:
@@ -353,7 +353,7 @@ class SectionWalk:
             self._pending_nr += len(chosen)
 
     def _take(self, run: _Ready, verdicts: Verdicts, seen: Circumstances) -> int:
-        """Take the records of a run, count what became of them, and return the number of the first decision."""
+        """Take the records of a run, count the outcomes, and return the number of the first decision."""
         pghot, counters = self._pghot, self._pghot.counters
         base = self._section << SECTION_SHIFT
         pghot.store.node(self._nid).section(self._section)[run.heads - base] = 0
@@ -375,7 +375,7 @@ class SectionWalk:
 
 
 def settle(pghot: Pghot, nid: int, batch: Batch, moved: Moved, now: int) -> None:
-    """Count what became of a batch of node `nid`'s kmigrated."""
+    """Count the outcome of a batch of node `nid`'s kmigrated."""
     counters, results = pghot.counters, moved.results
     succeeded, failed = results == 0, results > 0
     promoted = int(batch.pages[succeeded].sum())
@@ -415,7 +415,7 @@ def _keep(
     taken_at: int,
     now: int,
 ) -> None:
-    """Give node `nid`'s folios their records back, taken at `taken_at`, where refusal_rest or keep_refused wants it."""
+    """Restore records of node `nid`'s folios taken at `taken_at`, where refusal_rest or keep_refused asks for it."""
     tunables, ages = pghot.tunables, bool(pghot.tunables.record_ageing)
     if not tunables.refusal_rest:
         kept = pghot.kept.keep(nid, heads, verdicts, records, bool(tunables.keep_refused))
@@ -423,7 +423,7 @@ def _keep(
             pghot.counters.add_on(nid, "pghotd_kept", int(pages[kept].sum()))
     else:
         if ages:
-            # What a sweep would have cleared in the time that it was on its way is not brought back.
+            # Do not restore a record that a sweep would have cleared while the folio was in flight.
             fresh = pghot.format.age_ms(records, taken_at) + (now - taken_at) <= tunables.promote_freq_window_ms
             if not fresh.all():
                 heads, records, verdicts = heads[fresh], records[fresh], verdicts[fresh]
@@ -433,7 +433,7 @@ def _keep(
 
 
 def _allowed(pghot: Pghot, run: _Ready, now: int) -> NDArray[np.bool_]:
-    """Return which folios the brake lets through: as many pages of each owner, target and heat as are allowed now."""
+    """Return which folios the brake lets through: as many pages per owner, target and heat as are allowed now."""
     allowed = np.ones(len(run.heads), dtype=bool)
     if not pghot.returns.any_back:
         return allowed
@@ -450,7 +450,7 @@ def _allowed(pghot: Pghot, run: _Ready, now: int) -> NDArray[np.bool_]:
 
 
 def _among(heads: Pages, chosen: Pages) -> NDArray[np.bool_]:
-    """Return which heads are among the chosen ones, which are in order."""
+    """Return which heads are among `chosen`, which is sorted."""
     if not len(chosen):
         return np.zeros(len(heads), dtype=bool)
     places = np.searchsorted(chosen, heads)
@@ -459,9 +459,9 @@ def _among(heads: Pages, chosen: Pages) -> NDArray[np.bool_]:
 
 
 def _prepare(verdicts: Verdicts, run: _Ready, room: int) -> Verdicts:
-    """Refuse what admission let through but cannot be moved: dirty, no space, not to be isolated, in this order.
+    """Refuse admitted folios that cannot be moved: dirty, no space, cannot be isolated, in this order.
 
-    `room` is by how many pages the target's best zone is above its high watermark and reserve.
+    `room` is the number of pages by which the target's best zone exceeds its high watermark and reserve.
     """
     verdicts = verdicts.copy()
     for refused, verdict in (
@@ -474,6 +474,6 @@ def _prepare(verdicts: Verdicts, run: _Ready, room: int) -> Verdicts:
 
 
 def _leading_equal(values: Pages) -> int:
-    """Return how many leading elements are equal to the first one."""
+    """Return the number of leading elements equal to the first one."""
     differs = values != values[0]
     return int(differs.argmax()) if differs.any() else len(values)

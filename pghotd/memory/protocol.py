@@ -1,7 +1,7 @@
-"""Say what the engine and kmigrated need of a machine: the memory protocol, which every backend implements.
+"""The memory protocol: what the engine and kmigrated require of a memory backend.
 
-Stored here: nothing. Backends (the memory model, and real Linux nodes) own the arrays; the engine reads them in
-batches and never keeps a copy over a checkpoint, since memory comes and goes while it runs.
+No state is kept here. Backends (the memory model and real Linux nodes) own the arrays; the engine reads them in
+batches and never keeps a copy across a checkpoint, since memory comes and goes at run time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,36 +17,36 @@ Pfns = NDArray[np.int64]
 
 
 class Refusal(IntEnum):
-    """Why a backend did not move a folio: its result then, where 0 is moved and an errno is above 0.
+    """Reason why a backend did not move a folio: its result, where 0 means moved and a positive one is an errno.
 
-    Only ever added to, at the end.
+    New members are only ever added at the end.
     """
 
     GONE = -1  # no longer where its record was
-    UNMAPPED = -2  # no watched process maps it, so it cannot be moved from user space
+    UNMAPPED = -2  # not mapped by a watched process, so it cannot be moved from user space
     SHARED = -3  # mapped by more than one process
-    POLICY = -4  # its memory policy says where it belongs
+    POLICY = -4  # its memory policy does not allow the target node
     CPUSET = -5  # its owner may not have memory there
     NO_BLOCK = -6  # a huge page, and no free block of its size on the target
-    BACKOFF = -7  # it was busy again and again
-    MOVE_LIMIT = -8  # enough is being moved there for now
-    NO_SPACE = -9  # the target has filled up since kmigrated asked
-    NOT_TRIED = -10  # the system call ended before it came to this one
-    DRY_RUN = -11  # everything but the move was asked for
+    BACKOFF = -7  # it was busy repeatedly
+    MOVE_LIMIT = -8  # the move limit of the target is used up for now
+    NO_SPACE = -9  # the target has filled up since kmigrated checked
+    NOT_TRIED = -10  # the system call ended before it reached this one
+    DRY_RUN = -11  # everything but the move was requested
 
 
-#: Their names in counters, in order.
+#: Names of the refusals in counters, in order.
 BACKEND_REFUSALS: tuple[str, ...] = tuple(refusal.name.lower() for refusal in Refusal)
 
-#: An entry of `section_nid` whose section is offline, of device memory, or in a hole.
+#: Entry of `section_nid` for a section that is offline, device memory, or in a hole.
 NO_SECTION = -1
 
 
 class PageState:
-    """Give the bits of a page's state byte, one a page: what the record path looks at is in one gather.
+    """Bits of a page's state byte: one byte per page, so that the record path needs a single gather.
 
-    A page that is free, offline or in a hole has state 0. Plain integers, not an enum: numpy widens a uint8 array that
-    meets any other type.
+    A page that is free, offline or in a hole has state 0. These are plain integers, not an enum, since numpy widens a
+    uint8 array combined with any other type.
     """
 
     #: The log2 of the folio's pages; folios are naturally aligned, so the head is the PFN with these bits cleared.
@@ -54,16 +54,16 @@ class PageState:
     LRU = 0x10
     #: A page-cache folio that has to be written back first.
     DIRTY_FILE = 0x20
-    #: A page that cannot be taken off its LRU list now: pinned, or busy.
+    #: A page that cannot be isolated from its LRU list now: pinned or busy.
     PINNED = 0x40
     FILE = 0x80
-    #: What is said of a page of hugetlb, which is on no LRU list: a combination that has no other meaning.
+    #: State of a hugetlb page, which is on no LRU list: a combination with no other meaning.
     HUGETLB = DIRTY_FILE | PINNED | FILE
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Describe one NUMA node; distances are by nid, 10 to itself."""
+    """A NUMA node; `distances` are by nid, 10 to itself."""
 
     nid: int
     tier: Tier
@@ -72,10 +72,10 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Zone:
-    """One zone's figures in pages, as /proc/zoneinfo has them; `protection` is its lowmem reserve here.
+    """A zone's figures in pages, as in /proc/zoneinfo; `protection` is the lowmem reserve that applies here.
 
-    `free` is without `free_cma`, the free pages that wait for a contiguous allocation. What moves may be placed in
-    those, so they are room for a promotion, but they are not free space that lifts all limits.
+    `free` excludes `free_cma`, the free pages set aside for contiguous allocations. Migrated pages may be placed there,
+    so they count as room for a promotion, but not as the free space that lifts all limits.
     """
 
     free: int
@@ -89,126 +89,126 @@ class Zone:
 
     @property
     def room(self) -> int:
-        """Return by how many pages it is above its high watermark and reserve: what a promotion may take of it."""
+        """Pages above the high watermark and reserve, which a promotion may use."""
         return self.free + self.free_cma - self.high - self.protection
 
     @property
     def room_above_low(self) -> int:
-        """Return what a promotion may take where the machine makes room when it is asked to.
+        """Pages that a promotion may use where the machine makes room on request.
 
-        A quarter of what is between the watermarks, 4 MiB at most, stays above low: below it all other allocations pass
-        over the node.
+        A quarter of the gap between the low and high watermarks, at most 4 MiB, stays free above low: below low, all
+        other allocations skip the node.
         """
         return self.free + self.free_cma - self.low - min((self.high - self.low) // 4, 1024) - self.protection
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Hold what became of a batch: for each folio 0, the errno it failed with, or a Refusal; and where it is now.
+    """Outcome of a batch: for each folio 0, the errno it failed with, or a Refusal; and its new location.
 
-    `heads` is the new head of each folio that has moved, -1 where that is not known.
+    `heads` is the new head of each moved folio, -1 where it is not known.
     """
 
     results: NDArray[np.int64]
     heads: Pfns
 
 
-#: What `since_demotion` says of a folio that is not known to have been demoted.
+#: Result of `since_demotion` for a folio not known to have been demoted.
 NEVER = 1 << 62
 
 
 class Memory(Protocol):
-    """Be the machine. All PFN arrays are int64; results have the length of their argument."""
+    """The machine as the engine sees it. All PFN arrays are int64; results have the length of their argument."""
 
     backend: str
-    #: Whether pages are moved on real nodes, where some tunables have another default.
+    #: Whether pages are moved on real nodes, where some tunables have different defaults.
     real_nodes: bool
 
     @property
     def section_nid(self) -> NDArray[np.int16]:
         """Return the nid of each online section, else NO_SECTION; the last entry is always NO_SECTION.
 
-        So an index clipped to the last one finds nothing. A longer array comes when the machine grows.
+        An index clipped to the last entry therefore finds nothing. When the machine grows, a longer array replaces it.
         """
 
     @property
     def owners(self) -> Sequence[str]:
-        """Return the names of the memory cgroups seen, by owner index."""
+        """Return the names of the memory cgroups seen so far, by owner index."""
 
     def nodes(self) -> Sequence[Node]:
-        """Return the online nodes in nid order, those without memory included."""
+        """Return the online nodes in nid order, including those without memory."""
 
     def node_sections(self, nid: int) -> NDArray[np.int64]:
-        """Return the sections that node `nid` has, online or not, in order."""
+        """Return the sections of node `nid`, online or not, in order."""
 
     def present_pages(self, nid: int) -> int:
-        """Return how many pages of memory node `nid` has online."""
+        """Return the number of online pages of node `nid`."""
 
     def zones(self, nid: int) -> Sequence[Zone]:
-        """Return the present figures of node `nid`'s zones."""
+        """Return the current figures of node `nid`'s zones."""
 
     def states(self, pfns: Pfns) -> NDArray[np.uint8]:
         """Return the PageState byte of each PFN; every PFN is in an online section."""
 
     def owner_of(self, heads: Pfns) -> NDArray[np.int64]:
-        """Return the owner index of each folio, -1 where nobody owns it."""
+        """Return the owner index of each folio, -1 where it has no owner."""
 
     def mark_accessed(self, pfns: Pfns) -> None:
-        """Set the accessed bit of each page where the backend keeps it itself; no figure changes."""
+        """Set the accessed bit of each page if the backend keeps it; no figure changes."""
 
     def make_room(self, nid: int, pages: int, *, exchange: bool) -> None:
-        """Tell the machine that ready pages compete for room on node `nid`, and that `pages` of them found none.
+        """Notify the machine that ready pages compete for room on node `nid`, and that `pages` of them found none.
 
-        Returns at once. The kernel's mover wakes kswapd there, in migrate_misplaced_folio_prepare(). A mover in user
-        space cannot, and does what it can where `exchange` says so: the tunable demotion_room.
+        Returns immediately. The kernel's mover wakes kswapd here, in migrate_misplaced_folio_prepare(). A mover in user
+        space cannot, and does what it can if `exchange` is set: the tunable demotion_room.
         """
 
     def exchanges(self, nid: int) -> bool:
-        """Return whether `make_room` has colder pages of node `nid` demoted, so that promotion may go down to low."""
+        """Return whether `make_room` gets colder pages of node `nid` demoted, so that promotion may go down to low."""
 
     def room_is_made(self, nid: int) -> bool:
-        """Return whether what is free on node `nid` is so because pages were demoted, as far as is known."""
+        """Return whether the free memory of node `nid` was freed by demotion, as far as is known."""
 
     def is_mapped(self, heads: Pfns) -> NDArray[np.bool_]:
         """Return which folios are mapped by a process through which the backend can move them, as last read."""
 
     def came_back(self, heads: Pfns) -> NDArray[np.bool_]:
-        """Return which folios, on the lower tier now, were promoted less than a minute ago; each return once."""
+        """Return which folios, now on the lower tier, were promoted less than a minute ago; each return only once."""
 
     @property
     def moves_at_once(self) -> int:
-        """Return how many batches of one kmigrated may be in `promote` at the same time."""
+        """Return how many batches of one kmigrated may be in `promote` concurrently."""
 
     async def freshen(self, pfns: Pfns, age_ms: int | None = None) -> float:
-        """Bring what `states` says of `pfns` and of their folios' heads up to date enough for recording accesses.
+        """Refresh `states` of `pfns` and of their folios' heads as far as recording accesses requires.
 
-        `age_ms` is how old it may be, instead of what the backend is set to. May read and so take time; a backend that
-        always knows returns at once, without a checkpoint. Returns the CPU time that reading took, in s.
+        `age_ms` is the maximum age of a state, overriding the backend's setting. This may read and so take time; a
+        backend that is always current returns immediately, without a checkpoint. Returns the CPU time of reading, in s.
         """
 
     async def watched_sections(self) -> tuple[NDArray[np.int64], float]:
-        """Return the lower-tier sections with pages that can be promoted, and the CPU time that it took to know, in s.
+        """Return the lower-tier sections with pages that can be promoted, and the CPU time of finding them, in s.
 
-        Ascending, as of some time ago. A backend that can promote every page returns all of them.
+        They are ascending and may be somewhat out of date. A backend that can promote every page returns all sections.
         """
 
     async def reread(self, pfns: Pfns) -> None:
-        """Bring what `states` and `owner_of` say of these folios up to date, now, before their records are taken."""
+        """Refresh `states` and `owner_of` for these folios, before their records are taken."""
 
     def since_demotion(self, heads: Pfns) -> NDArray[np.int64]:
-        """Return how long ago each folio, on the lower tier now, was demoted, in ms; NEVER where nobody knows."""
+        """Return how long ago each folio, now on the lower tier, was demoted, in ms; NEVER where it is not known."""
 
     async def promote(self, heads: Pfns, nid: int) -> Moved:
         """Move a batch of folios to node `nid`.
 
-        Takes time. Not cancelled half way: what has begun ends.
+        This takes time and is not cancelled half way: a move that has begun is completed.
         """
 
     def register_notifier(self, notify: Callable[[int, int, bool], None]) -> None:
         """Call `notify(section, nid, online)` when a section has come or gone, without a checkpoint in between.
 
-        As the kernel's memory hotplug notifiers do.
+        This corresponds to the kernel's memory hotplug notifiers.
         """
 
     def resolve(self, pid: int, address: int) -> int | None:
-        """Return the PFN behind an address of a process that the backend knows, or None."""
+        """Return the PFN behind an address of a process known to the backend, or None."""

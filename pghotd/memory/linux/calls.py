@@ -1,8 +1,8 @@
-"""Make moving calls: few, large, and not too many a second, since each drains the LRU caches of all CPUs.
+"""Batching of move_pages(2) calls: few, large and rate-limited, since each drains the LRU caches of all CPUs.
 
-What kmigrated hands over is gathered by process and target until a call is full or 50 ms have passed. A call runs in a
-thread, one at a time; the next one waits in a thread of its own, so that moving never waits for the event loop. Whoever
-handed the folios over waits for both. What waits for its call when promotion is paused is not tried.
+Folios submitted by kmigrated are gathered by process and target until a call is full or 50 ms have passed. Calls run in
+a thread, one at a time; the next call waits in its own thread, so that moving never waits for the event loop. The
+submitter waits for both its turn and its call. Folios still waiting when promotion is paused are not tried.
 """
 
 import threading
@@ -23,29 +23,29 @@ from pghotd.memory.protocol import Pfns, Refusal
 from pghotd.syscalls import MPOL_MF_MOVE, MPOL_MF_MOVE_ALL
 
 FILL_MS = 50
-#: A call that moves, and one that waits for it.
+#: One call that moves, and one that waits for it.
 _AT_ONCE = 2
-#: What failed is submitted once more, so a call may become two.
+#: Failed folios are submitted once more, so a call may become two.
 _CALLS_EACH = 2
 
-#: Run a function that takes time elsewhere, as trio.to_thread.run_sync does.
+#: Runs a blocking function in a thread, as trio.to_thread.run_sync does.
 InThread = Callable[..., Awaitable[Any]]
-#: How many of the leading folios, of so many pages each, a node has room for at a time (ms); asked in a thread.
+#: Number of leading folios, of given sizes in pages, that a node has room for at a time (ms); called in a thread.
 Fitting = Callable[[int, NDArray[np.int64], int], int]
 
 Addresses = NDArray[np.uint64]
 
-#: What the folios of a call have in common: the process, the target, and the flags of move_pages(2).
+#: Properties shared by the folios of a call: the process, the target, and the flags of move_pages(2).
 _Key = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """Hold what became of folios: a result each, as of move.move(), and the page frame they are in now.
+    """Outcome of submitted folios: a result each, as from move.move(), and the page frame each is in now.
 
-    Refusal.NO_SPACE is the result of a folio for which there was no room when its call came.
+    The result is Refusal.NO_SPACE for a folio that had no room when its call was made.
 
-    That is -1 for what has not moved. `calls` is how many were made.
+    The frame is -1 for a folio that was not moved. `calls` is the number of calls made.
     """
 
     results: NDArray[np.int64]
@@ -54,13 +54,13 @@ class Called:
 
     @classmethod
     def nothing(cls, number: int) -> "Called":
-        """Return what was not tried."""
+        """Return the outcome of `number` folios that were not tried."""
         return cls(np.full(number, Refusal.NOT_TRIED, dtype=np.int64), np.full(number, -1, dtype=np.int64))
 
 
 @dataclass
 class _Waiting:
-    """Hold what one caller handed over at `since` (ms), what became of it, and of how much that is not known yet."""
+    """Folios that one caller submitted at `since` (ms), their outcome, and how many have no outcome yet."""
 
     addresses: Addresses
     pages: NDArray[np.int64]
@@ -70,20 +70,20 @@ class _Waiting:
     done: trio.Event = field(default_factory=trio.Event)
 
 
-#: Who waits, and which of its addresses.
+#: A submission, and which of its addresses.
 _Part = tuple[_Waiting, slice]
 
 
 @dataclass
 class _Gathering:
-    """Hold what is to go from one process to one target; what has waited longest comes first."""
+    """Folios to be moved from one process to one target, longest waiting first."""
 
     parts: list[_Part] = field(default_factory=list)
     addresses: int = 0
 
 
 class Calls:
-    """Gather, and call; `run` is the task that does it."""
+    """Queue of folios to move, and the task `run` that makes the calls."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class Calls:
         self._fitting = fitting
         self._proc = proc
         self._rate = CallRate()
-        #: Whether calls are not to be made now; asked in a thread.
+        #: Whether calls must not be made now; called in a thread.
         self.paused: Callable[[], bool] = lambda: False
         self._gathering: dict[_Key, _Gathering] = {}
         self._handed_over = trio.Event()
@@ -115,7 +115,7 @@ class Calls:
     ) -> Called:
         """Move the folios at `addresses` of a process, of `pages` pages each, to node `nid`.
 
-        Those that other processes map as well only with `shared`: else the kernel refuses them.
+        Folios that other processes map as well move only with `shared`; otherwise the kernel refuses them.
         """
         number = len(addresses)
         waiting = _Waiting(addresses, pages, self._clock(), Called.nothing(number), number)
@@ -129,11 +129,11 @@ class Calls:
         return waiting.became
 
     def locate(self, pid: int, addresses: Addresses) -> NDArray[np.int64]:
-        """Return the node of what is at each address, as move.locate(); may be asked in any thread."""
+        """Return the node of the page at each address, as move.locate() does; may be called in any thread."""
         return locate(pid, addresses, self._call)
 
     async def run(self) -> None:
-        """Make the calls that are due, until cancelled; what then still waits for one was not tried."""
+        """Make the calls that are due, until cancelled; folios still waiting then are not tried."""
         try:
             async with trio.open_nursery() as calls:
                 await self._make_calls(calls)
@@ -159,9 +159,9 @@ class Calls:
                     await self._handed_over.wait()
 
     async def _turn(self) -> int:
-        """Wait until there is a place for a call and the rate has room for it; return for how many calls it has."""
+        """Wait until a call may start and the rate allows it; return how many calls the rate allows."""
         while True:
-            # Nobody else calls, so what is free now stays free; what is under way is counted when it has ended.
+            # No other task calls, so this budget cannot shrink; calls under way are counted when they end.
             free = self._rate.may_call(self._max_calls_per_s, self._clock()) - _CALLS_EACH * self._under_way
             if free > 0 and self._under_way < _AT_ONCE:
                 return free
@@ -172,7 +172,7 @@ class Calls:
                 await trio.sleep(self._rate.wait_ms(self._max_calls_per_s, self._clock()) / 1000)
 
     async def _make_call(self, key: _Key, parts: list[_Part], resubmit: bool) -> None:
-        # Shielded from the start: whoever handed the folios over waits.
+        # Shielded from the start: the submitters are waiting.
         with trio.CancelScope(shield=True):
             addresses = np.concatenate([waiting.addresses[where] for waiting, where in parts])
             pages = np.concatenate([waiting.pages[where] for waiting, where in parts])
@@ -191,7 +191,7 @@ class Calls:
             start = end
 
     def _move(self, key: _Key, addresses: Addresses, pages: NDArray[np.int64], now: int, resubmit: bool) -> Called:
-        """Wait until no other call moves anything, and move what there is room for then; in a thread."""
+        """Wait until no other call is moving, then move the folios there is room for; runs in a thread."""
         pid, nid, flags = key
         began = time.monotonic()
         became = Called.nothing(len(addresses))
@@ -200,14 +200,14 @@ class Calls:
                 return became
             number = self._fitting(nid, pages, now + int((time.monotonic() - began) * 1000))
             moved = move(pid, addresses[:number], nid, self._call, flags=flags, resubmit=resubmit)
-        # Here the next call moves already.
+        # From here on, the next call is already moving.
         became.results[:number], became.results[number:] = moved.results, Refusal.NO_SPACE
         there = np.flatnonzero(became.results == 0)
         became.landed[there] = landed(pid, addresses[there], self._proc)
         return Called(became.results, became.landed, moved.calls)
 
     def _take(self, key: _Key) -> list[_Part]:
-        """Take out of a group what one call holds; the rest waits for more to come, as long as it would have."""
+        """Take the folios of one call out of a group; the rest wait for more to arrive, with unchanged deadlines."""
         group = self._gathering.pop(key)
         taken: list[_Part] = []
         room = MAX_ADDRESSES
@@ -225,5 +225,5 @@ class Calls:
 
 
 def _due_in(group: _Gathering, now: int) -> int:
-    """Return in how many ms a group is to be called for: at once when it fills a call."""
+    """Return the time until a group's call is due, in ms: 0 if it fills a call."""
     return 0 if group.addresses >= MAX_ADDRESSES else group.parts[0][0].since + FILL_MS - now

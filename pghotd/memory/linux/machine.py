@@ -1,7 +1,7 @@
-"""Be the machine that pghotd runs on: the memory protocol on real nodes.
+"""The memory protocol on the real nodes of the machine that pghotd runs on.
 
-What the protocol asks without waiting - states, zones, owners - is answered from the last readings; `freshen` and
-`reread` take new ones, in a thread. Topology follows the kernel's uevents.
+Queries that must not wait - states, zones, owners - are answered from the last readings; `freshen` and `reread` take
+new ones, in a thread. The topology follows the kernel's uevents.
 """
 
 import logging
@@ -42,19 +42,19 @@ from pghotd.syscalls import move_pages
 
 log = logging.getLogger(__name__)
 
-#: For how long a reading of the watched processes' page tables is used, in ms.
+#: Maximum age of a reading of the watched processes' page tables, in ms.
 _MAPPED_AGE_MS = 1000
-#: Longer where a reading takes more than a tenth of that: a batch waits for it. What it does not know of is refused as
-#: unmapped or gone, rests for a second, and is asked about again.
+#: The maximum age grows where a reading takes more than a tenth of it, since a batch waits for it. Pages missing from
+#: the reading are refused as unmapped or gone, rest for a second, and are looked up again.
 _MAPPED_STRETCH = 10
-#: For how long at least one is used to tell which sections have their pages, and how often as long as it took.
+#: Minimum age of a reading before it is renewed to find the watched sections, and that age per CPU time of reading.
 _WATCHED_AGE_MS = 10_000
 _WATCHED_STRETCH = 100
-#: How often it is seen whether watch entries fit a process.
+#: Interval between two checks whether watch entries match a process.
 _MATCHES_S = 10
-#: Batches that one kmigrated may have on their way: a moving call is filled from several.
+#: Batches that one kmigrated may have in flight: a moving call is filled from several.
 _MOVES_AT_ONCE = 64
-#: How often, and after which time, a topology that is changing is read again.
+#: Number of attempts, and the delay between them, to read a topology that is changing.
 _TOPOLOGY_TRIES = 20
 _TOPOLOGY_AGAIN_S = 0.1
 
@@ -64,9 +64,9 @@ Notify = Callable[[int, int, bool], None]
 
 
 class LinuxMachine:
-    """Hold what was read of the machine; NoLowerTierError or LowerNodesError where there is nothing to promote.
+    """The real machine as last read; NoLowerTierError or LowerNodesError where there is nothing to promote.
 
-    OSError (EPERM) where it may not be touched.
+    Creating one raises OSError (EPERM) where the required permissions are missing.
     """
 
     backend = "linux"
@@ -109,7 +109,7 @@ class LinuxMachine:
         self._matches = TargetMatches(self._targets)
 
     def stop_while(self, paused: Callable[[], bool]) -> None:
-        """Begin no moving call and ask for no room while `paused` says so, also for what was handed over before."""
+        """Start no moving call and request no room while `paused()` is true, even for folios submitted earlier."""
         self._calls.paused = self._room.paused = paused
 
     async def run(self) -> None:
@@ -194,8 +194,8 @@ class LinuxMachine:
     async def freshen(self, pfns: Pfns, age_ms: int | None = None) -> float:
         now, cpu_s = self._clock(), 0.0
         if age_ms == 0:
-            # What was read once mostly still holds, and a look at the flags of a folio's head says so: states are made
-            # of a whole section's flags, at four times the price.
+            # An earlier reading usually still holds, and the flags of a folio's head show it: building states from the
+            # flags of a whole section costs four times as much.
             known = self._states.is_known(pfns)
             same, cpu_s = await _in_thread(self._states.read_heads, pfns[known])
             changed = pfns[known][~same]
@@ -216,7 +216,7 @@ class LinuxMachine:
         return cpu_s
 
     async def watched_sections(self) -> tuple[NDArray[np.int64], float]:
-        """See the protocol; page tables are read for it for less than 1 % of the time."""
+        """See the protocol; reading page tables for this takes less than 1 % of the time."""
         cpu_s = 0.0
         if self._clock() - self._mapped.at >= self._watched_age_ms:
             cpu_s = await self._read_mapped()
@@ -224,7 +224,7 @@ class LinuxMachine:
         return np.flatnonzero(np.bincount(self._mapped.pfns >> SECTION_SHIFT)), cpu_s
 
     async def _read_mapped(self) -> float:
-        """Read where the watched processes have their pages; return the CPU time that took, in s."""
+        """Read where the watched processes have their pages; return the CPU time it took, in s."""
         tracked = np.isin(self._section_nid, self._topology.lower)
         mapped, cpu_s = await _in_thread(read_mapped, self.settings.watches, tracked, self._clock(), self._proc)
         self._owner_of_process = np.array([self._owner(one.cgroup) for one in mapped.processes], dtype=np.int64)
@@ -233,7 +233,7 @@ class LinuxMachine:
         return cpu_s
 
     async def reread(self, pfns: Pfns) -> None:
-        """See the protocol; the folios' states, and where they are mapped, if that reading is a second old."""
+        """See the protocol; rereads the folios' states, and the mappings if their reading is over a second old."""
         now = self._clock()
         heads = np.sort(pfns)
         if not len(heads):
@@ -246,7 +246,7 @@ class LinuxMachine:
             await self._read_mapped()
 
     def _read_again(self, heads: Pfns, now: int) -> NDArray[np.bool_]:
-        """Read zones, if that is due, and flags of folios in one visit to a thread."""
+        """Read the zones, if due, and the flags of folios in a single thread call."""
         if self._zones.old(now):
             self._zones.read(now)
         return self._states.read_heads(heads)
@@ -260,7 +260,7 @@ class LinuxMachine:
         return await self.promotion.promote(Request(heads, pages, sources, nid, self._mapped))
 
     def stat(self) -> dict[str, int | str]:
-        """Return what `status` shows of this backend."""
+        """Return what `status` shows about this backend."""
         return {
             "dry_run": int(self.promotion.dry_run),
             "watched_processes": len(self._mapped.processes),
@@ -308,7 +308,7 @@ class LinuxMachine:
             events.close()
 
     async def _follow(self) -> None:
-        """Read the topology anew; in the middle of a change it contradicts itself, and is read again."""
+        """Reread the topology; in the middle of a change it is inconsistent and is read again."""
         for _ in range(_TOPOLOGY_TRIES):
             try:
                 topology = await trio.to_thread.run_sync(self._read_topology)
@@ -321,10 +321,10 @@ class LinuxMachine:
         log.warning("the machine's memory has changed and cannot be read: %s", why)
 
     def _adopt(self, topology: Topology) -> None:
-        """Go over to another topology, and tell who has to know of each section that came or went."""
+        """Switch to a new topology, and notify subscribers of each section that came or went."""
         before, after = self._section_nid, topology.section_nid()
         if len(after) < len(before):
-            # Indices into the longer one are in use; what it has beyond is gone.
+            # Indices into the longer array are in use; the sections beyond the new end are gone.
             after = np.concatenate([after, np.full(len(before) - len(after), NO_SECTION, dtype=np.int16)])
         left_out = self._topology.left_out
         self._topology, self._section_nid = topology, after
@@ -341,7 +341,7 @@ class LinuxMachine:
                 self._notify(section, int(after[section]), online=True)
 
     def _warn_of_left_out(self, before: str) -> None:
-        """Log what memory is left out, unless that was said `before`."""
+        """Log which memory is left out, unless that equals the message logged `before`."""
         if self._topology.left_out not in ("", before):
             log.warning("%s", self._topology.left_out)
 
@@ -352,7 +352,7 @@ class LinuxMachine:
 
 
 async def _in_thread(function: Callable[[*Arguments], Result], *arguments: *Arguments) -> tuple[Result, float]:
-    """Call `function` in a thread; return what it returns, and the CPU time that took, in s."""
+    """Call `function` in a thread; return its result and the CPU time it took, in s."""
 
     def measured() -> tuple[Result, float]:
         began = time.thread_time()

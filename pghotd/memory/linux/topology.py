@@ -1,7 +1,7 @@
-"""Read what memory the machine has and which of it is slow: nodes, tiers, distances, speeds, sections.
+"""Memory topology of the machine: nodes, tiers, distances, speeds and sections.
 
-From /sys/devices/system/node, /sys/devices/system/memory and /sys/devices/virtual/memory_tiering. A reading is a
-value: after a change of the machine there is another one. What goes away while it is read is left out.
+It is read from /sys/devices/system/node, /sys/devices/system/memory and /sys/devices/virtual/memory_tiering. A reading
+is immutable: a change of the machine requires a new one. Anything that disappears during the reading is left out.
 """
 
 import errno
@@ -22,16 +22,17 @@ from pghotd.procfs.nodelist import parse_nodelist
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Hold how fast a node is for its nearest initiator, as its access0 says; None is not known."""
+    """Speed of a node for its nearest initiator, from its access0; None if not known."""
 
     read_latency_ns: int | None
     read_bandwidth_MBps: int | None  # noqa: N815 - the unit's own name
 
     def slower_than(self, other: "Speed") -> bool | None:
-        """Tell whether this is slower, None when it cannot be told.
+        """Return whether this is slower than `other`, None if that is not known.
 
-        By latency times the other's bandwidth, as the kernel's mt_perf_to_adistance() weighs them: high-bandwidth
-        memory has a long latency and is fast all the same. By latency where either bandwidth is not known.
+        Latency times the other's bandwidth is compared, as weighed by the kernel's mt_perf_to_adistance():
+        high-bandwidth memory has a long latency and is fast all the same. If either bandwidth is not known, only the
+        latencies are compared.
         """
         if self.read_latency_ns is None or other.read_latency_ns is None:
             return None
@@ -43,11 +44,12 @@ class Speed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LinuxNode:
-    """Describe one online node; see Node for `tier` and `distances`.
+    """An online node; see Node for `tier` and `distances`.
 
-    `sections` are those that are online and its own alone, ascending. `memory_tier` is the number of the kernel's
-    memory tier, lower is faster, None in none: a node without memory, or a kernel that does not tell. `offline_blocks`
-    is how many memory blocks it has besides, `total_bytes` its memory by its meminfo, in blocks or not, 0 if not told.
+    `sections` are its online sections not shared with other nodes, ascending. `memory_tier` is the number of the
+    kernel's memory tier (lower is faster), None for a node without memory or a kernel that does not report it.
+    `offline_blocks` is the number of its other memory blocks, `total_bytes` its memory according to its meminfo, in
+    blocks or not, 0 if not reported.
     """
 
     nid: int
@@ -62,7 +64,7 @@ class LinuxNode:
 
     @property
     def node(self) -> Node:
-        """Return what the memory protocol says of a node."""
+        """The node as the memory protocol describes it."""
         return Node(self.nid, self.tier, self.distances)
 
     def ranges(self) -> list[tuple[int, int]]:
@@ -77,9 +79,9 @@ class LinuxNode:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Topology:
-    """One reading; `shared` are the sections that lie in memory blocks of several nodes, by these nodes.
+    """One reading; `shared` holds the sections in memory blocks that span several nodes, by those nodes.
 
-    `shows_blocks` is false on a kernel that shows no memory blocks, and so no sections either.
+    `shows_blocks` is false on a kernel that shows no memory blocks, and hence no sections.
     """
 
     nodes: tuple[LinuxNode, ...]
@@ -88,26 +90,26 @@ class Topology:
     shows_blocks: bool
 
     def node(self, nid: int) -> LinuxNode | None:
-        """Return node `nid`, None when it is not online."""
+        """Return node `nid`, None if it is not online."""
         return next((node for node in self.nodes if node.nid == nid), None)
 
     @property
     def left_out(self) -> str:
-        """Return how much memory is in no node here, and why, in one sentence; nothing where all of it is."""
+        """One sentence on how much memory is assigned to no node here, and why; empty if there is none."""
         return left_out(self.shared)
 
     @property
     def lower(self) -> tuple[int, ...]:
-        """Return the lower-tier nodes that have memory."""
+        """Lower-tier nodes with memory."""
         return tuple(node.nid for node in self.nodes if node.tier == "lower" and len(node.sections))
 
     @property
     def top(self) -> tuple[int, ...]:
-        """Return the top-tier nodes that have memory."""
+        """Top-tier nodes with memory."""
         return tuple(node.nid for node in self.nodes if node.tier == "top" and len(node.sections))
 
     def section_nid(self) -> NDArray[np.int16]:
-        """Return the nid of each online section as the memory protocol wants it: NO_SECTION elsewhere, and last."""
+        """Return the nid of each online section as the memory protocol requires: NO_SECTION elsewhere and last."""
         total = max((int(node.sections[-1]) + 1 for node in self.nodes if len(node.sections)), default=0)
         nids = np.full(total + 1, NO_SECTION, dtype=np.int16)
         for node in self.nodes:
@@ -117,7 +119,7 @@ class Topology:
 
 
 def read_topology(sys: str = "/sys") -> Topology:
-    """Read the machine below `sys`, tiers as the kernel has them; OSError as the procfs package says.
+    """Read the machine's topology below `sys`, with the kernel's tiers; OSError as in the procfs package.
 
     A kernel without NUMA has no nodes. See tiers.with_lower_nodes() for a machine with one memory tier.
     """
@@ -159,8 +161,8 @@ def read_topology(sys: str = "/sys") -> Topology:
 def lower_by_tiers(memory_tiers: Mapping[int, Collection[int]], with_cpu: Collection[int]) -> frozenset[int]:
     """Return the nodes of the tiers that are slower than the slowest tier that has a node with CPUs.
 
-    Those are not what the kernel's node_is_toptier() calls top. `memory_tiers` holds the nodes of each tier by its
-    number; a higher number is slower. A node in no tier is top, and where no tier has CPUs nothing is lower.
+    These are the nodes that the kernel's node_is_toptier() does not call top. `memory_tiers` holds the nodes of each
+    tier by its number; a higher number is slower. A node in no tier is top, and if no tier has CPUs nothing is lower.
     """
     slowest_top = max((tier for tier, nids in memory_tiers.items() if set(nids) & set(with_cpu)), default=None)
     if slowest_top is None:
@@ -169,7 +171,7 @@ def lower_by_tiers(memory_tiers: Mapping[int, Collection[int]], with_cpu: Collec
 
 
 def _read_memory_tiers(sys: str) -> dict[int, tuple[int, ...]]:
-    """Return the nodes of each memory tier, fastest first; none where the kernel has no tiers."""
+    """Return the nodes of each memory tier, fastest first; empty if the kernel has no tiers."""
     base, prefix = f"{sys}/devices/virtual/memory_tiering", "memory_tier"
     tiers: dict[int, tuple[int, ...]] = {}
     for number in numbered(base, prefix):
@@ -182,7 +184,7 @@ def _read_memory_tiers(sys: str) -> dict[int, tuple[int, ...]]:
 
 
 def _read_distances(path: str, online: Collection[int]) -> Mapping[int, int]:
-    """Return the distances from a node to the online ones: the file has no others."""
+    """Return the distances from a node to the online nodes, the only ones in the file."""
     distances = read_attribute(path).split()
     if len(distances) != len(online) or not all(part.isdecimal() and len(part) < 6 for part in distances):
         raise OSError(errno.EBADMSG, "not the distances to the nodes that are online", path)
@@ -190,7 +192,7 @@ def _read_distances(path: str, online: Collection[int]) -> Mapping[int, int]:
 
 
 def _read_speed(initiators: str) -> Speed:
-    """Return how fast a node is for whoever is nearest to it, as far as the firmware's HMAT says; 0 says nothing."""
+    """Return the speed of a node for its nearest initiator, as far as the firmware's HMAT reports it; 0 is unknown."""
     figures: list[int | None] = []
     for name in ("read_latency", "read_bandwidth"):
         try:
