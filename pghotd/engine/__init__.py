@@ -1,1 +1,1 @@
-"""Decide which pages are hot: records, admission, tunables and counters, with no I/O and no clock."""
+"""The engine that decides which pages are hot: records, admission, tunables and counters, with no I/O and no clock."""

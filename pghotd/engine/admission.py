@@ -1,9 +1,9 @@
-"""Admit folios to a target node: free space, adaptive threshold, rate limit (docs/rules.md, section 6).
+"""Admission of folios to a target node: free space, adaptive threshold, rate limit (docs/rules.md, section 6).
 
-As NUMA balancing's tiering mode did it in should_numa_migrate_memory(). `judge` decides for a run of folios at one time
-and changes nothing; `charge` then carries out the part of the run that was really taken. Both see exactly what asking
-folio by folio would have seen: within a run neither the time nor the target's free space changes, so only the first
-folio that gets so far can adjust the threshold or open a window of the rate limit.
+This follows NUMA balancing's tiering mode, in should_numa_migrate_memory(). `judge` decides for a run of folios at one
+time and changes nothing; `charge` then commits the part of the run that was actually taken. The result is exactly that
+of deciding folio by folio: within a run neither the time nor the target's free space changes, so only the first folio
+that gets that far can adjust the threshold or open a rate limit window.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ _RATE_WINDOW_MS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Give the tunables that admission reads, as they are now."""
+    """Current values of the tunables that admission reads."""
 
     window_ms: int
     rate_limit_MBps: int  # noqa: N815 - the interface's own name
@@ -32,7 +32,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Hold what `judge` found for a run: a verdict for each folio, and what to charge for the part that is taken."""
+    """Result of `judge` for a run: a verdict for each folio, and what to charge for the part that is taken."""
 
     verdicts: NDArray[np.uint8]
     pages: NDArray[np.int64]
@@ -43,36 +43,36 @@ class Judgement:
 
 
 def has_free_space(zones: Sequence[Zone], present: int) -> bool:
-    """Tell whether a node has so much free that nothing limits promotion to it.
+    """Return whether a node has so much free space that promotion to it is not limited.
 
-    Any single zone with more free pages than its promo watermark + max(1 GiB, 1/16 of the node) + its reserve; the
-    kernel's pgdat_free_space_enough().
+    This requires a single zone with more free pages than its promo watermark + max(1 GiB, 1/16 of the node) + its
+    reserve; the kernel's pgdat_free_space_enough().
     """
     enough = max(PAGES_PER_GB, present >> 4)
     return any(zone.free > zone.promo + enough + zone.protection for zone in zones)
 
 
 class Admission:
-    """Keep one target node's rate window and adaptive threshold."""
+    """One target node's rate window and adaptive threshold."""
 
     def __init__(self) -> None:
-        #: The node's counters pgpromote_candidate and pgpromote_candidate_nrl, which admission alone advances.
+        #: The node's counters pgpromote_candidate and pgpromote_candidate_nrl, which only admission advances.
         self.candidate = 0
         self.candidate_nrl = 0
         self._threshold_ms = 0  # none yet: the window stands for it
-        #: None before the first adjustment, which is due at once: the kernel's field is 0, and its clock is not.
+        #: None before the first adjustment, which is due immediately: the kernel's field is 0 while its clock is not.
         self._adjusted_at: int | None = None
         self._adjust_base = 0
         self._window_at: int | None = None
         self._window_base = 0
 
     def threshold_ms(self, limits: Limits) -> int:
-        """Return the adaptive threshold as it would be used now, clamped to [step, 2 x window]."""
+        """Return the adaptive threshold as used now, clamped to [step, 2 x window]."""
         step = limits.window_ms // _THRESHOLD_STEPS
         return min(max(self._threshold_ms or limits.window_ms, step), 2 * limits.window_ms)
 
     def rate_MBps(self, now: int) -> int:  # noqa: N802 - a unit
-        """Return the candidates of the present rate window, in MB, which a window of a second makes MB/s."""
+        """Return the candidates of the current rate window in MB, equal to MB/s as a window is one second."""
         if self._window_at is None or now - self._window_at > _RATE_WINDOW_MS:
             return 0
         return (self.candidate - self._window_base) // PAGES_PER_MB
@@ -82,7 +82,7 @@ class Admission:
     ) -> Judgement:
         """Decide for a run of folios of `pages` pages with records of `ages_ms`, in order, at `now`.
 
-        `free` is has_free_space() of the target. Changes nothing.
+        `free` is has_free_space() of the target. No state changes.
         """
         verdicts = np.full(len(pages), ADMITTED, dtype=np.uint8)
         if free or not len(pages):
@@ -100,7 +100,7 @@ class Admission:
         return Judgement(verdicts, pages, free, adjusted, threshold, now)
 
     def charge(self, judgement: Judgement, taken: int) -> tuple[int, int]:
-        """Carry out the first `taken` folios of a judgement; return how many candidate and _nrl pages that counted."""
+        """Commit the first `taken` folios of a judgement; return the candidate and candidate_nrl pages counted."""
         pages = judgement.pages[:taken]
         if not taken:
             return 0, 0
@@ -127,7 +127,7 @@ class Admission:
         return self._window_at is None or now - self._window_at > _RATE_WINDOW_MS
 
     def _adjusted_threshold(self, limits: Limits) -> int:
-        """Return the threshold after an adjustment, the kernel's numa_promotion_adjust_threshold()."""
+        """Return the threshold after an adjustment, as in the kernel's numa_promotion_adjust_threshold()."""
         step = limits.window_ms // _THRESHOLD_STEPS
         highest = 2 * limits.window_ms
         threshold = self.threshold_ms(limits)

@@ -1,7 +1,7 @@
-"""Count and list the records there are: the hottest of all nodes, and a histogram of each node.
+"""Census of the records: the hottest pages of all nodes, and a histogram for each node.
 
-A full count reads every record once, so it is done in short steps, a section each; consumers are the control files
-`hot` and `histogram`. Reading what was never written does not make it resident.
+A full count reads every record once, so it proceeds in short steps of a few sections; its consumers are the control
+files `hot` and `histogram`. Reading memory that was never written does not make it resident.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from pghotd.memory.protocol import PageState
 
 HOT_LINES = 1000
 
-#: A step ends after so many sections, or so many records: a few hundred microseconds.
+#: A step ends after this many sections or records: a few hundred microseconds.
 _SECTIONS_PER_STEP = 32
 _RECORDS_PER_STEP = 4096
 
@@ -28,7 +28,7 @@ _FREQ_BITS = 3
 
 @dataclass(frozen=True, slots=True)
 class Census:
-    """Hold a finished count; `at` is when it began, in ms.
+    """A finished count; `at` is the time at which it began, in ms.
 
     `hot` has rows of pfn, nid, frequency, age_ms, ready and owner index, hottest first. `histograms` has, by nid, the
     pages of each frequency (from 1) and age class: up to 1 s, up to the window, older.
@@ -41,7 +41,7 @@ class Census:
 
 
 class Count:
-    """Make one census; call `step` until it returns it."""
+    """A count in progress; call `step` until it returns the census."""
 
     def __init__(self, pghot: Pghot, now: int) -> None:
         self._pghot = pghot
@@ -51,7 +51,7 @@ class Count:
         self._histograms = {nid: np.zeros((pghot.format.freq_max + 1, 3), dtype=np.int64) for nid in pghot.lower_nids}
         self._rows: list[NDArray[np.int64]] = []
         self._kept = 0
-        #: No row colder than this can be among the hottest any more.
+        #: A row colder than this can no longer be among the hottest.
         self._coldest = np.iinfo(np.int64).max
 
     def _all_sections(self) -> Iterator[tuple[int, int, Records]]:
@@ -60,7 +60,7 @@ class Count:
                 yield nid, section, records
 
     def step(self) -> Census | None:
-        """Look through a few more sections; return the census when those were the last."""
+        """Process a few more sections; return the census after the last of them."""
         found_pfns: list[NDArray[np.int64]] = []
         found_records: list[Records] = []
         counted_nid, number = NUMA_NO_NODE, 0
@@ -69,7 +69,7 @@ class Count:
             if nid != counted_nid:
                 self._count(counted_nid, found_pfns, found_records)
                 counted_nid, number, found_pfns, found_records = nid, 0, [], []
-            # A section may have gone with its node's records since the count began; then its copy reads as 0.
+            # A section may have gone with its node's records since the count began; its view then reads as 0.
             found = np.flatnonzero(records)
             found_pfns.append(found + (section << SECTION_SHIFT))
             found_records.append(records[found])
@@ -118,7 +118,7 @@ class Count:
 
 
 def _coldness(ready: NDArray[np.int64], frequency: NDArray[np.int64], age_ms: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return a number for each record that is smaller the hotter it is."""
+    """Return a number for each record that is smaller for hotter records."""
     coldness: NDArray[np.int64] = (
         (1 - ready) << (_AGE_BITS + _FREQ_BITS) | ((1 << _FREQ_BITS) - 1 - frequency) << _AGE_BITS | age_ms
     )

@@ -1,10 +1,10 @@
-"""Tell whoever waits for it that something has changed."""
+"""Change notifications."""
 
 from collections.abc import Callable
 
 
 class Changes:
-    """Number the changes of something and tell those who wait for the next one."""
+    """A change counter with callbacks for each change."""
 
     def __init__(self) -> None:
         self.version = 0

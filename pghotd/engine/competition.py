@@ -1,14 +1,14 @@
-"""Choose which ready folios go first where a target has room for fewer: the improvement `admit_by_heat`.
+"""Choice of the ready folios that go first where a target has room for fewer: the improvement `admit_by_heat`.
 
-In the kernel the room goes to the pages met first, in PFN order and section by section, so 16 MiB of hot pages lose
-against 512 MiB of noise. Here the ready folios of a whole node are compared before a pass: the hottest go, owners take
-turns among equals, and the rest waits.
+In the kernel the room goes to the pages visited first, in PFN order and section by section, so 16 MiB of hot pages lose
+to 512 MiB of noise. Here the ready folios of a whole node are compared before a pass: the hottest go first, owners
+alternate among equally hot folios, and the rest wait.
 
-Room that is free, and was not made by demotion, is for any ready folio. Room that a demotion has to make costs two
-copies and evicts a page whose heat is not known, so it is for folios that were seen in five of six looks, of four at
-least. Three of four, of three at least, was tried: of pages that are read at random every two seconds a thirtieth
-passes that, which of 512 MiB of them is more than 16 MiB that are hot; this a four-hundredth passes. Sections by turns
-are not looked at equally often, so what counts is the share of its own looks that a folio was seen in.
+Room that is free, and was not made by demotion, is available to any ready folio. Room that a demotion has to make costs
+two copies and evicts a page of unknown heat, so it is reserved for folios seen in five of six looks, of at least four
+looks. Three of four, of at least three, was tried: one in thirty pages read at random every two seconds passes that,
+and of 512 MiB of such pages those outweigh 16 MiB of hot ones; one in four hundred passes the rule used here. Sections
+scanned in turn do not get equally many looks, so the measure is the share of a folio's own looks in which it was seen.
 """
 
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from pghotd.engine.heat import HOTTEST
 
-#: Of its looks, how many a folio has to be seen in to be worth an exchange, and how many looks that takes.
+#: Share of its looks in which a folio must be seen to be worth an exchange, and the minimum number of looks.
 _WORTH_NUMERATOR, _WORTH_DENOMINATOR = 5, 6
 _LEAST_LOOKS = 4
-#: Where no source looks at all of them: the share of what the hottest contenders have, and how many those are.
+#: Where no source scans: the minimum share of the heat of the hottest contenders, and the number of those.
 _SAMPLED_NUMERATOR, _SAMPLED_DENOMINATOR = 3, 4
 _HOTTEST_NR = 64
 
@@ -33,7 +33,7 @@ _Pages = NDArray[np.int64]
 class Contenders:
     """Ready folios of one lower-tier node: head, size in pages, target and owner of each, in PFN order.
 
-    `seen` says in how many of `looks` looks of a source each was seen, or of the last seconds where there are 0.
+    `seen` is the number of a source's `looks` looks in which each was seen, or of the last seconds if `looks` is 0.
     """
 
     heads: _Pages
@@ -42,19 +42,19 @@ class Contenders:
     owners: _Pages
     seen: NDArray[np.uint8]
     looks: NDArray[np.uint8]
-    #: Whether each rests already, for it was refused.
+    #: Whether each is resting already after a refusal.
     resting: NDArray[np.bool_]
 
     @classmethod
     def joined(cls, parts: Sequence["Contenders"]) -> "Contenders":
-        """Return the contenders of several sections together."""
+        """Return the contenders of several sections combined."""
         columns = ("heads", "pages", "targets", "owners", "seen", "looks", "resting")
         return cls(*(np.concatenate([getattr(part, column) for part in parts]) for column in columns))
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What one target has room for, in pages: freely, and in all if it demotes what is colder."""
+    """Room on one target, in pages: free room, and total room if it demotes colder pages."""
 
     free: int
     exchange: int
@@ -62,14 +62,14 @@ class Room:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Who goes first to one target, by head, ascending; and how many pages beyond those are worth making room for."""
+    """Heads, ascending, of the folios that go first to one target; and how many more pages justify making room."""
 
     heads: _Pages
     wanted: int
 
 
 def choose(contenders: Contenders, target: int, room: Room) -> Chosen | None:
-    """Return who goes to `target` first, None when all of them fit freely."""
+    """Return the folios that go to `target` first, None if all fit into its free room."""
     mine = np.flatnonzero(contenders.targets == target)
     pages = contenders.pages[mine]
     if room.free > 0 and int(pages.sum()) <= room.free:
@@ -84,7 +84,7 @@ def choose(contenders: Contenders, target: int, room: Room) -> Chosen | None:
 
 
 def by_heat(heat: _Pages, owners: _Pages) -> _Pages:
-    """Return the order in which folios go: the hottest first, owners by turns among equals."""
+    """Return the order in which folios go: hottest first, owners alternating among equally hot ones."""
     grouped = np.lexsort((owners, -heat))
     starts = np.flatnonzero(
         np.concatenate(([True], (np.diff(heat[grouped]) != 0) | (np.diff(owners[grouped]) != 0)))[: len(grouped)]
@@ -97,20 +97,20 @@ def by_heat(heat: _Pages, owners: _Pages) -> _Pages:
 
 
 def share(seen: _Pages, looks: _Pages) -> _Pages:
-    """Return how hot folios are that were seen in so many of so many looks: HOTTEST are those seen in each."""
+    """Return the heat of folios seen in `seen` of `looks` looks; HOTTEST for those seen in every look."""
     return seen * HOTTEST // np.where(looks == 0, HOTTEST, looks)
 
 
 def seen_in_most(seen: NDArray[np.integer], looks: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Return which folios were seen in five of six looks, of four at least."""
+    """Return which folios were seen in five of six looks, of at least four looks."""
     enough: NDArray[np.bool_] = seen * _WORTH_DENOMINATOR >= looks * _WORTH_NUMERATOR
     return enough & (looks >= _LEAST_LOOKS)
 
 
 def worth_exchanging(seen: _Pages, looks: _Pages) -> NDArray[np.bool_]:
-    """Return which folios are hot enough for an exchange: seen in five of six looks, of four at least.
+    """Return which folios are hot enough for an exchange: seen in five of six looks, of at least four looks.
 
-    Where samples are all there is, a hot page is seen now and then only: the hottest contenders are the measure.
+    If there are only samples, a hot page is seen only occasionally, so the hottest contenders are the reference.
     """
     of_looks = seen_in_most(seen, looks)
     nth = min(_HOTTEST_NR, len(seen))

@@ -1,8 +1,8 @@
-"""Give refused folios their records back, once: the improvement `keep_refused` (docs/rules.md, section 8).
+"""Restoring the records of refused folios, once: the improvement `keep_refused` (docs/rules.md, section 8).
 
-A folio that was refused for rate, space or isolation may pass at the next look. Its record is put back if no access has
-begun another one, its section is flagged, and the node's kmigrated is woken at the end of its interval. Which folios
-had that once already is a mark a page, in sections that have any; refused again, a folio is dropped.
+A folio refused for rate, space or isolation may pass at the next look. Its record is restored unless an access has
+started a new one, its section is flagged, and the node's kmigrated is woken at the end of its interval. A mark per
+page, in sections that have any, shows which folios have had this once; if refused again, a folio is dropped.
 """
 
 import numpy as np
@@ -15,23 +15,23 @@ from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 
 _Pages = NDArray[np.int64]
 
-#: What is worth another look: rate, space, isolation. The backend's reasons are the same ones asked later.
+#: Reasons worth another look: rate, space, isolation. The backend's reasons are later checks of the same conditions.
 _WORTH_KEEPING = np.array(
     [REFUSED[reason] for reason in ("rate_limit", "move_limit", "no_space", "no_block", "isolate")], dtype=np.uint8
 )
 
 
 class Kept:
-    """Know which folios have got their record back, and are to be looked at once more."""
+    """Marks of the folios whose record was restored and which get one more look."""
 
     def __init__(self, store: RecordStore) -> None:
         self._store = store
         self._marks: dict[int, NDArray[np.bool_]] = {}
 
     def keep(self, nid: int, heads: _Pages, verdicts: NDArray[np.uint8], records: Records, enabled: bool) -> _Pages:
-        """Put back the records of those of node `nid`'s folios that are worth it; return which, by their places.
+        """Restore the records of node `nid`'s folios that are worth another look; return their indices.
 
-        `verdicts` are final for now; `records` are as taken. The marks of all others are gone afterwards.
+        `verdicts` are final for now; `records` are as taken. The marks of all other folios are cleared.
         """
         if not enabled and not self._marks:
             return heads[:0]

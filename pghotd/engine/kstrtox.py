@@ -1,10 +1,10 @@
-"""Read an unsigned integer exactly as the kernel's kstrtouint(base 0) does, and nothing else."""
+"""Parsing of unsigned integers exactly as by the kernel's kstrtouint(base 0)."""
 
 import errno
 import re
 
-#: Leading zeros are as many as one likes; more digits than these are out of range, and int() of many takes long. The
-#: zeros are never given back: 128 kB of them would be tried one by one.
+#: Any number of leading zeros is allowed; more digits than matched here are out of range, and int() of many digits is
+#: slow. The quantifiers of zeros are possessive: backtracking would try 128 kB of zeros one by one.
 _UINT = re.compile(
     rb"\+?(?:0[xX](?=[0-9a-fA-F])0*+(?P<hex>[0-9a-fA-F]{0,9})|0++(?P<oct>[0-7]{0,12})|(?P<dec>[1-9][0-9]{0,10}))\n?\Z"
 )
@@ -12,7 +12,7 @@ UINT_MAX = 2**32 - 1
 
 
 def kstrtouint(text: bytes) -> int:
-    """Return the value of `text`: optional +, decimal, 0x hexadecimal or 0 octal, at most one newline.
+    """Parse `text`: optional +, then decimal, 0x hexadecimal or 0 octal, and at most one newline.
 
     OSError(EINVAL) for anything else and for values above UINT_MAX (docs/rules.md, section 4).
     """

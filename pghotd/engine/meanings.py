@@ -1,6 +1,6 @@
-"""Say what every counter means, and what to do about it: for metrics, documents and pghotctl.
+"""Meaning of every counter, and recommended actions: for metrics, documentation and pghotctl.
 
-The names are those of counters.VMSTAT; a test holds the two together.
+The names are those of counters.VMSTAT; a test keeps the two in sync.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """Hold what a counter counts, and what an operator may do where it grows."""
+    """What a counter counts, and what an operator may do if it grows."""
 
     what: str
     todo: str = ""

@@ -1,7 +1,7 @@
-"""Pack a record into one byte, as the kernel series' default mode does.
+"""One-byte record format, as in the kernel series' default mode.
 
 Bits 0-1 frequency, 2-6 time bucket of 128 jiffies, 7 ready (docs/rules.md, section 2). One access at a given time is a
-function of 256 values, so a table: it is rebuilt only when the bucket or a tunable has changed.
+function of 256 values and hence a table, which is rebuilt only when the bucket or a tunable has changed.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ _ALL = np.arange(256, dtype=np.int64)
 
 
 class DefaultFormat:
-    """Keep frequency, time bucket and ready in one byte; the target is `target_nid` at the time of promotion."""
+    """Records with frequency, time bucket and ready; the target is `target_nid` at the time of promotion."""
 
     dtype: np.dtype[Any] = np.dtype(np.uint8)
     freq_max = 3
@@ -42,7 +42,7 @@ class DefaultFormat:
             table = self._table(now, window_ms, threshold, revision).tobytes()
 
             def apply(records: Records) -> Records:
-                # bytes.translate looks bytes up in half the time of numpy's take.
+                # bytes.translate takes half the time of numpy's take.
                 return np.frombuffer(records.tobytes().translate(table), dtype=np.uint8)
 
             self._key, self._step = key, apply

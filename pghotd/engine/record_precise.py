@@ -1,7 +1,7 @@
-"""Pack a record into four bytes, as the kernel series' precision mode does.
+"""Four-byte record format, as in the kernel series' precision mode.
 
 Bits 0-9 target nid, 10-12 frequency, 13-26 time in jiffies, 27-30 zero, 31 ready (docs/rules.md, section 2). With
-revision v8-nid bit 27 says that the nid is known: an access from an unknown node leaves a known nid as it is.
+revision v8-nid, bit 27 means that the nid is known; an access from an unknown node does not change a known nid.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ READY = 0x8000_0000
 
 
 class PreciseFormat:
-    """Keep the accessing node, frequency, time and ready in four bytes."""
+    """Records with accessing node, frequency, time and ready."""
 
     dtype: np.dtype[Any] = np.dtype(np.uint32)
     freq_max = 7
@@ -40,7 +40,7 @@ class PreciseFormat:
         kept = np.uint32(NID_MASK | self._known | (READY if revision == "v6" else 0))
 
         def apply(records: Records) -> Records:
-            # Everything in 32 bits: the subtraction wraps as the kernel's does, and the mask takes the wrap away.
+            # All arithmetic is in 32 bits: the subtraction wraps as the kernel's does, and the mask removes the wrap.
             age = (time_now - (records >> np.uint32(TIME_SHIFT))) & np.uint32(TIME_MASK)
             frequency = (records >> np.uint32(FREQ_SHIFT)) & np.uint32(FREQ_MASK)
             frequency += frequency < np.uint32(FREQ_MASK)
@@ -70,7 +70,7 @@ class PreciseFormat:
         return now + TIME_MASK + 1 - age_ms
 
     def outlived(self, records: Records, now: int, window_ms: int, late_ms: int) -> NDArray[np.bool_]:
-        # In place as far as that goes: a sweep does nothing else.
+        # In place where possible: this is all that a sweep does.
         age = records >> np.uint32(TIME_SHIFT)
         np.subtract(np.uint32(now & TIME_MASK), age, out=age)
         age &= np.uint32(TIME_MASK)

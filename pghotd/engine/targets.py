@@ -1,4 +1,4 @@
-"""Know which nodes accesses come from and pages go to, as nodes and their memory come and go."""
+"""Source nodes of accesses and target nodes of promotions, as nodes and their memory come and go."""
 
 from functools import partial
 
@@ -11,24 +11,24 @@ from pghotd.memory.protocol import Memory, Node
 
 
 class Targets:
-    """Map an accessing node to the node its pages would go to: itself, or the nearest top-tier one with memory.
+    """Mapping from an accessing node to its pages' target node: itself, or the nearest top-tier node with memory.
 
-    docs/rules.md, section 1, "top tier". `refresh` is called when nodes or their memory have changed.
+    See docs/rules.md, section 1, "top tier". `refresh` must be called when nodes or their memory have changed.
     """
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
-        #: Whether a nid is an accessing node, by nid; the last entry stands for -1, the unknown one.
+        #: Whether a nid can be an accessing node, by nid; the last entry stands for -1, an unknown node.
         self.accessing: NDArray[np.bool_] = np.zeros(MAX_NUMNODES + 1, dtype=bool)
-        #: Whether a nid's pages are tracked, by nid: those of the lower tier. The last entry stands for no node.
+        #: Whether a nid's pages are tracked, by nid: true for the lower tier. The last entry stands for no node.
         self.tracked: NDArray[np.bool_] = np.zeros(MAX_NUMNODES + 1, dtype=bool)
         self._nearest: NDArray[np.int64] = np.full(MAX_NUMNODES + 1, NUMA_NO_NODE, dtype=np.int64)
-        #: The top-tier node with memory that is nearest to each node of any tier.
+        #: The nearest top-tier node with memory for each node of any tier.
         self._nearest_to: dict[int, int] = {}
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the nodes anew."""
+        """Reread the nodes."""
         nodes = self._memory.nodes()
         top = [node for node in nodes if node.tier == "top"]
         with_memory = [node for node in top if self._memory.present_pages(node.nid)]
@@ -47,31 +47,31 @@ class Targets:
         self._with_memory = [node.nid for node in with_memory]
 
     def is_top(self, nid: int) -> bool:
-        """Tell whether `nid` is an online top-tier node, with memory or without."""
+        """Return whether `nid` is an online top-tier node, with or without memory."""
         return 0 <= nid < MAX_NUMNODES and bool(self.accessing[nid])
 
     def is_target(self, nid: int) -> bool:
-        """Tell whether `nid` is an online top-tier node that has memory."""
+        """Return whether `nid` is an online top-tier node with memory."""
         return nid in self._with_memory
 
     @property
     def with_memory(self) -> list[int]:
-        """Return the top-tier nodes that have memory, in nid order."""
+        """Top-tier nodes with memory, in nid order."""
         return self._with_memory
 
     @property
     def lowest(self) -> int:
-        """Return the lowest-numbered top-tier node that has memory, -1 when there is none."""
+        """Lowest-numbered top-tier node with memory, -1 if there is none."""
         return min(self._with_memory, default=NUMA_NO_NODE)
 
     def default(self, nid: int, tunables: Tunables) -> int:
-        """Return where pages of node `nid` go whose accessing node is not known, as target_nid says."""
+        """Return the target node, by target_nid, for pages of node `nid` whose accessing node is not known."""
         if tunables.target_nid == NUMA_NO_NODE:
             return self._nearest_to.get(nid, self.lowest)
         return tunables.target_nid
 
     def stamp(self, nids: int | NDArray[np.int64], default: int, length: int) -> NDArray[np.int64]:
-        """Return where pages accessed from `nids` go; to `default` for -1 and for a node that has gone."""
+        """Return the target nodes of pages accessed from `nids`: `default` for -1 and for a node that has gone."""
         if isinstance(nids, int):
             nids = np.full(length, nids, dtype=np.int64)
         nearest = self._nearest.take(nids)
@@ -79,5 +79,5 @@ class Targets:
 
 
 def _distance(start: Node, end: Node) -> tuple[int, int]:
-    """Order nodes by distance from `start`, the lowest nid first on a tie."""
+    """Return a sort key by distance from `start`, then by nid."""
     return start.distances[end.nid], end.nid

@@ -1,4 +1,4 @@
-"""Number what can become of a folio whose ready record was taken: admitted, moved, failed, or refused for a reason."""
+"""Numbers of the possible outcomes for a folio whose ready record was taken: admitted, moved, failed, or refused."""
 
 from pghotd.engine.counters import REFUSALS
 from pghotd.memory.protocol import BACKEND_REFUSALS
@@ -19,7 +19,7 @@ REFUSED_COOLED = REFUSED["cooled"]
 REFUSED_PINGPONG = REFUSED["pingpong"]
 REFUSED_RETURNING = REFUSED["returning"]
 
-#: The verdict of each backend refusal, by -1 - its result: see memory/protocol.py.
+#: The verdict of each backend refusal, at index -1 - result: see memory/protocol.py.
 REFUSED_BY_BACKEND: tuple[int, ...] = tuple(REFUSED[reason] for reason in BACKEND_REFUSALS)
 
 #: The name of each verdict, by number.

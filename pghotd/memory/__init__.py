@@ -1,1 +1,1 @@
-"""Know the machine: nodes, tiers, folios and their moves, behind one protocol with one file each behind it."""
+"""Memory backends: nodes, tiers, folios and their moves, behind one protocol, in one package each."""

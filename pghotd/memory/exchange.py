@@ -1,34 +1,34 @@
-"""Decide when a full top-tier node is to make room: the improvement `demotion_room`.
+"""Policy for making a full top-tier node free memory: the improvement `demotion_room`.
 
-The kernel's own promotion wakes kswapd where it finds no room. A mover in user space cannot: it holds at the high
+The kernel's own promotion wakes kswapd when it finds no room. A mover in user space cannot: it stops at the high
 watermark, kswapd sleeps above low, and a full node stays full. So promotion goes down to just above low, and then a
-page is allocated below it, which wakes kswapd; that demotes up to high, and promotion goes on. Promoting down to
-between min and low was tried: it needs no waking, but below low all other allocations pass over the node, for as long
-as it goes on.
+page is allocated below low, which wakes kswapd; kswapd demotes up to high, and promotion continues. Promoting down to
+between min and low was tried: it needs no wake-up, but below low all other allocations skip the node, for as long as it
+continues.
 
-It is not asked for while that could not work: the slow nodes have no room for what would be demoted, or the node has
-demoted nothing for all the asking. For a minute after an exchange, a node that falls to low is restored: allocations
-that find it there would go to a slow node, for room that promotion took.
+Room is not requested while that cannot work: if the slow nodes have no room for demoted pages, or if the node has
+demoted nothing despite requests. For a minute after an exchange, a node that falls to low is restored: otherwise
+allocations would go to a slow node because promotion used up the room.
 """
 
 from dataclasses import dataclass
 
-#: How long a wish for room is good, and how often it is asked for at most, in ms.
+#: How long a wish for room stays valid, and the minimum time between two requests, in ms.
 _WISH_MS = 1000
 _ASK_EVERY_MS = 50
-#: A node that has demoted nothing for so much asking is left alone for a while.
+#: A node that has demoted nothing after this many requests over this time is left alone for a while.
 _STALLED_ASKS, _STALLED_MS = 10, 2000
 _TRY_AGAIN_MS = 10_000
 _RESTORE_MS = 60_000
-#: What the slow nodes must have free beyond their high watermarks, in pages, for a demotion: what kswapd takes at once.
+#: Pages that the slow nodes must have free above their high watermarks for a demotion: what kswapd takes in one go.
 _SLOW_ROOM = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What is known of a top-tier node: the figures of its best zone, in pages, and what it has demoted so far.
+    """Figures of a top-tier node: those of its best zone, in pages, and the number of pages demoted so far.
 
-    `slow_room` is by how many pages the lower tier is above its high watermarks.
+    `slow_room` is the number of pages by which the lower tier is above its high watermarks.
     """
 
     free: int
@@ -39,15 +39,15 @@ class Reading:
 
 
 class Exchange:
-    """Exchange of cold pages for hot ones on one top-tier node; every method is told the time, in ms."""
+    """Exchange of cold pages for hot ones on one top-tier node; methods take the time as an argument, in ms."""
 
     def __init__(self, nid: int) -> None:
         self._nid = nid
         #: Whether the kernel demotes from this node at all.
         self.demotes = False
-        #: Why it is not asked for room now, in one sentence; empty while it is.
+        #: Why room is not requested now, in one sentence; empty if it is.
         self.reason = ""
-        #: How often it was asked for room.
+        #: Number of requests for room.
         self.asked = 0
         self._wanted = 0
         self._wanted_at: int | None = None
@@ -57,39 +57,39 @@ class Exchange:
         self._demoted_at: int | None = None
         self._asks_without = 0
         self._first_without = 0
-        #: Why, and until when, it is left alone, whatever is seen.
+        #: Why, and until when, the node is left alone regardless of the readings.
         self._given_up = ""
         self._given_up_until = 0
 
     def want(self, pages: int, now: int) -> None:
-        """Note that pages compete for room on the node, and that `pages` of them are worth making some."""
+        """Note that pages compete for room on the node, and that `pages` of them justify making room."""
         self._competed_at = now
         if pages:
             self._wanted, self._wanted_at = pages, now
 
     @property
     def works(self) -> bool:
-        """Return whether promotion may count on room that is made: go down to low."""
+        """Whether promotion can rely on room being made, and so go down to low."""
         return self.demotes and not self.reason
 
     def is_wanted(self, now: int) -> bool:
-        """Return whether pages wait for room now."""
+        """Return whether pages are waiting for room now."""
         return self._wanted_at is not None and now - self._wanted_at < _WISH_MS
 
     def is_warm(self, now: int) -> bool:
-        """Return whether the node is to be looked at: its room is competed for, or was made less than a minute ago."""
+        """Return whether to poll the node: pages compete for its room, or room was made less than a minute ago."""
         competed = self._competed_at is not None and now - self._competed_at < _WISH_MS
         return competed or self._is_restored(now)
 
     def has_demoted(self, now: int) -> bool:
-        """Return whether the node has demoted anything within the last minute, as far as was looked."""
+        """Return whether a demotion on the node was observed within the last minute."""
         return self._demoted_at is not None and now - self._demoted_at < _RESTORE_MS
 
     def _is_restored(self, now: int) -> bool:
         return self._asked_at is not None and now - self._asked_at < _RESTORE_MS
 
     def ask(self, seen: Reading, now: int) -> bool:
-        """Return whether to have the node make room now; the caller does so, and that counts as asked."""
+        """Return whether the caller must request room now; if so, the request is counted as made."""
         if not self.demotes:
             self.reason = ""
             return False
@@ -111,12 +111,12 @@ class Exchange:
         return True
 
     def give_up(self, why: str, now: int) -> None:
-        """Leave the node alone for a while: asking it does not work."""
+        """Leave the node alone for a while, since requests have no effect."""
         self.reason = self._given_up = why
         self._given_up_until, self._asks_without = now + _TRY_AGAIN_MS, 0
 
     def _judge(self, seen: Reading, now: int) -> None:
-        """Find out whether asking can work."""
+        """Determine whether a request can work."""
         if self._demoted is None or seen.demoted > self._demoted:
             self._asks_without, self._given_up_until = 0, now
             if self._demoted is not None:

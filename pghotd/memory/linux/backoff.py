@@ -1,8 +1,8 @@
-"""Leave folios alone that could not be moved twice running: for a minute, then twice as long each time, up to an hour.
+"""Backoff for folios that failed to move twice in a row: for a minute, then doubled each time, up to an hour.
 
-A pinned page stays pinned, one that a process shares which is not watched stays shared (EACCES), and a hot one comes
-back as ready every second. A folio is known by who maps it and where, (pid, start time, address): its page frame is
-another one's after it has moved. Of a fixed number of folios, the one heard of longest ago is forgotten for a new one.
+A pinned page stays pinned, one shared with a process that is not watched stays shared (EACCES), and a hot one becomes
+ready again every second. A folio is identified by its mapping, (pid, start time, address), since its page frame is
+another folio's after a move. The number of folios is fixed; a new one replaces the least recently noted.
 """
 
 import errno
@@ -14,14 +14,14 @@ from pghotd.syscalls import Addresses
 
 _FIRST_MS = 60_000
 _LONGEST_MS = 3_600_000
-#: So many doublings reach the longest.
+#: Doublings after which the longest backoff is reached.
 _DOUBLINGS = 6
 
 _Rows = NDArray[np.int64]
 
 
 class Backoff:
-    """Remember up to `size` folios that were busy, in arrays of 40 bytes a folio."""
+    """Up to `size` folios that were busy, in arrays of 40 bytes per folio."""
 
     def __init__(self, size: int = 16_384) -> None:
         self._pid = np.zeros(size, dtype=np.int64)
@@ -29,7 +29,7 @@ class Backoff:
         self._address = np.zeros(size, dtype=np.uint64)
         self._strikes = np.zeros(size, dtype=np.int64)
         self._until = np.zeros(size, dtype=np.int64)
-        #: When each was last heard of, counted in notes; 0 is a free row.
+        #: Sequence number of each row's last note; 0 for a free row.
         self._heard = np.zeros(size, dtype=np.int64)
         self._notes = 0
 
@@ -37,19 +37,19 @@ class Backoff:
         return int(np.count_nonzero(self._heard))
 
     def resting(self, pid: int, start_ticks: int, addresses: Addresses, now: int) -> NDArray[np.bool_]:
-        """Tell of each folio of a process, by its address, whether it is to be left alone now."""
+        """Return for each folio of a process, by its address, whether it must be left alone now."""
         rows = self._find(pid, start_ticks, addresses)
         rests: NDArray[np.bool_] = (rows >= 0) & (self._until.take(rows) > now)
         return rests
 
     def note(self, pid: int, start_ticks: int, addresses: Addresses, results: NDArray[np.int64], now: int) -> None:
-        """Remember what a move said of different folios of a process: 0 or an errno each, less than 0 if not tried.
+        """Note a move's results for distinct folios of a process: 0 or an errno each, below 0 if not tried.
 
-        EBUSY and EACCES count, anything else ends the running count, and what was not tried changes nothing.
+        EBUSY and EACCES count as strikes, any other result resets the count, and untried folios are not affected.
         """
         busy = (results == errno.EBUSY) | (results == errno.EACCES)
         if not busy.any() and not self._heard.any():
-            return  # what nearly every call ends with
+            return  # how nearly every call ends
         rows = self._find(pid, start_ticks, addresses)
         known, tried = rows >= 0, results >= 0
         self._heard[rows[known & ~busy & tried]] = 0
@@ -62,7 +62,7 @@ class Backoff:
             self._insert(pid, start_ticks, fresh[-len(self._heard) :])
 
     def _insert(self, pid: int, start_ticks: int, addresses: Addresses) -> None:
-        """Give new folios the free rows, then those heard of longest ago."""
+        """Assign new folios to the free rows, then to the least recently noted ones."""
         number = len(addresses)
         rows = np.argpartition(self._heard, number - 1)[:number]
         self._pid[rows] = pid
@@ -73,12 +73,12 @@ class Backoff:
         self._touch(rows)
 
     def _touch(self, rows: _Rows) -> None:
-        """Mark rows as heard of just now, each later than the one before it."""
+        """Mark rows as just noted, each later than the one before it."""
         self._heard[rows] = np.arange(self._notes + 1, self._notes + 1 + len(rows))
         self._notes += len(rows)
 
     def _find(self, pid: int, start_ticks: int, addresses: Addresses) -> _Rows:
-        """Return the row of each folio, -1 for one that is not remembered."""
+        """Return the row of each folio, -1 for an unknown one."""
         if not self._heard.any():
             return np.full(len(addresses), -1, dtype=np.int64)
         own = np.flatnonzero((self._pid == pid) & (self._start == start_ticks) & (self._heard > 0))

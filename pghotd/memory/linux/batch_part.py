@@ -1,4 +1,4 @@
-"""Hold what one process has of a batch, and say what of it may be moved: the first reason against it is the answer."""
+"""One process's part of a batch, and which of its folios may be moved: the first reason against it is the result."""
 
 import errno
 from collections.abc import Callable
@@ -14,15 +14,15 @@ from pghotd.procfs.stat import read_stat
 from pghotd.syscalls import Addresses
 
 Results = NDArray[np.int64]
-#: The node of what is at each address of a process, as move.locate().
+#: Returns the node of the page at each address of a process, as move.locate() does.
 Locate = Callable[[int, Addresses], NDArray[np.int64]]
-#: Nothing is known against moving this folio.
+#: No reason against moving the folio is known.
 UNDECIDED = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Hold a batch: folios of `pages` pages on nodes `sources`, who maps them, and the node that they are to go to."""
+    """A batch: folios of `pages` pages on nodes `sources`, the processes that map them, and the target node."""
 
     heads: Pfns
     pages: NDArray[np.int64]
@@ -33,7 +33,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class BatchPart:
-    """Hold which folios of a batch `process` maps, `own`, where, and which of them others map as well."""
+    """The folios of a batch, `own`, that `process` maps, their virtual pages, and which of them others map as well."""
 
     index: int
     process: WatchedProcess
@@ -46,14 +46,14 @@ class BatchPart:
         return self.vpns.astype(np.uint64) << np.uint64(PAGE_SHIFT)
 
     def chosen(self, which: NDArray[np.bool_]) -> "BatchPart":
-        """Return a part of some of the folios."""
+        """Return a part with a subset of the folios."""
         return BatchPart(self.index, self.process, self.own[which], self.vpns[which], self.several[which])
 
     def refused(self, request: Request, resting: NDArray[np.bool_], locate: Locate, proc: str) -> Results:
-        """Return for each folio UNDECIDED or a refusal; `resting` are to be left alone. Reads: for a thread.
+        """Return UNDECIDED or a refusal for each folio; those `resting` are left alone. Reads, so call it in a thread.
 
-        Whether it is where it was is asked of move_pages(2): a hundredth of what it costs to find the page frames of
-        pages that are far apart, and a page that has got another frame of its node since is as hot as before.
+        move_pages(2) is used to check that folios are still on their node: this costs a hundredth of finding the page
+        frames of pages that are far apart, and a page that has moved to another frame of its node is as hot as before.
         """
         results = np.full(len(self.own), UNDECIDED, dtype=np.int64)
         watch, sources = self.process.watch, request.sources[self.own]
@@ -65,7 +65,7 @@ class BatchPart:
         except OSError:
             results[:] = Refusal.GONE
         else:
-            # The last ones first, so that the first reason stays.
+            # Last checks first, so that the first reason remains.
             results[gone] = Refusal.GONE
             results[resting] = Refusal.BACKOFF
             if request.nid not in places.nodes:
@@ -78,7 +78,7 @@ class BatchPart:
 
 
 def parts_of(request: Request) -> list[BatchPart]:
-    """Return what each process has of a batch; a folio of several processes is the first one's."""
+    """Return each process's part of a batch; a folio of several processes belongs to the first."""
     mapped = request.mapped
     rows, several = mapped.find(request.heads)
     found = np.flatnonzero(rows >= 0)

@@ -1,8 +1,8 @@
-"""Hold promotion back: decisions that stop it, slow it down or make it wait; time is an argument, in ms.
+"""Brakes on promotion: decisions that stop it, slow it down or make it wait; time is an argument, in ms.
 
-On the kernel's rules promotion runs at copy speed while its target has free space. None of these brakes looks at a
-clock or a file: who moves asks them first and tells them afterwards what happened. Promotion of what only comes back is
-braked by the engine (engine/returns.py).
+By the kernel's rules promotion runs at copy speed while its target has free space. None of these brakes reads a clock
+or a file: the mover queries them first and reports to them afterwards. Promotion of returning pages is braked by the
+engine (engine/returns.py).
 """
 
 from collections import deque
@@ -18,15 +18,15 @@ _SPLIT_PAUSE_MS = 60_000
 
 
 class MoveLimit:
-    """Keep what moves to one target below `move_limit_MBps`: a token bucket of 100 ms, and no second over the limit.
+    """Limit `move_limit_MBps` on moves to one target: a token bucket of 100 ms, and no second over the limit.
 
-    A folio passes while there is anything left, even if it is larger, and then what is missing is paid back first: so a
-    huge page passes a small limit as well. A bucket alone lets a tenth more than the limit pass in the second after a
-    pause; what passed in the last second is remembered for that, an entry a call.
+    A folio passes while any tokens are left, even if it is larger, and the debt is paid back first: so a huge page
+    passes even a small limit. A bucket by itself lets a tenth more than the limit pass in the second after a pause;
+    therefore the pages of the last second are remembered, one entry per call.
     """
 
     def __init__(self) -> None:
-        # Pages x ms / s, as the refill of a ms is then a whole number.
+        # Pages x ms / s, so that the refill per ms is an integer.
         self._tokens = 0
         self._at: int | None = None
         self._passed: deque[tuple[int, int]] = deque()
@@ -35,7 +35,7 @@ class MoveLimit:
     def take(self, pages: NDArray[np.int64], limit_MBps: int, now: int) -> int:  # noqa: N803 - the interface's own name
         """Return how many of the leading folios, of `pages` pages each, may move now, and count them as moved.
 
-        In any second fewer pages pass than the limit and one folio; 0 lets nothing pass.
+        In any second fewer pages pass than the limit plus one folio; 0 lets nothing pass.
         """
         left = self.room(limit_MBps, now)
         before = np.cumsum(pages) - pages
@@ -51,17 +51,17 @@ class MoveLimit:
         """Return how many pages may move now, 0 or less for none."""
         per_second = limit_MBps * PAGES_PER_MB
         full = per_second * _BUCKET_MS
-        # A bucket begins full; one that a lower limit made smaller loses what it cannot hold.
+        # A bucket starts full; one made smaller by a lower limit loses the excess.
         grown = full if self._at is None else self._tokens + per_second * max(now - self._at, 0)
         self._tokens, self._at = min(grown, full), now
         while self._passed and now - self._passed[0][0] >= _SECOND_MS:
             self._in_second -= self._passed.popleft()[1]
-        # Rounded up: what is left of a page lets a folio pass like a page does.
+        # Rounded up: a fraction of a page lets a folio pass just as a whole page does.
         return min(-(-self._tokens // _SECOND_MS), per_second - self._in_second)
 
 
 class CallRate:
-    """Keep the moving calls of the whole daemon to so many in any second: each drains the LRU caches of all CPUs."""
+    """Limit on the daemon's moving calls in any second, since each drains the LRU caches of all CPUs."""
 
     def __init__(self) -> None:
         self._calls: deque[int] = deque()
@@ -77,7 +77,7 @@ class CallRate:
         self._calls.extend([now] * calls)
 
     def wait_ms(self, max_calls_per_s: int, now: int) -> int:
-        """Return how long until a call may be made: 0 for now, a second at most."""
+        """Return the time until a call may be made, in ms: 0 for now, at most a second."""
         self._forget(now)
         if max_calls_per_s <= 0:
             return _SECOND_MS
@@ -90,10 +90,10 @@ class CallRate:
 
 
 class SplitPause:
-    """Promote no huge page to one target for a minute after one was split there.
+    """Pause of huge page promotion to one target, for a minute after a huge page was split there.
 
-    The kernel splits what finds no free block of its size and calls that a success; only the counter
-    `thp_migration_split` of /proc/vmstat tells, for the whole machine: so it is read before and after a call.
+    The kernel splits a huge page that finds no free block of its size, and reports success; only the counter
+    `thp_migration_split` of /proc/vmstat shows it, for the whole machine, so it is read before and after a call.
     """
 
     def __init__(self) -> None:
@@ -101,20 +101,20 @@ class SplitPause:
         self._until: int | None = None
 
     def split(self, grown: int, now: int) -> None:
-        """Tell by how much the counter grew over a call that moved huge pages to this target."""
+        """Report by how much the counter grew over a call that moved huge pages to this target."""
         if grown > 0:
             self.splits += grown
             self._until = now + _SPLIT_PAUSE_MS
 
     def may_promote(self, now: int) -> bool:
-        """Tell whether huge pages may go to this target now."""
+        """Return whether huge pages may be promoted to this target now."""
         return self._until is None or now >= self._until
 
 
 def pressure_reason(some_avg10: float | None, pause_pressure: float) -> str:
-    """Return why promotion is to be paused for memory pressure, in one sentence, or nothing when it is not.
+    """Return one sentence on why memory pressure requires pausing promotion; empty if it does not.
 
-    `some_avg10` of /proc/pressure/memory in percent, None where the kernel does not account for it.
+    `some_avg10` is that of /proc/pressure/memory in percent, None if the kernel does not account for it.
     """
     if some_avg10 is None or some_avg10 <= pause_pressure:
         return ""

@@ -1,11 +1,11 @@
-"""Say which capabilities the backend needs, what for, and which of them this process has not."""
+"""Capabilities that the backend needs and their purposes, and which of them this process lacks."""
 
 import errno
 from pathlib import Path
 
 from pghotd.procfs.status import parse_effective_capabilities, parse_effective_uid
 
-#: By name: the bit of capability.h, and what it is for.
+#: By name: the bit in capability.h, and the purpose.
 NEEDED = {
     "CAP_SYS_ADMIN": (21, "read page frame numbers, and mount for other users"),
     "CAP_SYS_PTRACE": (19, "read where other processes' pages are"),
@@ -15,7 +15,7 @@ NEEDED = {
 
 
 def missing(proc: str = "/proc") -> list[str]:
-    """Return those of NEEDED that this process has not; root needs none to read its own files. OSError as procfs."""
+    """Return those of NEEDED that this process lacks; root needs none to read its own files. OSError as in procfs."""
     status = Path(f"{proc}/self/status").read_bytes()
     effective, is_root = parse_effective_capabilities(status), parse_effective_uid(status) == 0
     return [
@@ -26,7 +26,7 @@ def missing(proc: str = "/proc") -> list[str]:
 
 
 def require(proc: str = "/proc") -> None:
-    """Raise OSError (EPERM) that names what is missing, and says what works without."""
+    """Raise OSError (EPERM) if capabilities are missing, with their names and what works without them."""
     names = missing(proc)
     if names:
         raise OSError(

@@ -1,7 +1,7 @@
-"""Keep what kpageflags said of the machine's page frames: one PageState byte each, as old as its section's reading.
+"""Cache of the machine's kpageflags: one PageState byte per page frame, as old as its section's reading.
 
-Where few page frames of a section are asked for, as by samples, they are read alone: one costs 4 to 12 us, a larger
-folio 40, a section 2400 (measured on an idle machine).
+If few page frames of a section are needed, as with samples, only those are read: one costs 4 to 12 us, a larger folio
+40, a section 2400 (measured on an idle machine).
 """
 
 import os
@@ -17,41 +17,41 @@ from pghotd.procfs.words import read_words
 from pghotd.sparse import discard, sparse_array
 
 _NEVER = -(1 << 60)
-#: So many page frames of one section are read alone before it is read whole: what they cost together stays below that.
+#: Page frames of one section that are read singly before the whole section is; their total cost is below its cost.
 _FEW = 128
 _LRU, _HEAD, _TAIL = (np.uint64(bit) for bit in (KPF_LRU, KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL))
 
 
 class FrameStates:
-    """Hold the states of `sections` sections, the machine's from PFN 0; each is read when it is needed."""
+    """States of the machine's `sections` sections from PFN 0; each is read when needed."""
 
     def __init__(self, sections: int, proc: str = "/proc") -> None:
         self._proc = proc
         self._make_room(sections)
 
     def grow(self, sections: int) -> None:
-        """Make room for a machine that has grown; what was read is read again."""
+        """Make room for a machine that has grown; everything will be reread."""
         if sections > len(self._read_at):
             self._make_room(sections)
 
     def _make_room(self, sections: int) -> None:
         self._states: NDArray[np.uint8] = sparse_array(sections << SECTION_SHIFT, np.uint8)
         self._read_at = np.full(sections, _NEVER, dtype=np.int64)
-        #: By section: how many page frames of it were to be read alone, and since when they are counted.
+        #: By section: the number of page frames requested singly, and the start of that count.
         self._alone = np.zeros(sections, dtype=np.int64)
         self._alone_since = np.full(sections, _NEVER, dtype=np.int64)
 
     def forget(self, section: int) -> None:
-        """Forget what was read of a section that has gone."""
+        """Forget the states of a section that has gone."""
         self._read_at[section] = _NEVER
         discard(self._states[section << SECTION_SHIFT : (section + 1) << SECTION_SHIFT])
 
     def of(self, pfns: Pfns) -> NDArray[np.uint8]:
-        """Return the states of `pfns` as they were last read."""
+        """Return the states of `pfns` as last read."""
         return self._states.take(pfns, mode="clip")
 
     def stale(self, pfns: Pfns, age_ms: int, now: int) -> tuple[list[int], Pfns]:
-        """Return what was read longer than `age_ms` ago: sections to read whole, and page frames to read alone."""
+        """Return what was read more than `age_ms` ago: sections to read whole, and page frames to read singly."""
         sections = pfns >> SECTION_SHIFT
         old = (sections < len(self._read_at)) & (now - self._read_at.take(sections, mode="clip") > age_ms)
         if not old.any():
@@ -66,18 +66,18 @@ class FrameStates:
         return asked[self._alone[asked] > _FEW].tolist(), np.unique(pfns[few])
 
     def read(self, section: int) -> NDArray[np.uint8]:
-        """Read a section's states; takes half a millisecond to two, so not on the event loop."""
+        """Read a section's states; this takes 0.5 to 2 ms, so not on the event loop."""
         return states_of(read_flags(section << SECTION_SHIFT, PAGES_PER_SECTION, self._proc))
 
     def put(self, section: int, states: NDArray[np.uint8], now: int) -> None:
-        """Keep what was read of a section at `now` (ms)."""
+        """Store the states of a section read at `now` (ms)."""
         self._states[section << SECTION_SHIFT : (section + 1) << SECTION_SHIFT] = states
         self._read_at[section] = now
 
     def read_alone(self, pfns: Pfns) -> tuple[Pfns, NDArray[np.uint8]]:
-        """Read page frames, ascending, and all of the 2 MiB around each that is part of a larger folio.
+        """Read page frames, ascending, and all of the 2 MiB block around each that is part of a larger folio.
 
-        Return the PFNs and states of what was read: what a folio is shows in the flags of all its pages.
+        Return the PFNs and states read: the flags of all its pages are needed to identify a folio.
         """
         fd = os.open(f"{self._proc}/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -91,11 +91,11 @@ class FrameStates:
         return np.concatenate((pfns[~large], around)), np.concatenate((states_alone(flags[~large]), states))
 
     def put_alone(self, pfns: Pfns, states: NDArray[np.uint8]) -> None:
-        """Keep what was read of single page frames: good for now, and read again when it is asked for again."""
+        """Store the states of single page frames, valid for now and reread at the next request."""
         self._states[pfns] = states
 
     def read_heads(self, heads: Pfns) -> NDArray[np.bool_]:
-        """Tell of sorted folio heads whether they are still heads of folios of the same kind, on an LRU list."""
+        """Return which of the sorted folio heads still are heads of folios of the same kind, on an LRU list."""
         fd = os.open(f"{self._proc}/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
         try:
             flags = read_words(fd, heads)
@@ -106,11 +106,11 @@ class FrameStates:
         return same
 
     def is_known(self, pfns: Pfns) -> NDArray[np.bool_]:
-        """Return of which page frames the section was read whole at any time."""
+        """Return which page frames are in a section that was ever read whole."""
         sections = pfns >> SECTION_SHIFT
         known: NDArray[np.bool_] = self._read_at.take(sections, mode="clip") > _NEVER
         return known & (sections < len(self._read_at))
 
     def drop(self, heads: Pfns) -> None:
-        """Note that folios are not what they were: they are on no LRU list as far as is known."""
+        """Note that folios have changed: as far as is known they are on no LRU list."""
         self._states[heads] &= ~PageState.LRU & 0xFF

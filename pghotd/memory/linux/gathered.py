@@ -1,7 +1,7 @@
-"""Gather batches for a moment, so that what is asked before a move is asked of several at once.
+"""Gathering of batches for a short time, so that the checks before a move cover several batches together.
 
-The price of asking is by the visit to a thread and by the numpy call, hardly by the folio. A moving call is filled from
-several batches anyway, and those wait for it.
+The cost of the checks depends on the number of thread calls and numpy calls, hardly on the number of folios. A moving
+call is filled from several batches anyway, and those wait for it.
 """
 
 from collections.abc import Awaitable, Callable
@@ -14,14 +14,14 @@ from pghotd.memory.linux.batch_part import Request
 from pghotd.memory.linux.move import MAX_ADDRESSES
 from pghotd.memory.protocol import Moved
 
-#: A group is asked about when it has so many folios, or after this time.
+#: A group is processed when it has this many folios, or after this time.
 _FULL = 4 * MAX_ADDRESSES
 _WAIT_S = 0.02
 
 
 @dataclass
 class _Group:
-    """Hold requests with one target and one reading of page tables."""
+    """Requests with the same target and the same reading of page tables."""
 
     requests: list[Request] = field(default_factory=list)
     folios: int = 0
@@ -43,7 +43,7 @@ class _Group:
 
 
 class Gathered:
-    """Promote requests together by `promote`, and give each its own part of what became of them."""
+    """Combining of requests into one call of `promote`, and splitting of its result among them."""
 
     def __init__(self, promote: Callable[[Request], Awaitable[Moved]]) -> None:
         self._promote = promote
@@ -73,7 +73,7 @@ class Gathered:
         return Moved(group.moved.results[part], group.moved.heads[part])
 
     async def _lead(self, nid: int, group: _Group) -> None:
-        """Wait for others to come, and promote for all."""
+        """Wait for other requests to join, and promote all of them."""
         try:
             with trio.move_on_after(_WAIT_S):
                 await group.full.wait()

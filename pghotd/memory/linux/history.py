@@ -1,9 +1,9 @@
-"""Remember which pages were promoted, so that one that comes back at once is known: to pingpong_ms, and to the brake.
+"""History of promoted pages, which identifies those that soon come back, for pingpong_ms and the brake.
 
-A page is known by who maps it and where, (pid, start time, address): its page frame is another one's after it has
-moved. The kernel demotes without telling, so when a page was demoted is known as a time that it was not after: the
-first look that found it on the lower tier again, or the last time that its node was seen to demote anything, whichever
-was earlier.
+A page is identified by its mapping, (pid, start time, address), since its page frame is another page's after a move.
+The kernel does not report which pages it demotes, so only an upper bound of the demotion time is known: the first look
+that found the page on the lower tier again, or the last time its node was seen to demote anything, whichever was
+earlier.
 """
 
 import numpy as np
@@ -19,21 +19,21 @@ _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
 class PromotionHistory:
-    """Keep up to 2**`bits` promoted pages, 27 bytes each; a new one takes the place of another with the same hash."""
+    """Up to 2**`bits` promoted pages, 27 bytes each; a new page replaces another with the same hash."""
 
     def __init__(self, bits: int = 18) -> None:
         self._mask = np.uint64((1 << bits) - 1)
-        # A table for each column: writing rows of one table took ten times as long.
+        # One array per column: writing rows of a single table took ten times as long.
         self._key = np.zeros(1 << bits, dtype=np.uint64)
         self._promoted_at = np.zeros(1 << bits, dtype=np.int64)
         self._back_at = np.zeros(1 << bits, dtype=np.int64)
         self._nid = np.zeros(1 << bits, dtype=np.int16)
-        #: Whether came_back() has said of a page that it is back.
+        #: Whether came_back() has returned a page already.
         self._told = np.zeros(1 << bits, dtype=bool)
         self._demoted_at: dict[int, int] = {}
 
     def promoted(self, pid: int, start_ticks: int, vpns: _Pages, nid: int, now: int) -> None:
-        """Remember pages of a process that were promoted to node `nid` at `now` (ms)."""
+        """Add pages of a process that were promoted to node `nid` at `now` (ms)."""
         keys, slots = self._places(pid, start_ticks, vpns)
         self._key[slots] = keys
         self._promoted_at[slots] = now
@@ -42,11 +42,11 @@ class PromotionHistory:
         self._told[slots] = False
 
     def demoting(self, nid: int, now: int) -> None:
-        """Take note that node `nid` demoted something up to `now` (ms)."""
+        """Note that node `nid` has demoted pages, the last of them by `now` (ms)."""
         self._demoted_at[nid] = now
 
     def since_demotion(self, pid: int, start_ticks: int, vpns: _Pages, now: int) -> _Pages:
-        """Return how long ago pages, on the lower tier at `now`, were demoted, in ms; NEVER if not known."""
+        """Return how long ago pages that are on the lower tier at `now` were demoted, in ms; NEVER if not known."""
         keys, slots = self._places(pid, start_ticks, vpns)
         known = self._key.take(slots) == keys
         back_at = self._back_at.take(slots)
@@ -56,13 +56,13 @@ class PromotionHistory:
             for nid in np.flatnonzero(np.bincount(nids)).tolist():
                 here = nids == nid
                 demoted_at = min(self._demoted_at.get(nid, now), now)
-                # It was promoted in between: whatever moved it away later, the node's demotions did not.
+                # A page promoted after the node's last demotion was moved away by something else.
                 back_at[fresh[here]] = np.where(promoted_at[here] <= demoted_at, demoted_at, now)
             self._back_at[slots[fresh]] = back_at[fresh]
         return np.where(known, now - back_at, NEVER)
 
     def came_back(self, pid: int, start_ticks: int, vpns: _Pages, within_ms: int, now: int) -> NDArray[np.bool_]:
-        """Return which pages, on the lower tier at `now`, were promoted less than `within_ms` ago; each return once."""
+        """Return which pages on the lower tier at `now` were promoted within `within_ms`; each return only once."""
         keys, slots = self._places(pid, start_ticks, vpns)
         recent = now - self._promoted_at.take(slots) < within_ms
         back: NDArray[np.bool_] = (self._key.take(slots) == keys) & recent & ~self._told.take(slots)

@@ -1,9 +1,9 @@
-"""Have the kernel demote from a node: by its `reclaim` file where there is one, else by waking its kswapd.
+"""Triggering of demotion by the kernel: through a node's `reclaim` file if it has one, else by waking its kswapd.
 
 kswapd wakes when an allocation of a single page finds every zone of the node below its low watermark, and then stops at
-high. So pages of our own are allocated there until they reach below low, and given back at once: to keep them until
-kswapd has been at work was tried, and a fourth of what others allocated then passed over the node. From 6.17 on
-`/sys/devices/system/node/nodeN/reclaim` asks for so many bytes.
+high. So pages are allocated there until free memory is below low, and freed immediately: keeping them until kswapd had
+run was tried, and then a quarter of other allocations skipped the node. Since 6.17 a number of bytes can be reclaimed
+through `/sys/devices/system/node/nodeN/reclaim`.
 """
 
 import errno
@@ -18,26 +18,26 @@ from pghotd.memory.linux.zones import zones_of
 from pghotd.procfs.zoneinfo import read_zoneinfo
 from pghotd.syscalls import bind_to_node
 
-#: So far below low the last page lies: free pages are counted per CPU, and the sum is not exact.
+#: Pages to allocate beyond low: free pages are counted per CPU, and the sum is not exact.
 _BELOW = 32
-#: More than that is not allocated: a node that has so much free needs no room made.
+#: Limit of the allocation: a node with more free memory than this needs no room made.
 _MOST_PAGES = 16_384
 
-#: Take up so many pages of a node, and give them back.
+#: Allocates a number of pages on a node, and frees them.
 Allocate = Callable[[int, int], None]
 
 
 def make_room(nid: int, pages: int, proc: str = "/proc", sys: str = "/sys", allocate: Allocate | None = None) -> None:
-    """Have node `nid` demote about `pages` pages, or what kswapd takes; takes some time, so call it from a thread.
+    """Make node `nid` demote about `pages` pages, or as many as kswapd takes; blocks, so call it in a thread.
 
-    OSError where the kernel refuses: EAGAIN when `reclaim` found less than that.
+    OSError if the kernel refuses. EAGAIN, with which `reclaim` reports that it found fewer pages, is not an error.
     """
     reclaim = Path(f"{sys}/devices/system/node/node{nid}/reclaim")
     if reclaim.exists():
         try:
             reclaim.write_text(f"{pages * PAGE_SIZE}\n")
         except OSError as error:
-            # It did what it could.
+            # EAGAIN: it has reclaimed what it could.
             if error.errno != errno.EAGAIN:
                 raise
         return
@@ -48,7 +48,7 @@ def make_room(nid: int, pages: int, proc: str = "/proc", sys: str = "/sys", allo
 
 
 def above_low(nid: int, proc: str = "/proc") -> int:
-    """Return how many pages can be allocated on node `nid` before each of its zones is at its low watermark."""
+    """Return how many pages can be allocated on node `nid` until each of its zones is at its low watermark."""
     return sum(max(zone.free - zone.low - zone.protection, 0) for zone in zones_of(read_zoneinfo(proc), nid))
 
 

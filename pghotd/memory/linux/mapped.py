@@ -1,7 +1,7 @@
-"""Know which watched process maps a page, and at which address.
+"""Reverse mapping of the watched processes: which process maps a page, and at which address.
 
-A reading goes through the page tables of all watched processes, about 5 ms a GB, so it is taken where promotion needs
-it and kept for a second. Only pages of the lower tier are kept, in arrays sorted by PFN.
+A reading goes through the page tables of all watched processes, at about 5 ms per GB, so it is taken when promotion
+needs it and kept for a second. Only pages of the lower tier are kept, in arrays sorted by PFN.
 """
 
 import os
@@ -30,7 +30,7 @@ _PFN_BITS = np.uint64((1 << 55) - 1)
 
 @dataclass(frozen=True, slots=True)
 class WatchedProcess:
-    """Hold one watched process; (pid, start_ticks) is what it is, whoever has the pid later."""
+    """A watched process; (pid, start_ticks) identifies it even if the pid is reused."""
 
     pid: int
     start_ticks: int
@@ -40,9 +40,9 @@ class WatchedProcess:
 
 @dataclass(frozen=True, slots=True)
 class Mapped:
-    """Hold one reading: `pfns` ascending, each with the index of its process and its virtual page number.
+    """One reading: `pfns` ascending, each with the index of its process and its virtual page number.
 
-    A PFN that several watched processes map is there several times.
+    A PFN mapped by several watched processes occurs several times.
     """
 
     at: int = -(1 << 60)
@@ -51,25 +51,25 @@ class Mapped:
     process: NDArray[np.int64] = field(default_factory=lambda: _NONE)
     vpns: NDArray[np.int64] = field(default_factory=lambda: _NONE)
     errnos: Counter[int] = field(default_factory=Counter)
-    #: By index of the process; what nobody asked for is not there.
+    #: By process index; read on demand.
     _allowed: dict[int, AllowedPlaces] = field(default_factory=dict)
 
     def find(self, pfns: Pfns) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return for each PFN the row of its first mapping, -1 for none, and whether there are several."""
+        """Return for each PFN the row of its first mapping, -1 for none, and whether it has several."""
         left = np.searchsorted(self.pfns, pfns)
         right = np.searchsorted(self.pfns, pfns, side="right")
         rows = np.where(left < right, left, -1)
         return rows, right - left > 1
 
     def allowed_places(self, index: int, proc: str = "/proc") -> AllowedPlaces:
-        """Return where a process may have its pages; reads once, from any thread, and OSError as procfs says."""
+        """Return where a process may have its pages; read once, from any thread; OSError as in procfs."""
         places = self._allowed.get(index)
         if places is None:
             places = self._allowed[index] = read_allowed_places(self.processes[index].pid, proc)
         return places
 
     def pfn_at(self, pid: int, vpn: int) -> int | None:
-        """Return the PFN behind a virtual page of a watched process, None when it has none on the lower tier."""
+        """Return the PFN behind a virtual page of a watched process, None if it has none on the lower tier."""
         for index, process in enumerate(self.processes):
             if process.pid == pid:
                 here = np.flatnonzero((self.process == index) & (self.vpns == vpn))
@@ -78,7 +78,7 @@ class Mapped:
 
 
 def read_mapped(watches: Sequence[Watch], tracked: NDArray[np.bool_], now: int, proc: str = "/proc") -> Mapped:
-    """Read what the watched processes map in the sections that `tracked` names, by section number, at `now` (ms).
+    """Read the watched processes' mappings of tracked sections (`tracked` is by section number) at `now` (ms).
 
     A process that vanishes or denies access is left out and counted by errno.
     """
@@ -111,7 +111,7 @@ def read_mapped(watches: Sequence[Watch], tracked: NDArray[np.bool_], now: int, 
 
 
 def frames_of(pid: int, vpns: NDArray[np.int64], proc: str = "/proc") -> Pfns:
-    """Return the frame that each virtual page of a process is in now, -1 for none; OSError as procfs says."""
+    """Return the current frame of each virtual page of a process, -1 for none; OSError as in procfs."""
     order = np.argsort(vpns)
     found = np.zeros(len(vpns), dtype=np.int64)
     fd = os.open(f"{proc}/{pid}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
@@ -125,7 +125,7 @@ def frames_of(pid: int, vpns: NDArray[np.int64], proc: str = "/proc") -> Pfns:
 
 
 def landed(pid: int, addresses: NDArray[np.uint64], proc: str = "/proc") -> Pfns:
-    """Return the frame of what is at addresses of a process now, -1 for none; what has vanished is nowhere."""
+    """Return the current frames at addresses of a process, -1 for none or if the process has vanished."""
     vpns = (addresses >> np.uint64(PAGE_SHIFT)).astype(np.int64)
     with suppress(OSError):
         return frames_of(pid, vpns, proc)

@@ -1,8 +1,8 @@
-"""The memory blocks of a machine: the units in which its memory goes online, and which nodes each is in.
+"""Memory blocks of a machine: the units in which its memory goes online, and the nodes that each belongs to.
 
-From /sys/devices/system/memory and the links to it in each node's folder. A block is as large as block_size_bytes says,
-128 MiB to 2 GiB, and online as a whole or not at all. Where firmware puts the boundary of two nodes into a block, both
-link it, and which of its pages are whose cannot be told.
+They are read from /sys/devices/system/memory and the links to it in each node's directory. A block has the size in
+block_size_bytes, 128 MiB to 2 GiB, and is online as a whole or not at all. If firmware places the boundary of two nodes
+inside a block, both link to it, and it is not known which of its pages belong to which node.
 """
 
 import errno
@@ -19,7 +19,7 @@ from pghotd.geometry import PAGES_PER_SECTION, PFN_LIMIT, SECTION_SIZE
 from pghotd.procfs.attribute import read_attribute, read_number
 from pghotd.procfs.nodelist import format_nodelist
 
-#: How a file of something answers that goes away while it is read.
+#: Errnos of reading a file of an object that disappears during the reading.
 GONE = (errno.ENOENT, errno.ENODEV, errno.ENXIO)
 
 Sections = NDArray[np.int64]
@@ -27,10 +27,11 @@ Sections = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MemoryBlocks:
-    """One reading; sections are those that are online, ascending, by node.
+    """One reading; `sections` holds the online sections, ascending, by node.
 
-    `shared` has those of blocks that lie in several nodes, by these nodes. `offline` has the number of each node's own
-    blocks that are not online. A kernel without memory hotplug shows no blocks at all: then `shown` is false.
+    `shared` holds the sections of blocks that span several nodes, by those nodes. `offline` is the number of each
+    node's own blocks that are not online. A kernel without memory hotplug shows no blocks at all: then `shown` is
+    false.
     """
 
     shown: bool = False
@@ -40,7 +41,7 @@ class MemoryBlocks:
 
 
 def read_memory_blocks(sys: str, online: Collection[int]) -> MemoryBlocks:
-    """Read the memory blocks of the nodes that are `online`; OSError as the procfs package says."""
+    """Read the memory blocks of the nodes in `online`; OSError as in the procfs package."""
     linked = {nid: set(numbered(f"{sys}/devices/system/node/node{nid}", "memory")) for nid in online}
     nothing = {nid: frozen([]) for nid in online}
     none_offline = dict.fromkeys(online, 0)
@@ -74,29 +75,29 @@ def read_memory_blocks(sys: str, online: Collection[int]) -> MemoryBlocks:
 
 
 def left_out(shared: Mapping[tuple[int, ...], Sections]) -> str:
-    """Return in one sentence how much memory of which nodes lies in blocks that they share, nothing where none does."""
+    """Return a sentence on how much memory of which nodes is in blocks that they share; empty if there is none."""
     parts = [f"{gib(len(sections))} of nodes {format_nodelist(nids)}" for nids, sections in shared.items()]
     why = "a memory block that lies in several nodes does not tell which of them a page is on"
     return f"{', '.join(parts)} left out: {why}" if parts else ""
 
 
 def how_to_online(nid: int) -> str:
-    """Return the command that brings a node's memory blocks online, into the zone in which all of it can be moved."""
+    """Return the command that brings a node's memory blocks online in ZONE_MOVABLE."""
     return f"for state in /sys/devices/system/node/node{nid}/memory*/state; do echo online_movable > $state; done"
 
 
 def blocks(number: int) -> str:
-    """Return the number of memory blocks for a person."""
+    """Return the number of memory blocks in human-readable form."""
     return f"{number} memory block{'s' if number != 1 else ''}"
 
 
 def gib(sections: int) -> str:
-    """Return the size of so many sections for a person."""
+    """Return the size of a number of sections in human-readable form."""
     return f"{sections * SECTION_SIZE / (1 << 30):.1f} GiB"
 
 
 def _is_online(path: str) -> bool:
-    """Return whether a block is online; one on its way out still is, with pages, until it is out."""
+    """Return whether a block is online; one that is going offline still is, and has pages."""
     try:
         return read_attribute(path) in ("online", "going-offline")
     except OSError as error:
@@ -111,14 +112,14 @@ def _sections(blocks: Collection[int], each: int) -> Sections:
 
 
 def frozen(sections: Sections | list[int]) -> Sections:
-    """Return the sections as an array that cannot be written to."""
+    """Return the sections as a read-only array."""
     array = np.array(sections, dtype=np.int64)
     array.flags.writeable = False
     return array
 
 
 def numbered(folder: str, prefix: str) -> list[int]:
-    """Return the numbers N of the entries `prefix`N of a folder, none when it is not there."""
+    """Return the numbers N of the entries `prefix`N of a directory, none if it does not exist."""
     try:
         names = os.listdir(folder)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""Look for others that move pages between tiers: two movers undo each other's work.
+"""Detection of other movers of pages between tiers: two movers undo each other's work.
 
-What is found is reported with the command that turns it off; nothing is ever changed here. A file that is not there
-means that this kernel has no such mover.
+A mover found is reported with the command that turns it off; nothing is ever changed here. A missing file means that
+this kernel has no such mover.
 """
 
 import errno
@@ -14,7 +14,7 @@ from pghotd.procfs.attribute import read_attribute, read_number
 from pghotd.procfs.stat import read_stat
 from pghotd.procfs.status import read_effective_uid
 
-#: Daemons that move pages of others, and what each one does.
+#: Daemons that move other processes' pages, and what each does.
 _DAEMONS = {
     b"numad": "numad moves processes and their memory between nodes",
     b"memtierd": "memtierd moves the memory of processes between tiers",
@@ -26,7 +26,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}\Z", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Mover:
-    """Name another mover, say in a sentence what it does, and give the command that stops it."""
+    """Another mover: its name, a sentence on what it does, and the command that stops it."""
 
     name: str
     what: str
@@ -34,12 +34,12 @@ class Mover:
 
 
 def find_other_movers(proc: str = "/proc", sys: str = "/sys") -> list[Mover]:
-    """Return every other mover at work now; OSError when a folder that is there cannot be listed."""
+    """Return all other movers active now; OSError if an existing directory cannot be listed."""
     return [*_numa_balancing(proc), *_kernel_pghot(proc, sys), *_kdamonds(sys), *_daemons(proc)]
 
 
 def _numa_balancing(proc: str) -> list[Mover]:
-    """Return NUMA balancing: 1 moves pages to who uses them, 2 promotes hot ones, a sum of both does both."""
+    """Detect NUMA balancing: mode 1 moves pages to the node that uses them, 2 promotes hot pages, 3 does both."""
     try:
         mode = read_number(f"{proc}/sys/kernel/numa_balancing")
     except OSError:
@@ -53,9 +53,9 @@ def _numa_balancing(proc: str) -> list[Mover]:
 
 
 def _kernel_pghot(proc: str, sys: str) -> list[Mover]:
-    """Return the kernel's own hot page tracking: it has sysctls vm.pghot_*, and shows its sources in debugfs.
+    """Detect the kernel's own hot page tracking, which has sysctls vm.pghot_* and shows its sources in debugfs.
 
-    Unless `enabled_sources` is 0 it counts as at work, also where debugfs is not mounted or not ours to read.
+    It counts as active unless `enabled_sources` is 0, even if debugfs is not mounted or not readable.
     """
     folder = f"{sys}/kernel/debug/pghot"
     if not os.path.isdir(folder) and not _has_sysctls(f"{proc}/sys/vm"):
@@ -83,7 +83,7 @@ def _has_sysctls(folder: str) -> bool:
 
 
 def _kdamonds(sys: str) -> list[Mover]:
-    """Return the running kdamonds that have a scheme which moves pages between nodes; they are only read."""
+    """Return the running kdamonds with a scheme that moves pages between nodes; they are not modified."""
     base = f"{sys}/kernel/mm/damon/admin/kdamonds"
     movers: list[Mover] = []
     for kdamond in _numbered(base):
@@ -110,7 +110,8 @@ def _kdamonds(sys: str) -> list[Mover]:
 def _daemons(proc: str) -> list[Mover]:
     """Return the known daemons that run as root.
 
-    Any user can give a process any name, so a name alone stops nobody; and who is not root moves but his own pages.
+    Any user can give a process any name, so a name is not sufficient; and a non-root process can move only its own
+    user's pages.
     """
     pids: Counter[bytes] = Counter()
     first: dict[bytes, int] = {}
@@ -120,7 +121,7 @@ def _daemons(proc: str) -> list[Mover]:
             if stat.comm not in _DAEMONS or stat.kernel_thread or read_effective_uid(pid, proc) != 0:
                 continue
         except OSError:
-            # Gone meanwhile, or not ours to see: then it is not root's either.
+            # The process has exited, or is hidden from us and therefore not root's.
             continue
         pids[stat.comm] += 1
         first.setdefault(stat.comm, pid)
@@ -142,7 +143,7 @@ def _attribute(path: str) -> str:
 
 
 def _numbered(folder: str) -> list[int]:
-    """Return the entries of a folder that are numbers, ascending; none when it is not there."""
+    """Return the entries of a directory that are numbers, ascending; none if it does not exist."""
     try:
         names = os.listdir(folder)
     except OSError as error:

@@ -1,10 +1,10 @@
-"""Tell from the flags of page frames what the record path asks of them: folio, LRU, dirty, busy.
+"""Conversion of page frame flags to the states that the record path needs: folio, LRU, dirty, busy.
 
 The flags of a compound page show where it begins (KPF_COMPOUND_HEAD) and which pages follow (KPF_COMPOUND_TAIL), and so
-its order, whatever that is. Everything else is taken from the head: older kernels show it there alone.
+its order, of any size. All other flags are taken from the head, since older kernels show them only there.
 
-A section is not read in one moment. A run of pages that can be no folio - its length no power of two, not naturally
-aligned, tails without a head - was split, freed or built meanwhile, and is on no LRU list as far as anyone here knows.
+Reading a section is not atomic. A run of pages that cannot be a folio - length not a power of two, not naturally
+aligned, tails without a head - was split, freed or built during the reading, and is treated as on no LRU list.
 """
 
 import numpy as np
@@ -29,7 +29,7 @@ from pghotd.procfs.kpageflags import (
 )
 from pghotd.procfs.words import Words
 
-#: No memory of a process, now or ever.
+#: Flags of frames that are never a process's memory.
 _NOTHING = np.uint64(KPF_BUDDY | KPF_HWPOISON | KPF_NOPAGE | KPF_OFFLINE | KPF_ZERO_PAGE)
 _HUGETLB_HEAD = np.uint64(KPF_HUGE | KPF_COMPOUND_HEAD)
 _HUGETLB_TAIL = np.uint64(KPF_HUGE | KPF_COMPOUND_TAIL)
@@ -42,9 +42,9 @@ for _order in range(MAX_FOLIO_PAGES.bit_length()):
 def states_of(flags: Words) -> NDArray[np.uint8]:
     """Return the PageState byte of each page frame, from the flags of a naturally aligned range such as a section.
 
-    A page of hugetlbfs is on no LRU list, whatever its flags say, and is HUGETLB: it belongs to a pool that its owner
-    sized. A folio under writeback is busy: a move would wait for the device. FILE is what folio_is_file_lru() of the
-    kernel means, shared memory left out.
+    A hugetlbfs page is on no LRU list, whatever its flags, and is HUGETLB: it belongs to a pool sized by its owner. A
+    folio under writeback is busy: a move would wait for the device. FILE corresponds to the kernel's
+    folio_is_file_lru(), which excludes shared memory.
     """
     starts = np.flatnonzero((flags & np.uint64(KPF_COMPOUND_TAIL)) == 0)
     states = np.zeros(len(flags), dtype=np.uint8)
@@ -53,22 +53,22 @@ def states_of(flags: Words) -> NDArray[np.uint8]:
         return states
     lengths = np.diff(starts, append=len(flags))
     own = _folio_states(flags.take(starts), starts, lengths)
-    # What precedes the first head are tails of a folio that begins in another range.
+    # Pages before the first head are tails of a folio that begins in another range.
     states[int(starts[0]) :] = np.repeat(own, lengths)
     _mark_hugetlb(states, flags)
     return states
 
 
 def states_alone(flags: Words) -> NDArray[np.uint8]:
-    """Return the PageState byte of page frames, in any places, that are no parts of larger folios."""
+    """Return the PageState byte of arbitrary page frames that are not part of larger folios."""
     return _folio_states(flags, np.zeros(len(flags), dtype=np.int64), np.ones(len(flags), dtype=np.int64))
 
 
 def states_of_blocks(flags: Words) -> NDArray[np.uint8]:
-    """Return the PageState bytes of blocks of MAX_FOLIO_PAGES page frames, naturally aligned, one behind the other.
+    """Return the PageState bytes of concatenated, naturally aligned blocks of MAX_FOLIO_PAGES page frames.
 
-    A block may begin with tails of what is no folio here; they are not those of the block that is before it. The first
-    block of a larger hugetlb page looks like a folio of a block's size, on no LRU list as all of hugetlbfs.
+    A block may begin with tails whose head is elsewhere; they do not belong to the block before it in the array. The
+    first block of a larger hugetlb page looks like a folio of a block's size, on no LRU list like all of hugetlbfs.
     """
     begins = flags[::MAX_FOLIO_PAGES]
     apart = flags.copy()
@@ -79,13 +79,13 @@ def states_of_blocks(flags: Words) -> NDArray[np.uint8]:
 
 
 def _mark_hugetlb(states: NDArray[np.uint8], flags: Words) -> None:
-    """Mark pages of hugetlb; every page of one shows it, however large it is."""
+    """Mark hugetlb pages; the flag is on every page of one, however large it is."""
     huge = flags & _HUGETLB_MASK
     states[(huge == _HUGETLB_HEAD) | (huge == _HUGETLB_TAIL)] |= PageState.HUGETLB
 
 
 def _folio_states(flags: Words, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return the states of folios by the flags of their heads; 0 for what is none, and for what no process has."""
+    """Return the states of folios from the flags of their heads; 0 for non-folios and for frames of no process."""
 
     def has(bits: int) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = (flags & np.uint64(bits)) != 0

@@ -1,8 +1,8 @@
-"""Decide which folios of a batch are really handed to move_pages(2), and hand them over.
+"""Selection of the folios of a batch that are passed to move_pages(2), and their submission.
 
-Each folio passes the same questions in one order: is it mapped by a watched process, by one alone, may it be moved, is
-it still where its record was, has the target room, do the brakes allow it. The first no is its result. Reading happens
-in a thread; the decisions are on arrays.
+Each folio goes through the same checks in order: whether a watched process maps it, whether only one does, whether it
+may be moved, whether it is still where its record was, whether the target has room, and whether the brakes allow it.
+The first failed check is its result. Reading happens in a thread; decisions are made on arrays.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +29,7 @@ from pghotd.procfs.vmstat import read_vmstat
 
 
 class Promotion:
-    """Move batches to their targets, where `zones` says there is room."""
+    """Promotion of batches to their targets, as far as there is room according to `zones`."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Promotion:
         self.history = PromotionHistory()
         self._limits: dict[int, MoveLimit] = {}
         self._split: dict[int, SplitPause] = {}
-        #: Everything but the move: as configured, or while another mover is at work.
+        #: Whether to do everything but the move: as configured, or while another mover is active.
         self.dry_run = settings.dry_run
         self._pages_in_flight: dict[int, int] = {}
         self._huge_in_flight: dict[int, int] = {}
@@ -56,7 +56,7 @@ class Promotion:
         self._gathered = Gathered(self._promote)
 
     async def promote(self, request: Request) -> Moved:
-        """Move what may be moved of a batch; see Memory.promote."""
+        """Move the folios of a batch that may be moved; see Memory.promote."""
         return await self._gathered.promote(request)
 
     async def _promote(self, request: Request) -> Moved:
@@ -75,7 +75,7 @@ class Promotion:
         async with trio.open_nursery() as nursery:
             for part in parts[1:]:
                 nursery.start_soon(self._move, part, request, moved)
-            for part in parts[:1]:  # nearly always all of them, and it needs no task
+            for part in parts[:1]:  # nearly always the only part, which needs no task
                 await self._move(part, request, moved)
         return moved
 
@@ -100,18 +100,18 @@ class Promotion:
     def _refused(
         self, request: Request, parts: Sequence[BatchPart], resting: Sequence[NDArray[np.bool_]]
     ) -> list[Results]:
-        """Ask about all parts of a batch in one visit to a thread."""
+        """Check all parts of a batch in a single thread call."""
         locate = self._calls.locate
         return [part.refused(request, rest, locate, self._proc) for part, rest in zip(parts, resting, strict=True)]
 
     def _brake(self, request: Request, results: Results) -> None:
-        """Refuse what the target has no room for now, and what the brakes hold back. One step without a checkpoint."""
+        """Refuse folios for which the target has no room or that the brakes hold back, without a checkpoint."""
         nid, now = request.nid, self._clock()
         asked = np.flatnonzero(results == UNDECIDED)
         if not len(asked):
             return
         pages = request.pages[asked]
-        # The no-space rule for the whole batch, moves in flight subtracted.
+        # The no-space rule for the whole batch, after subtracting moves in flight.
         room = self._zones.room(nid) - self._pages_in_flight.get(nid, 0)
         fits = np.cumsum(pages) < room
         results[asked[~fits]] = Refusal.NO_SPACE
@@ -120,11 +120,11 @@ class Promotion:
         if len(huge):
             blocks = 0
             if self._split.setdefault(nid, SplitPause()).may_promote(now):
-                # The lowest zone keeps its blocks for devices: its lowmem reserve is more than it has.
+                # The lowest zone reserves its blocks for devices: its lowmem reserve exceeds its size.
                 rows = [row for row in read_buddyinfo(self._proc) if row.zone != "DMA"]
                 blocks = free_blocks(rows, nid, MAX_FOLIO_ORDER)
             blocks = max(blocks - self._huge_in_flight.get(nid, 0), 0)
-            # More free blocks than huge pages in flight: one is left over.
+            # Require more free blocks than huge pages in flight, so that one is left over.
             results[huge[max(blocks - 1, 0) :]] = Refusal.NO_BLOCK
             asked = asked[results[asked] == UNDECIDED]
         limit = self._limits.setdefault(nid, MoveLimit())
@@ -134,7 +134,7 @@ class Promotion:
             results[asked[:number]] = Refusal.DRY_RUN
 
     async def _move(self, part: BatchPart, request: Request, became: Moved) -> None:
-        """Hand folios of one process over to a call, and understand what became of them."""
+        """Submit folios of one process for a call, and process the outcome."""
         nid, process, addresses, pages = request.nid, part.process, part.addresses, request.pages[part.own]
         number, huge = int(pages.sum()), int((pages == 1 << MAX_FOLIO_ORDER).sum())
         for flights, more in ((self._pages_in_flight, number), (self._huge_in_flight, huge)):
@@ -161,7 +161,7 @@ class Promotion:
 
 
 def _by_process(heads: Pfns, mapped: Mapped) -> Iterator[tuple[NDArray[np.int64], WatchedProcess, NDArray[np.int64]]]:
-    """Yield for each watched process which of the folios it maps, and at which virtual pages."""
+    """Yield for each watched process the indices of the folios it maps, and their virtual pages."""
     rows, _ = mapped.find(heads)
     process = np.where(rows >= 0, mapped.process.take(rows, mode="clip") if len(mapped.process) else -1, -1)
     for index in np.flatnonzero(np.bincount(process[process >= 0])).tolist():

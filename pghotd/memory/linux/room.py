@@ -1,4 +1,4 @@
-"""What is read of a target node before it is asked for room, in one visit to a thread."""
+"""The readings of a target node that precede a request for room, in a single thread call."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ _DEMOTIONS = ("pgdemote_kswapd", "pgdemote_direct", "pgdemote_khugepaged", "pgde
 
 
 def read_room(nid: int, zones: ZoneReadings, lower: Sequence[int], now: int, sys: str = "/sys") -> tuple[bool, Reading]:
-    """Return whether node `nid` demotes, and its Reading at `now`; `lower` are the slow nodes. OSError as procfs."""
+    """Return whether node `nid` demotes, and its Reading at `now`; `lower` are the slow nodes. OSError as in procfs."""
     demotes = read_attribute(f"{sys}/kernel/mm/numa/demotion_enabled") in ("1", "true")
     zones.read(now)
     best = max(zones.of(nid), key=lambda zone: zone.room)

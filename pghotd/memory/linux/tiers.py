@@ -1,8 +1,8 @@
-"""Make nodes the lower tier by configuration, where the kernel has all of them in the top tier.
+"""Lower-tier nodes by configuration, for machines where the kernel has all nodes in the top tier.
 
-Without the firmware's HMAT, or on a kernel that does not read it, slow memory ends up in one memory tier with all the
-rest: then nothing is lower, and the operator may name the slow nodes. What the figures show not to be slow is
-refused: a node without CPUs may just as well be the fastest. Firmware without figures contradicts no operator.
+Without the firmware's HMAT, or on a kernel that does not read it, slow memory ends up in the same memory tier as all
+other memory: then nothing is lower, and the operator may name the slow nodes. A node that is not slow according to the
+figures is rejected: a node without CPUs may also be the fastest. If firmware has no figures, the operator is trusted.
 """
 
 import dataclasses
@@ -20,18 +20,18 @@ _NO_BLOCKS = (
 
 
 class NoLowerTierError(ValueError):
-    """Say in one sentence why there is nothing to promote from, and what to use instead."""
+    """There is nothing to promote from; the message is a sentence on why, and what to use instead."""
 
 
 class LowerNodesError(ValueError):
-    """Say in one line what is wrong with the configured `lower_nodes`."""
+    """The configured `lower_nodes` are invalid; the message is one line."""
 
 
 def with_lower_nodes(topology: Topology, lower_nodes: Sequence[int]) -> Topology:
-    """Return the topology with `lower_nodes` in the lower tier, none meaning the kernel's own tiers.
+    """Return the topology with `lower_nodes` in the lower tier; if empty, with the kernel's own tiers.
 
-    LowerNodesError for nodes without memory, for a machine whose kernel has a lower tier, and for a node that access0
-    or, where that says nothing, the distances show to be no slower than a node with CPUs that stays.
+    LowerNodesError for nodes without memory, for a machine whose kernel has a lower tier, and for a node no slower than
+    a remaining node with CPUs according to access0 or, if that has no figures, the distances.
     """
     if not lower_nodes:
         return topology
@@ -88,7 +88,7 @@ def require_lower_tier(topology: Topology) -> None:
 
 
 def _offline(node: LinuxNode) -> str:
-    """Return in a few words that a node has its memory offline."""
+    """Return a phrase stating that a node has its memory offline."""
     return f"node {node.nid} has no memory online, only {blocks(node.offline_blocks)} offline"
 
 
@@ -115,12 +115,12 @@ def _is_slower(node: LinuxNode, other: LinuxNode, topology: Topology) -> bool:
 
 
 def _same_everywhere(topology: Topology) -> bool:
-    """Return whether the distances say nothing: a node is as far from itself as from any other."""
+    """Return whether the distances carry no information: a node is as far from itself as from any other."""
     return len({distance for node in topology.nodes for distance in node.distances.values()}) == 1
 
 
 def _from_cpus(node: LinuxNode, topology: Topology) -> int:
-    """Return how far a node is from the nearest CPUs."""
+    """Return the distance of a node from the nearest CPUs."""
     return min(other.distances[node.nid] for other in topology.nodes if other.has_cpu)
 
 

@@ -1,8 +1,8 @@
-"""Hear from the kernel when devices come and go: uevents on netlink, as lib/kobject_uevent.c sends them.
+"""Kernel uevents on netlink, as sent by lib/kobject_uevent.c when devices come and go.
 
-A memory block that goes online or offline and a node that appears or disappears are devices as well. A message is
-`action@devpath`, then `KEY=value`, each ended by a null byte. Only the kernel is believed: any process can send to a
-netlink socket.
+Memory blocks that go online or offline and nodes that appear or disappear are devices as well. A message is
+`action@devpath`, then `KEY=value`, each terminated by a null byte. Only messages from the kernel are accepted, since
+any process can send to a netlink socket.
 """
 
 import errno
@@ -19,14 +19,14 @@ NETLINK_KOBJECT_UEVENT = 15
 _KERNEL_GROUP = 1
 #: The kernel's messages have 2 KiB of properties at most.
 _LONGEST = 1 << 14
-#: A large DIMM is thousands of memory blocks, an event each.
+#: A large DIMM has thousands of memory blocks, with an event each.
 _RECEIVE_BUFFER = 1 << 22
 _MEMORY = frozenset(("memory", "node", "memory_tiering"))
 
 
 @dataclass(frozen=True, slots=True)
 class Uevent:
-    """Hold one event; `devpath` is below /sys, `properties` what the kernel said besides."""
+    """A uevent; `devpath` is below /sys, `properties` are the other variables sent by the kernel."""
 
     action: str
     subsystem: str
@@ -35,16 +35,16 @@ class Uevent:
 
     @property
     def concerns_memory(self) -> bool:
-        """Tell whether the topology may be another one now."""
+        """Whether the topology may have changed."""
         return self is LOST or self.subsystem in _MEMORY
 
 
-#: Stands for events that came faster than they were read: whatever they said has to be looked up.
+#: Stands for events that arrived faster than they were read: their content must be looked up.
 LOST = Uevent("lost", "", "")
 
 
 def parse_uevent(message: bytes) -> Uevent:
-    """Parse one message of the kernel; OSError (EBADMSG) for what is none, udev's messages included."""
+    """Parse a message from the kernel; OSError (EBADMSG) for anything else, including udev's messages."""
     head, *lines = message.rstrip(b"\0").split(b"\0")
     action, at, devpath = _text(head).partition("@")
     if not at or not action.isalpha() or not devpath.startswith("/"):
@@ -53,7 +53,7 @@ def parse_uevent(message: bytes) -> Uevent:
     for line in lines:
         key, equals, value = _text(line).partition("=")
         if key and equals:
-            # The kernel's own come first: none is replaced by one that a driver or a writer of `uevent` added.
+            # The kernel's own come first and are not overridden by those that a driver or a writer of `uevent` added.
             properties.setdefault(key, value)
     if properties.get("ACTION", action) != action or properties.get("DEVPATH", devpath) != devpath:
         raise OSError(errno.EBADMSG, "a uevent that contradicts itself")
@@ -61,7 +61,7 @@ def parse_uevent(message: bytes) -> Uevent:
 
 
 def open_socket() -> socket.socket:
-    """Open a socket that hears the kernel's uevents from now on; OSError where that is not allowed."""
+    """Open a socket that receives the kernel's uevents from now on; OSError if that is not allowed."""
     heard = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT)
     try:
         heard.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
@@ -73,13 +73,13 @@ def open_socket() -> socket.socket:
 
 
 class Uevents:
-    """Iterate over the kernel's uevents as they come, LOST among them; closes the socket that it is given."""
+    """Asynchronous iterator over the kernel's uevents, including LOST; it owns the socket that it is given."""
 
     def __init__(self, heard: socket.socket) -> None:
         self._socket = trio.socket.from_stdlib_socket(heard)
 
     def close(self) -> None:
-        """Hear no more."""
+        """Close the socket."""
         self._socket.close()
 
     def __aiter__(self) -> Self:
@@ -104,7 +104,7 @@ class Uevents:
 
 
 def is_from_kernel(sender: object) -> bool:
-    """Tell whether the address of a message's sender, (port, groups), is the kernel's."""
+    """Return whether a sender address, (port, groups), is the kernel's."""
     return isinstance(sender, tuple) and len(sender) == 2 and sender[0] == 0 and bool(sender[1] & _KERNEL_GROUP)
 
 

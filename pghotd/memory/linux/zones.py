@@ -1,4 +1,4 @@
-"""Give a node's zones as the engine wants them, from what /proc/zoneinfo says of them."""
+"""Conversion of a node's zones in /proc/zoneinfo to those of the memory protocol."""
 
 from collections.abc import Iterable
 
@@ -9,8 +9,8 @@ from pghotd.procfs.zoneinfo import ZoneInfo
 def zones_of(zones: Iterable[ZoneInfo], nid: int) -> list[Zone]:
     """Return the zones of node `nid` that the page allocator manages.
 
-    Free pages that wait for a contiguous allocation are apart: the free-space rule is without them, as the kernel's
-    __zone_watermark_ok() without ALLOC_CMA; the room rule counts them. Kernels before 6.19 leave them out of both.
+    Free CMA pages are separate: the free-space rule excludes them, like the kernel's __zone_watermark_ok() without
+    ALLOC_CMA; the room rule includes them. Kernels before 6.19 exclude them from both.
     """
     return [
         Zone(
@@ -29,5 +29,5 @@ def zones_of(zones: Iterable[ZoneInfo], nid: int) -> list[Zone]:
 
 
 def present_pages(zones: Iterable[ZoneInfo], nid: int) -> int:
-    """Return how many pages of memory node `nid` has online, as its zones add up: the kernel's node_present_pages."""
+    """Return the number of online pages of node `nid`, the sum over its zones: the kernel's node_present_pages."""
     return sum(zone.present for zone in zones if zone.nid == nid)

@@ -1,1 +1,1 @@
-"""A machine with tiered memory, in arrays: it needs no hardware and feels like one."""
+"""A model of a machine with tiered memory, in arrays: it needs no such hardware and behaves like it."""

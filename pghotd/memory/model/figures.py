@@ -1,8 +1,8 @@
-"""Count what a workload feels: accesses by tier, bytes moved, pages that bounced, and the mean latency with its parts.
+"""Figures of a workload: accesses by tier, bytes moved, pages that bounced, and the mean latency with its parts.
 
-The load on a node is its utilisation u of bandwidth in each 100 ms, moves included and at most 0.95; an access then
+The load on a node is its utilisation u of bandwidth in each 100 ms, including moves and capped at 0.95; an access then
 takes latency x (1 + u / (2 (1 - u))), the wait in a queue with one server and constant service time. So promotion can
-make things worse, and the figures show it.
+have a negative effect, which the figures show.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pghotd.geometry import PAGE_SIZE
 from pghotd.memory.model.spec import NodeSpec
 
-#: A memory access is what misses the caches: one cache line.
+#: A memory access is a cache miss: one cache line.
 BYTES_PER_ACCESS = 64
 WINDOW_MS = 100
 _MOST_UTILISED = 0.95
@@ -18,14 +18,14 @@ _MOST_UTILISED = 0.95
 
 @dataclass(slots=True)
 class _Window:
-    """Hold what reached one node in the present 100 ms."""
+    """Load of one node in the current 100 ms."""
 
     accesses: int = 0
     bytes: int = 0
 
 
 class Figures:
-    """Add up the figures of one machine."""
+    """Figures of one machine."""
 
     def __init__(self, nodes: tuple[NodeSpec, ...]) -> None:
         self._specs = {node.nid: node for node in nodes}
@@ -47,7 +47,7 @@ class Figures:
         window.bytes += number * BYTES_PER_ACCESS
 
     def waited(self, nanoseconds: int) -> None:
-        """Count time that accesses waited for folios on the move."""
+        """Count time that accesses waited for folios being moved."""
         self._wait_ns += nanoseconds
 
     def moved(self, source: int, target: int, pages: int, now: int) -> None:
@@ -74,7 +74,7 @@ class Figures:
         return min(self._windows[nid].bytes / capacity, _MOST_UTILISED)
 
     def report(self) -> dict[str, int]:
-        """Return the figures by name, as model/stat shows them; the mean latency is the sum of its three parts."""
+        """Return the figures by name, as in model/stat; the mean latency is the sum of its three parts."""
         top = sum(self._accesses[nid] for nid, spec in self._specs.items() if spec.tier == "top")
         total = sum(self._accesses.values())
         base = sum(self._accesses[nid] * spec.latency_ns for nid, spec in self._specs.items())
@@ -97,5 +97,5 @@ class Figures:
 
 
 def queueing(utilisation: float) -> float:
-    """Return by which share of its latency an access waits at a node that is utilised so much."""
+    """Return the wait of an access at a node of this utilisation, as a share of the node's latency."""
     return utilisation / (2 * (1 - utilisation))

@@ -1,10 +1,10 @@
-"""Age pages and choose victims as kswapd does: four generations and one accessed bit.
+"""Aging of pages and choice of victims as in kswapd: four generations and one accessed bit.
 
-An aging moves the pages accessed since the last one to the youngest generation and the rest one on. Victims come from
-the oldest, those first that have been on the node for longest, as from the tail of an LRU list: by frame number was
-tried, and took what a process had just allocated, or what had just been promoted, in the place of cold pages. A page
-accessed since the aging that made it oldest is passed over, as reclaim does on finding the bit set. A folio's accessed
-bit and generation are those of its head.
+An aging moves pages accessed since the last one to the youngest generation and all others one generation on. Victims
+come from the oldest generation, longest on the node first, as from the tail of an LRU list: order by frame number was
+tried, and evicted pages just allocated by a process, or just promoted, instead of cold ones. A page accessed since the
+aging that made it oldest is skipped, as reclaim does when it finds the bit set. A folio's accessed bit and generation
+are those of its head.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ _BYTES = np.arange(256, dtype=np.int64)
 _OLDER = np.minimum(((_BYTES & Flag.GENERATION) >> GENERATION_SHIFT) + 1, OLDEST)
 _AGED = np.where(_BYTES & Flag.ACCESSED, 0, _OLDER) << GENERATION_SHIFT
 _REST = _BYTES & ~(Flag.GENERATION | Flag.ACCESSED)
-#: The flags byte after an aging, by the one before; a free page stays 0.
+#: The flags byte after an aging, by the byte before it; a free page stays 0.
 _AGING = np.where(_BYTES & Flag.USED, _AGED | _REST, _BYTES).astype(np.uint8)
 
 _VICTIM_MASK = Flag.USED | Flag.GENERATION | Flag.ACCESSED | Flag.MOVING
@@ -29,21 +29,21 @@ _VICTIM = Flag.USED | OLDEST << GENERATION_SHIFT
 _UINT32 = 0xFFFF_FFFF
 #: Victims that arrived within this time of each other are taken in one step.
 _STEP_MS = 1000
-#: The arrival in a section that has no victim before the next aging.
+#: First arrival of a section that will have no victim before the next aging.
 _NEVER = np.iinfo(np.int64).max
 
 
 class Generations:
-    """The generations of one machine's pages, and when the first of each section's victims came to its node."""
+    """Generations of one machine's pages, and the earliest arrival among each section's victims."""
 
     def __init__(self, frames: Frames, clock: Callable[[], int]) -> None:
         self._frames = frames
         self._clock = clock
-        #: In ms, as an aging found it: an allocation on a full node asks for victims again and again.
+        #: In ms, cached at each aging, since allocations on a full node request victims repeatedly.
         self._first_arrival = np.full(len(frames.home_nid), _NEVER, dtype=np.int64)
 
     def age(self, section: int) -> None:
-        """Age the pages of one section; one without pages in use costs nothing."""
+        """Age the pages of one section; a section without pages in use costs nothing."""
         self._first_arrival[section] = _NEVER
         if self._frames.used_in(section):
             flags = self._frames.flags[section << SECTION_SHIFT : (section + 1) << SECTION_SHIFT]
@@ -51,11 +51,11 @@ class Generations:
             self._note_first(section, self._victims_in(section))
 
     def rejuvenate(self, heads: Pfns) -> None:
-        """Put folios back into the youngest generation; those that are free by now are passed over."""
+        """Put folios back into the youngest generation; this has no effect on those that are free by now."""
         self._frames.flags[heads] &= ~Flag.GENERATION & 0xFF
 
     def victims(self, nid: int, pages: int) -> Pfns:
-        """Return the heads of folios of the oldest generation on node `nid`, of `pages` pages or a little more."""
+        """Return the heads of oldest-generation folios on node `nid`, with `pages` pages in total or slightly more."""
         sections = np.flatnonzero(self._frames.section_nid[:-1] == nid)
         found: list[Pfns] = []
         while pages > 0 and len(sections):
@@ -85,7 +85,7 @@ class Generations:
         self._first_arrival[section] = self._arrivals(victims).min() if len(victims) else _NEVER
 
     def _arrivals(self, pfns: Pfns) -> NDArray[np.int64]:
-        """Return when pages came to their node, in ms; those of a process that began with them at some time before."""
+        """Return the arrival times of pages on their node, in ms; a past time for pages that a process started with."""
         now = self._clock()
         ages = np.uint32(now & _UINT32) - self._frames.moved_at.take(pfns)
         arrivals: NDArray[np.int64] = now - ages.astype(np.int64)

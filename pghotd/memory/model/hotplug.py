@@ -1,4 +1,4 @@
-"""Take sections of a machine offline and bring them back, as memory hotplug does."""
+"""Memory hotplug of a machine: taking sections offline and bringing them back."""
 
 import errno
 from collections.abc import Callable
@@ -15,7 +15,7 @@ Notify = Callable[[int, int, bool], None]
 
 
 class Hotplug:
-    """Switch the sections of one machine; `notifiers` are called after a section has come or gone."""
+    """Hotplug of one machine's sections; `notifiers` are called after a section has come or gone."""
 
     def __init__(self, frames: Frames, nodes: Nodes, mover: Mover) -> None:
         self._frames = frames
@@ -24,14 +24,14 @@ class Hotplug:
         self.notifiers: list[Notify] = []
 
     def is_online(self, section: int) -> bool:
-        """Tell whether a section of the machine is online."""
+        """Return whether a section of the machine is online."""
         return bool(self._frames.section_nid[section] != NO_SECTION)
 
     def set_online(self, section: int, online: bool) -> None:
-        """Bring a section online, or move its pages away and take it offline; its present state is no error.
+        """Bring a section online, or move its pages away and take it offline; its current state is not an error.
 
-        OSError EBUSY when a page of it is pinned, off the LRU or on the move, or when it is the last of the last
-        top-tier node; ENOMEM when its pages do not fit elsewhere. Then nothing has changed.
+        Raises OSError with EBUSY if one of its pages is pinned, off the LRU or being moved, or if it is the last
+        section of the last top-tier node, and with ENOMEM if its pages do not fit elsewhere. Nothing changes then.
         """
         if self.is_online(section) == online:
             return
@@ -52,7 +52,7 @@ class Hotplug:
             notify(section, nid, online)
 
     def _evacuate(self, section: int, nid: int) -> None:
-        """Move the pages of a section to the same node, else by distance; all of them or none."""
+        """Move all pages of a section, or none, to the same node or else to others by distance."""
         frames = self._frames
         heads = self._movable_heads(section)
         frames.close(section, True)
@@ -72,7 +72,7 @@ class Hotplug:
             self._mover.finish(move, 0)
 
     def _movable_heads(self, section: int) -> Pfns:
-        """Return the heads of a section's folios; OSError(EBUSY) when one of them cannot move."""
+        """Return the heads of a section's folios; OSError(EBUSY) if one of them cannot be moved."""
         base = section << SECTION_SHIFT
         part = slice(base, base + PAGES_PER_SECTION)
         used = (self._frames.flags[part] & Flag.USED) != 0

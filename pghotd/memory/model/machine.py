@@ -1,4 +1,4 @@
-"""Be a whole machine with tiered memory: the memory protocol's first implementation."""
+"""A whole machine with tiered memory: the first implementation of the memory protocol."""
 
 from collections.abc import Callable, Sequence
 
@@ -24,7 +24,7 @@ from pghotd.memory.room_keeper import RoomKeeper
 
 
 class Machine:
-    """Hold the model's parts and answer for them; `clock` gives ms. Only `promote` and `run` wait for anything."""
+    """The model machine, composed of its parts; `clock` returns ms. Only `promote` and `run` block."""
 
     backend = "model"
     real_nodes = False
@@ -43,14 +43,14 @@ class Machine:
             self.frames, self._nodes, self.processes, self.reclaim, self.figures, counters, clock, spec.move_ns
         )
         self.hotplug = Hotplug(self.frames, self._nodes, self._mover)
-        #: How a mover in user space comes by room; None where the kernel's own mover wakes kswapd.
+        #: How a mover in user space gets room; None if promotion is the kernel's own, which wakes kswapd.
         self._room = None if spec.kernel_mover else RoomKeeper(self._read_room, self._ask_for_room, clock)
         self._demotion = spec.demotion
         for process in spec.processes:
             self.residency.populate(process)
 
     async def run(self) -> None:
-        """Age and demote, and make room where promotion is in user space, until cancelled."""
+        """Age and demote pages, and make room if promotion is in user space, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.reclaim.run)
             if self._room is not None:
@@ -84,7 +84,7 @@ class Machine:
         return self._nodes.present[nid]
 
     def watermarks(self, nid: int) -> Watermarks:
-        """Return node `nid`'s watermarks for the memory it has now."""
+        """Return node `nid`'s watermarks for its present memory."""
         return self._nodes.watermarks(nid)
 
     def zones(self, nid: int) -> Sequence[Zone]:

@@ -1,8 +1,8 @@
-"""Move folios between nodes: isolate, copy for a while, then switch page tables and free the old frames.
+"""Moving folios between nodes: isolate, copy for some time, then switch page tables and free the old frames.
 
-The parts in between take no time of their own: who moves sleeps between `begin` and `finish`. What happens to a folio
-in between - its process may exit - is seen at `finish`. Until then its frames are nobody else's: whoever moves a folio
-holds a reference to it, as in the kernel.
+The steps themselves take no time: the mover sleeps between `begin` and `finish`. Changes to a folio in between - its
+process may exit - are detected in `finish`. Until then its frames cannot be reused: the mover holds a reference to the
+folio, as in the kernel.
 """
 
 import errno
@@ -19,14 +19,14 @@ from pghotd.memory.model.nodes import Nodes
 from pghotd.memory.model.process import ModelProcess
 from pghotd.memory.protocol import NEVER, PageState, Pfns
 
-#: A page that moved one way and back within this time has bounced.
+#: A page moved one way and back within this time has bounced.
 BOUNCE_MS = 60_000
 _UINT32 = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """Hold folios on their way: `results` are 0 for what moves, else the errno that it failed with already."""
+    """Folios being moved: `results` are 0 for those that move, else the errno with which they failed already."""
 
     heads: Pfns
     targets: Pfns
@@ -37,12 +37,12 @@ class Move:
 
     @property
     def moving(self) -> int:
-        """Return how many folios are on their way."""
+        """Number of folios being moved."""
         return int((self.results == 0).sum())
 
 
 class Mover:
-    """Move folios of one machine; `processes` is its table of them, by index, and `clock` gives ms."""
+    """Mover of one machine's folios; `processes` is its process table, by index, and `clock` returns ms."""
 
     def __init__(
         self,
@@ -61,10 +61,10 @@ class Mover:
         self._random = np.random.default_rng(seed)
 
     def begin(self, heads: Pfns, nid: int, room: int, *, may_be_busy: bool = True) -> Move:
-        """Isolate folios and take frames for them on node `nid`, `room` pages at most; see Move for the rest.
+        """Isolate folios and allocate frames for them on node `nid`, at most `room` pages; see Move for the result.
 
-        ENOENT: freed since it was chosen, or no folio's head any more; EBUSY: pinned, off the LRU, or drawn from its
-        process's share of busy moves; ENOMEM: no frame.
+        ENOENT: freed since it was chosen, or no longer a folio's head; EBUSY: pinned, off the LRU, or drawn as busy
+        according to its process's share; ENOMEM: no frame.
         """
         frames = self._frames
         states = frames.state.take(heads)
@@ -90,7 +90,7 @@ class Mover:
         return Move(heads, targets, orders, states, nid, results)
 
     def cancel(self, move: Move) -> None:
-        """Put folios back that have not moved, as if they had never been isolated; no time may have passed."""
+        """Put back folios as if they had never been isolated; no time may have passed since `begin`."""
         frames, moving = self._frames, move.results == 0
         pages = frames.pages_of(move.heads[moving], move.orders[moving])
         frames.flags[pages] &= ~Flag.MOVING & 0xFF
@@ -98,9 +98,10 @@ class Mover:
         frames.release(frames.pages_of(move.targets[moving], move.orders[moving]))
 
     def finish(self, move: Move, direction: int) -> NDArray[np.int64]:
-        """Switch to the new frames and count it; return the results, ENOENT for what was unmapped meanwhile.
+        """Switch to the new frames and count the moves; return the results, ENOENT for folios unmapped since `begin`.
 
-        `direction` is PROMOTED or DEMOTED, or 0 for memory that goes offline. What changed tiers starts youngest.
+        `direction` is PROMOTED or DEMOTED, or 0 for memory that goes offline. Pages that changed tiers start in the
+        youngest generation.
         """
         frames, now = self._frames, self._clock()
         results = move.results.copy()
@@ -129,14 +130,14 @@ class Mover:
         return results
 
     def since_demotion(self, heads: Pfns) -> NDArray[np.int64]:
-        """Return how long ago each folio's last move between tiers was, in ms, if that was a demotion; else NEVER."""
+        """Return the time in ms since each folio's last move between tiers, if that was a demotion; else NEVER."""
         frames = self._frames
         demoted = (frames.flags.take(heads) & Flag.DEMOTED) != 0
         ages = np.uint32(self._clock() & _UINT32) - frames.moved_at.take(heads)
         return np.where(demoted, ages.astype(np.int64), NEVER)
 
     def came_back(self, heads: Pfns) -> NDArray[np.bool_]:
-        """Return which folios were demoted soon after their promotion, and not long ago; each return once."""
+        """Return which folios were recently demoted soon after their promotion; each return only once."""
         frames = self._frames
         recent = np.uint32(self._clock() & _UINT32) - frames.moved_at.take(heads) <= BOUNCE_MS
         back: NDArray[np.bool_] = ((frames.flags.take(heads) & Flag.RETURNED) != 0) & recent
@@ -146,7 +147,7 @@ class Mover:
     def _count_move_between_tiers(
         self, old: Pfns, flags: NDArray[np.uint8], direction: int, now: int
     ) -> NDArray[np.bool_]:
-        """Count it, and return which pages have bounced."""
+        """Count a move between tiers, and return which pages have bounced."""
         size = len(old) << PAGE_SHIFT
         if direction == Flag.PROMOTED:
             self._figures.bytes_promoted += size
@@ -160,7 +161,7 @@ class Mover:
         return bounced
 
     def _account(self, old: Pfns, nid: int, now: int) -> None:
-        """Count the load of the move on both nodes, and which tier the pages of each process are on now."""
+        """Count the load of the move on both nodes, and update the pages of each process per tier."""
         sources = self._frames.home_nid.take(old >> SECTION_SHIFT)
         to_top = nid in self._nodes.top
         for source in np.unique(sources).tolist():
@@ -184,7 +185,7 @@ class Mover:
             self._processes[index].table[slots[own]] = new[own] + 1
 
     def _draw_busy(self, heads: Pfns) -> NDArray[np.bool_]:
-        """Draw which folios are busy, by the share that their process has."""
+        """Draw at random which folios are busy, by the share of their process."""
         indices = self._frames.process.take(heads)
         busy = np.zeros(len(heads), dtype=bool)
         for index in np.unique(indices).tolist():

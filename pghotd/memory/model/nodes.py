@@ -1,4 +1,4 @@
-"""Know a machine's nodes: how much memory each has now, its watermarks, and which are near."""
+"""Nodes of a machine: the present memory of each, its watermarks, and the order of the others by distance."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from pghotd.memory.protocol import Node, Zone
 
 
 class Nodes:
-    """Hold the nodes of one machine; present pages follow the sections that come and go."""
+    """Nodes of one machine; present pages follow the sections that come and go."""
 
     def __init__(self, specs: tuple[NodeSpec, ...], frames: Frames) -> None:
         self._frames = frames
@@ -22,24 +22,24 @@ class Nodes:
         return tuple(self._nodes.values())
 
     def watermarks(self, nid: int) -> Watermarks:
-        """Return node `nid`'s watermarks for the memory it has now."""
+        """Return node `nid`'s watermarks for its present memory."""
         return watermarks(self.present[nid])
 
     def zones(self, nid: int) -> Sequence[Zone]:
-        """Return the one zone of node `nid`, none when it has no memory."""
+        """Return the single zone of node `nid`, none if it has no memory."""
         marks, present = self.watermarks(nid), self.present[nid]
         free = self._frames.free_pages[nid]
         return (Zone(free, marks.min, marks.low, marks.high, marks.promo, present),) if present else ()
 
     def room(self, nid: int) -> int:
-        """Return how many pages can be allocated on node `nid` before it is at its min watermark."""
+        """Return how many pages can be allocated on node `nid` until it is at its min watermark."""
         return max(self._frames.free_pages[nid] - self.watermarks(nid).min, 0)
 
     def is_low(self, nid: int) -> bool:
-        """Tell whether node `nid` is below its low watermark, where kswapd wakes."""
+        """Return whether node `nid` is below its low watermark, where kswapd wakes."""
         return self._frames.free_pages[nid] < self.watermarks(nid).low
 
     def by_distance(self, nid: int) -> list[int]:
-        """Return the nodes that have memory, the nearest to `nid` first, the lowest nid first on a tie."""
+        """Return the nodes with memory, nearest to `nid` first, lowest nid first on a tie."""
         distances = self._nodes[nid].distances
         return sorted((other for other in self.present if self.present[other]), key=lambda n: (distances[n], n))

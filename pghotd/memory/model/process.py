@@ -1,4 +1,4 @@
-"""Be a process of the model: a page table from slots (virtual pages) to PFNs, and what was felt through it."""
+"""A process of the model: a page table from slots (virtual pages) to PFNs, and counts of accesses through it."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ FIRST_MODEL_PID = (1 << 22) + 1
 
 
 class ModelProcess:
-    """Hold one process; `table[slot]` is 1 + the PFN, 0 where nothing is mapped.
+    """A process; `table[slot]` is 1 + the PFN, 0 if nothing is mapped.
 
     Without `vpns`, slot N is virtual page N. A source that models a real process sets `vpns` (sorted virtual page
     numbers) and `slots` (their slots) so that addresses can be resolved.
@@ -34,14 +34,14 @@ class ModelProcess:
         self.accesses_lower = 0
 
     def reserve(self, capacity: int) -> None:
-        """Make room for `capacity` slots."""
+        """Grow the page table to at least `capacity` slots."""
         if capacity > len(self.table):
             grown = sparse_array(max(capacity, 2 * len(self.table)), np.uint32)
             grown[: len(self.table)] = self.table
             self.table = grown
 
     def slot_of(self, vpn: int) -> int | None:
-        """Return the slot of a virtual page number, or None when the process has no such page."""
+        """Return the slot of a virtual page number, or None if the process has no such page."""
         if self.vpns is None:
             return vpn if 0 <= vpn < len(self.table) else None
         position = int(np.searchsorted(self.vpns, vpn))

@@ -1,8 +1,8 @@
-"""Make room on a top-tier node by demotion: kswapd and the aging it relies on, and direct demotion.
+"""Making room on a top-tier node by demotion: kswapd with the aging it relies on, and direct demotion.
 
-kswapd wakes below the low watermark and stops at high. Woken because a promotion found no room, it goes on to the promo
-watermark, as the kernel's pgdat_balanced() has it in tiering mode: a promotion needs more than the high watermark free,
-so a node that is balanced for allocations would otherwise refuse every promotion for ever.
+kswapd wakes below the low watermark and stops at high. If woken because a promotion found no room, it continues to the
+promo watermark, like the kernel's pgdat_balanced() in tiering mode: a promotion needs more than the high watermark
+free, so a node balanced for allocations would otherwise refuse every promotion forever.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _SECTIONS_PER_STEP = 16
 
 
 class Reclaim:
-    """Demote from the top-tier nodes of one machine."""
+    """Demotion from the top-tier nodes of one machine."""
 
     def __init__(
         self,
@@ -47,19 +47,19 @@ class Reclaim:
         self._aged = trio.Event()
 
     def wake(self, nid: int, *, for_promotion: bool = False) -> None:
-        """Wake node `nid`'s kswapd; without demotion there is nothing that it could reclaim here."""
+        """Wake node `nid`'s kswapd; without demotion it has nothing to reclaim in the model."""
         if self._demotion and nid in self._nodes.top:
             self._for_promotion[nid] = self._for_promotion.get(nid, False) or for_promotion
             self._woken[nid].set()
 
     def demote_direct(self, nid: int, pages: int) -> None:
-        """Demote about `pages` pages of node `nid` at once, for an allocation that found it below min."""
+        """Demote about `pages` pages of node `nid` synchronously, for an allocation that found it below min."""
         move = self._begin(nid, pages) if self._demotion else None
         if move is not None:
             self._finish(nid, move, direct=True)
 
     async def run(self) -> None:
-        """Age the top tier every second, and be kswapd for each of its nodes, until cancelled."""
+        """Age the top tier every second, and run a kswapd for each of its nodes, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._age_for_ever)
             for nid in sorted(self._nodes.top):
@@ -69,7 +69,7 @@ class Reclaim:
         next_aging = trio.current_time() + AGING_S
         while True:
             await trio.sleep_until(next_aging)
-            # An aging that is late delays the next one: two at once would age everything to the oldest.
+            # A late aging delays the next one: two in quick succession would age everything to the oldest.
             next_aging = trio.current_time() + AGING_S
             for nid in self._nodes.top:
                 sections = self._frames.used_sections(nid).tolist()
@@ -81,20 +81,20 @@ class Reclaim:
             self._aged = trio.Event()
 
     async def _kswapd(self, nid: int) -> None:
-        """Balance node `nid` whenever it was woken."""
+        """Balance node `nid` whenever its kswapd is woken."""
         while True:
             await self._woken[nid].wait()
             self._woken[nid] = trio.Event()
-            # Without a victim the node waits for the next aging: nothing else makes one.
+            # Without victims the node waits for the next aging, the only source of victims.
             while nid in self._for_promotion and not await self._balance(nid):
                 await self._aged.wait()
 
     async def _balance(self, nid: int) -> bool:
-        """Demote from node `nid` until it is balanced; tell whether it is, False when the victims ran out before."""
+        """Demote from node `nid` until it is balanced; return whether it is, False if the victims ran out first."""
         while True:
             marks, free = self._nodes.watermarks(nid), self._frames.free_pages[nid]
             goal = marks.promo if self._for_promotion[nid] else marks.high
-            # A folio of one page needs one more than the high watermark; promo leaves as much for larger ones.
+            # A single-page folio needs one page above the high watermark; promo leaves enough for larger ones.
             if free > goal or not self._nodes.present[nid]:
                 del self._for_promotion[nid]
                 return True
@@ -107,7 +107,7 @@ class Reclaim:
             await trio.lowlevel.checkpoint()
 
     def _begin(self, nid: int, pages: int) -> Move | None:
-        """Isolate victims for the nearest lower-tier node that has room; None when there is none of either."""
+        """Isolate victims for the nearest lower-tier node with room; None if there is no such node or no victim."""
         target = next(
             (n for n in self._nodes.by_distance(nid) if n not in self._nodes.top and self._nodes.room(n)), None
         )
@@ -118,10 +118,10 @@ class Reclaim:
         return self._mover.begin(victims, target, room) if len(victims) else None
 
     def _finish(self, nid: int, move: Move, *, direct: bool) -> None:
-        """End a demotion and count it."""
+        """Finish a demotion and count it."""
         moved = self._mover.finish(move, Flag.DEMOTED) == 0
         sizes = 1 << move.orders
-        # What could not be moved goes back as young: the search would find it first again, and nothing behind it.
+        # Failed folios become young again: otherwise the next search would find them first, and never get past them.
         self.generations.rejuvenate(move.heads[~moved])
         self._counters.demoted(nid, int(sizes[moved].sum()), direct=direct)
         self._counters.add("pgmigrate_fail", int(sizes[~moved].sum()))

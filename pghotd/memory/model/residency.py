@@ -1,7 +1,7 @@
-"""Let processes have memory: first touch, access, and giving pages back.
+"""Memory of processes: first touch, access, and unmapping.
 
-An access through a page table updates the figures and the page's accessed bit and no record: records are updated by
-what sources report alone.
+An access through a page table updates the figures and the page's accessed bit, but no record: only reports of sources
+update records.
 """
 
 from collections.abc import Callable
@@ -26,11 +26,11 @@ Slots = NDArray[np.int64]
 
 
 class SpecError(ValueError):
-    """Say in one line what of a machine's description cannot be."""
+    """The machine's description is impossible; the message is one line."""
 
 
 class Residency:
-    """Hold one machine's processes; `processes` is its table of them, by index from 1."""
+    """Processes of one machine and their pages; `processes` is its process table, by index from 1."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Residency:
         self._next_pid = FIRST_MODEL_PID
 
     def add_process(self, spec: ProcessSpec, pid: int | None = None) -> ModelProcess:
-        """Create a process with an empty page table; without `pid` it gets one that no real process can have."""
+        """Create a process with an empty page table; by default its pid is one that no real process can have."""
         index = next(i for i in range(1, len(self._processes) + 2) if i not in self._processes)
         if pid is None:
             pid, self._next_pid = self._next_pid, self._next_pid + 1
@@ -68,7 +68,7 @@ class Residency:
         return process
 
     def populate(self, spec: ProcessSpec) -> ModelProcess:
-        """Create a process whose pages all exist, the lowest free ones of its node in order; SpecError if not."""
+        """Create a process and all its pages, in the lowest free frames of its node; SpecError if they do not fit."""
         process = self.add_process(spec)
         folios = spec.pages >> spec.folio_order
         for start in range(0, folios, _CHUNK):
@@ -80,7 +80,7 @@ class Residency:
         return process
 
     def remove_process(self, process: ModelProcess) -> None:
-        """Let a process exit: all its pages are freed."""
+        """Remove a process that exits, and free all its pages."""
         self.unmap(process, np.flatnonzero(process.table))
         del self._processes[process.index]
         self._owner_by_process[process.index] = -1
@@ -90,10 +90,10 @@ class Residency:
         return self._owner_by_process.take(self._frames.process.take(heads))
 
     def touch(self, process: ModelProcess, slots: Slots) -> int:
-        """Map those of `slots` that are not, by first touch on the home node; return how many pages found no room.
+        """Map those of `slots` that are unmapped, by first touch on the home node; return how many pages had no room.
 
-        From each node in the order of distance down to its min watermark; at home, an allocation that finds less
-        demotes for itself first.
+        Nodes are used in order of distance, each down to its min watermark; on the home node, an allocation that would
+        go below it does direct demotion first.
         """
         order, home = process.spec.folio_order, process.home_nid
         missing = np.unique(slots[process.table.take(slots) == 0] >> order)
@@ -112,10 +112,10 @@ class Residency:
         return len(missing) << order
 
     def unmap(self, process: ModelProcess, slots: Slots) -> None:
-        """Free the pages behind `slots`, whole folios; those not mapped are passed over.
+        """Free the pages behind `slots`, whole folios; unmapped slots are ignored.
 
-        One on the move becomes nobody's, and whoever moves it frees it: freed here, its frame could be handed out
-        again, to a process or to another move, before the move ends.
+        A page being moved only loses its process, and is freed when the move finishes: if it were freed here, its frame
+        could be reallocated, to a process or to another move, before the move ends.
         """
         pages = process.table.take(slots).astype(np.int64) - 1
         slots, pages = slots[pages >= 0], pages[pages >= 0]
@@ -128,9 +128,9 @@ class Residency:
         self._frames.release(pages[~moving])
 
     def access(self, process: ModelProcess, slots: Slots) -> Pfns:
-        """Let a process access its pages, one memory access for each of `slots`; return their PFNs.
+        """Perform one memory access of a process to each of `slots`; return their PFNs.
 
-        A slot that is not mapped is touched first; what finds no memory at all is left out.
+        An unmapped slot is touched first; slots for which there is no memory at all are left out.
         """
         entries = process.table.take(slots)
         if not entries.all():
@@ -154,7 +154,7 @@ class Residency:
         return pfns
 
     def mark(self, heads: Pfns) -> int:
-        """Set the accessed bit of folios in use; return how many of the accesses met a folio on the move."""
+        """Set the accessed bit of folios in use; return how many of the accesses were to a folio being moved."""
         flags = self._frames.flags.take(heads)
         fresh = (flags & (Flag.USED | Flag.ACCESSED)) == Flag.USED
         if fresh.any():
@@ -162,7 +162,7 @@ class Residency:
         return int(((flags & Flag.MOVING) != 0).sum())
 
     def _map(self, process: ModelProcess, heads: Pfns, slots: Slots) -> None:
-        """Give a process folios whose frames were allocated; `slots` are where they begin in its page table."""
+        """Map allocated folios into a process; `slots` are the places in its page table where they begin."""
         if not len(heads):
             return
         frames, spec = self._frames, process.spec

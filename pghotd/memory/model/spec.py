@@ -1,4 +1,4 @@
-"""Say what a model machine is made of: what the configuration's [memory] tables give, checked there."""
+"""Specification of a model machine, from the configuration's [memory] tables, which validate it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pghotd.memory.protocol import Tier
 
 @dataclass(frozen=True, slots=True)
 class NodeSpec:
-    """Describe a node: `pages` is a multiple of a section; distances are by nid, 10 to itself."""
+    """A node: `pages` is a multiple of a section's; `distances` are by nid, 10 to itself."""
 
     nid: int
     pages: int
@@ -20,7 +20,7 @@ class NodeSpec:
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """Describe a process whose pages exist at the start, on node `nid`; `busy` is the share of moves that fail."""
+    """A process whose pages exist from the start, on node `nid`; `busy` is the share of moves that fail."""
 
     name: str
     pages: int
@@ -36,10 +36,10 @@ class ProcessSpec:
 
 @dataclass(frozen=True, slots=True)
 class MachineSpec:
-    """The whole machine; `move_ns` is how long a folio takes to move.
+    """The whole machine; `move_ns` is the time to move a folio.
 
-    `kernel_mover`: promotion is the kernel's own, and wakes kswapd where it finds no room; else it is a mover in user
-    space, which cannot, and exchanges by demotion_room. `demotion`: full top-tier nodes demote at all.
+    With `kernel_mover`, promotion is the kernel's own and wakes kswapd when it finds no room; otherwise it is a mover
+    in user space, which cannot, and exchanges pages by demotion_room. `demotion`: whether full top-tier nodes demote.
     """
 
     nodes: tuple[NodeSpec, ...]

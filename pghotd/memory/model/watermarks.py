@@ -1,4 +1,4 @@
-"""Compute a model node's watermarks, as the kernel does for a node of one zone (docs/rules.md, section 6)."""
+"""Watermarks of a model node, computed as by the kernel for a node of one zone (docs/rules.md, section 6)."""
 
 from dataclasses import dataclass
 from math import isqrt
@@ -12,7 +12,7 @@ _SCALE = 10  # watermark_scale_factor, in 1/10000
 
 @dataclass(frozen=True, slots=True)
 class Watermarks:
-    """Give a node's watermarks in pages."""
+    """A node's watermarks in pages."""
 
     min: int
     low: int
@@ -21,7 +21,7 @@ class Watermarks:
 
 
 def watermarks(pages: int) -> Watermarks:
-    """Return the watermarks of a node of `pages` pages, present and managed; all 0 when it has none."""
+    """Return the watermarks of a node of `pages` pages, present and managed; all 0 if it has none."""
     if not pages:
         return Watermarks(0, 0, 0, 0)
     kib = min(max(isqrt(16 * pages * _KIB_PER_PAGE), _MIN_KIB), _MAX_KIB)
