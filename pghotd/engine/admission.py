@@ -59,7 +59,7 @@ class Admission:
         #: The node's counters pgpromote_candidate and pgpromote_candidate_nrl, which only admission advances.
         self.candidate = 0
         self.candidate_nrl = 0
-        self._threshold_ms = 0  # none yet: the window stands for it
+        self._threshold_ms = 0  # 0: none yet, the window is used
         #: None before the first adjustment, which is due immediately: the kernel's field is 0 while its clock is not.
         self._adjusted_at: int | None = None
         self._adjust_base = 0

@@ -22,7 +22,7 @@ from pghotd.engine.store import RecordStore
 from pghotd.engine.tunables import Tunables
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 
-#: Longest time between two sweeps.
+#: Longest time between two sweeps, in ms.
 INTERVAL_MS = 500
 #: Bytes of contiguous records swept in one step: 100 us of work, a millisecond if all are in use.
 _STEP = 1 << 20

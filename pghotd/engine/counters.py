@@ -146,7 +146,7 @@ class Counters:
         return self._nodes.setdefault(nid, dict.fromkeys(NODE_VMSTAT, 0))
 
     def add(self, name: str, amount: int) -> None:
-        """Add `amount` to counter `name` of only the daemon."""
+        """Add `amount` to counter `name` of the daemon only."""
         self.total[name] += amount
 
     def add_on(self, nid: int, name: str, amount: int) -> None:

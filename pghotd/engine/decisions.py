@@ -101,7 +101,7 @@ class Decisions:
         """Record the outcomes of a batch's folios, by ascending decision numbers; overwritten decisions are skipped."""
         self._batches += 1
         self._ends.append(now)
-        # There are never more batches than decisions held, and a batch without a held decision is never looked up.
+        # No more batches are held than decisions: a batch without a held decision is never looked up.
         if len(self._ends) > max(self._size, 1):
             self._ends.popleft()
         if not len(numbers) or not self._size:

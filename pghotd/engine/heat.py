@@ -120,7 +120,7 @@ class Heat:
         return now - self._scanned_at.get(section, -_SCANNED_MS) < _SCANNED_MS
 
     def fade(self, now: int) -> Iterator[None]:
-        """Shift sections that no source scans any more, one step per iteration; other tasks may run in between."""
+        """Shift sections no longer scanned by a source, one step per iteration; other tasks may run in between."""
         if not self.on:
             for section in list(self._shifted_at):
                 self._forget(section)

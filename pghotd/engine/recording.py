@@ -1,7 +1,7 @@
 """Recording of accesses: the filters and the update of docs/rules.md, section 3, for whole batches.
 
 A batch gives exactly the same result as applying its accesses one by one in order. Repeated PFNs make that hard with
-arrays. The solution: one access at a fixed time is a function `step` of only the record, and `step` reaches a fixed
+arrays. The solution: one access at a fixed time is a function `step` of the record only, and `step` reaches a fixed
 point (see records.py), so one round of "gather, step, scatter" applies one access to every PFN, and only records that
 changed in a round need another. Within a round, the first of the accesses that share a slot of a small tag table wins
 and the others go to the next round, so the writes of a round are to different PFNs, and the number of rounds is the

@@ -1,7 +1,7 @@
 """Record format interface, independent of the width: the contract of record_default and record_precise.
 
-A record is the data kept for one page frame. An access changes it as a function of only the record, the time and the
-tunables, so a whole batch at one time is one function on arrays. Two facts make batches exact:
+A record is the data kept for one page frame. An access changes it as a function of the record, the time and the
+tunables only, so a whole batch at one time is one function on arrays. Two facts make batches exact:
 
 - applied repeatedly to its own result at the same time, `step` reaches a fixed point after at most `freq_max`
   applications, since the frequency saturates and the time is already now's;
@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Records = NDArray[Any]  # uint8 or uint32, as the format says
+Records = NDArray[Any]  # uint8 or uint32, depending on the format
 Step = Callable[[Records], Records]
 
 #: When a record is ready (docs/rules.md, section 2): v6 never clears ready, v8 recomputes it from the frequency.

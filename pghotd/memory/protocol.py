@@ -173,7 +173,7 @@ class Memory(Protocol):
         """Return which folios are mapped by a process through which the backend can move them, as last read."""
 
     def came_back(self, heads: Pfns) -> NDArray[np.bool_]:
-        """Return which folios, now on the lower tier, were promoted less than a minute ago; each return only once."""
+        """Return which folios, now on the lower tier, were promoted less than a minute ago; each is reported once."""
 
     @property
     def moves_at_once(self) -> int:

@@ -17,7 +17,7 @@ _WANTED_S, _WARM_S = 0.05, 0.2
 
 #: Returns whether a node demotes at all, and a reading of it; OSError if it cannot be read.
 Read = Callable[[int], Awaitable[tuple[bool, Reading]]]
-#: Makes a node demote about so many pages; OSError if the machine refuses.
+#: Makes a node demote about a given number of pages; OSError if the machine refuses.
 Ask = Callable[[int, int], Awaitable[None]]
 
 

@@ -62,7 +62,7 @@ class PromotionHistory:
         return np.where(known, now - back_at, NEVER)
 
     def came_back(self, pid: int, start_ticks: int, vpns: _Pages, within_ms: int, now: int) -> NDArray[np.bool_]:
-        """Return which pages on the lower tier at `now` were promoted within `within_ms`; each return only once."""
+        """Return which pages on the lower tier at `now` were promoted within `within_ms`; each is reported once."""
         keys, slots = self._places(pid, start_ticks, vpns)
         recent = now - self._promoted_at.take(slots) < within_ms
         back: NDArray[np.bool_] = (self._key.take(slots) == keys) & recent & ~self._told.take(slots)

@@ -113,7 +113,7 @@ class LinuxMachine:
         self._calls.paused = self._room.paused = paused
 
     async def run(self) -> None:
-        """Make moving calls, keep room on full targets, and follow memory that comes and goes, until cancelled."""
+        """Make moving calls, make room on full targets, and follow memory hotplug, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._calls.run)
             nursery.start_soon(self._room.run)

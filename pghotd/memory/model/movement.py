@@ -137,7 +137,7 @@ class Mover:
         return np.where(demoted, ages.astype(np.int64), NEVER)
 
     def came_back(self, heads: Pfns) -> NDArray[np.bool_]:
-        """Return which folios were recently demoted soon after their promotion; each return only once."""
+        """Return which folios were recently demoted soon after their promotion; each return is reported once."""
         frames = self._frames
         recent = np.uint32(self._clock() & _UINT32) - frames.moved_at.take(heads) <= BOUNCE_MS
         back: NDArray[np.bool_] = ((frames.flags.take(heads) & Flag.RETURNED) != 0) & recent
