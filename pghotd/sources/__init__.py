@@ -1,1 +1,1 @@
-"""Tell the engine which pages were accessed: one file a source, behind one small interface."""
+"""Source drivers, which report accessed pages to the engine: one file per source, behind one small interface."""

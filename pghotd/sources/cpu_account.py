@@ -1,7 +1,7 @@
-"""The CPU time that a source takes: in worker threads and in its own synchronous parts on the event loop.
+"""CPU time used by a source, in worker threads and in its own synchronous parts on the event loop.
 
-CPU time and not wall time: waiting for the event loop, for a thread or for a CPU costs nothing, and a busy machine must
-not make a scan look expensive.
+It is CPU time, not wall time: waiting for the event loop, a thread or a CPU costs nothing, and a busy machine must not
+make a scan look expensive.
 """
 
 import time
@@ -12,7 +12,7 @@ from pghotd.sources.source import Arguments, InThread, Result
 
 
 class CpuAccount:
-    """What was spent so far; `cpu_clock` is the CPU time of the calling thread in s."""
+    """CPU time spent so far; `cpu_clock` returns the CPU time of the calling thread in s."""
 
     def __init__(self, in_thread: InThread, cpu_clock: Callable[[], float] = time.thread_time) -> None:
         self._in_thread = in_thread
@@ -20,7 +20,7 @@ class CpuAccount:
         self.seconds = 0.0
 
     async def in_thread(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-        """Call `function` where it may take time, and charge what it takes, also when it fails."""
+        """Call `function` in a worker thread, and charge the CPU time it takes, also when it fails."""
 
         def measured() -> Result:
             with self.here():
@@ -30,7 +30,7 @@ class CpuAccount:
 
     @contextmanager
     def here(self) -> Iterator[None]:
-        """Charge what the calling thread takes inside; no checkpoint may be in it."""
+        """Charge the CPU time that the calling thread takes inside; there must be no checkpoint in it."""
         began = self._cpu_clock()
         try:
             yield
@@ -38,5 +38,5 @@ class CpuAccount:
             self.seconds += self._cpu_clock() - began
 
     def charge(self, seconds: float) -> None:
-        """Charge what was measured elsewhere."""
+        """Charge time that was measured elsewhere."""
         self.seconds += seconds

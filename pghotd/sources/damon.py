@@ -1,8 +1,9 @@
-"""Report accesses by DAMON in physical address mode, over the lower tier's ranges only.
+"""Report accesses seen by DAMON in physical address mode, over the lower tier's ranges only.
 
-Each aggregation, a folio in a region that enough samples found accessed counts as accessed once; a huge page if such
-regions cover more than half of it. Good for contiguous and 2 MiB hot sets, blind to scattered 4 KiB pages, about 0.3 %
-of a core. That somebody else has DAMON is a normal answer: it is said, and asked again later.
+In each aggregation, a folio in a region that enough samples found accessed counts as accessed once; a huge page counts
+if such regions cover more than half of it. This works well for contiguous and 2 MiB hot sets, is blind to scattered
+4 KiB pages, and costs about 0.3 % of a core. DAMON being in use by another program is an expected state: it is reported
+in `stat`, and DAMON is tried again later.
 """
 
 import errno
@@ -30,13 +31,13 @@ _ASK_AGAIN_S = 10.0
 class DamonSettings:
     """Settings of the monitoring."""
 
-    #: A region counts from this many samples of an aggregation on; None: a quarter of them.
+    #: Number of samples in an aggregation from which a region counts as accessed; None: a quarter of them.
     min_nr_accesses: int | None = None
     intervals: Intervals = field(default_factory=Intervals)
 
 
 class Damon:
-    """The source `damon`; `kdamond` is how it reaches DAMON."""
+    """The source `damon`; `kdamond` is its access to DAMON."""
 
     name = "damon"
     kind = PGTSCANS
@@ -62,7 +63,7 @@ class Damon:
         self._missed = 0
 
     def stat(self) -> dict[str, int | str]:
-        """Return whether it works here, and what it found."""
+        """Return whether the source works here, and what it found."""
         return {
             **self._standing.stat(self.enabled, self._cpu.seconds),
             "kdamond_cpu_us": round(self._kdamond.cpu_s * 1e6),
@@ -74,7 +75,7 @@ class Damon:
         }
 
     async def run(self) -> None:
-        """Monitor until cancelled; what was taken of DAMON is given back on every way out."""
+        """Monitor until cancelled; DAMON is given back on every way out."""
         await self._cpu.in_thread(self._kdamond.give_back_leftover)
         while True:
             if self.enabled and self._misfit() is None:
@@ -84,7 +85,7 @@ class Damon:
                 except OSError as error:
                     self._standing.say("no", error.strerror or "error")
                     if error.errno == errno.EOPNOTSUPP:
-                        await trio.sleep_forever()  # it is this kernel that cannot
+                        await trio.sleep_forever()  # this kernel cannot do it
                 else:
                     aggregation_ms = self._settings.intervals.aggregation_us // 1000
                     self._standing.say("yes", covered_ppm=ALL_PPM, round_ms=aggregation_ms)
@@ -94,12 +95,12 @@ class Damon:
             await trio.sleep(_ASK_AGAIN_S if self.enabled and misfit is None else 1.0)
 
     def _misfit(self) -> str | None:
-        """Return why aggregations come too seldom to tell what is hot, None when they do not."""
+        """Return why aggregations are too infrequent to show what is hot, None if they are not."""
         aggregation_us = self._settings.intervals.aggregation_us
         return Rule.of(self._pghot).misfit(f"aggregation_us {aggregation_us}", -(-aggregation_us // 1000))
 
     async def _monitor(self, ranges: list[tuple[int, int]]) -> None:
-        """Report each aggregation until it is switched off, or the lower tier's ranges change."""
+        """Report each aggregation until the source is switched off or the lower tier's ranges change."""
         try:
             while self.enabled and self._misfit() is None and ranges == list(lower_ranges(self._pghot)):
                 await trio.sleep(self._settings.intervals.aggregation_us / 1e6)
@@ -107,7 +108,7 @@ class Damon:
                     regions = await self._cpu.in_thread(self._kdamond.read)
                 except OSError as error:
                     if error.errno == errno.EBUSY:
-                        # Somebody else writes to DAMON's files just now: the next aggregation tells as much.
+                        # Another program is writing to DAMON's files right now: the next aggregation shows as much.
                         self._missed += 1
                         continue
                     self._standing.say("no", error.strerror or "error")

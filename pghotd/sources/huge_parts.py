@@ -1,7 +1,7 @@
-"""Count in how many distinct 4 KiB parts huge folios are accessed: a huge page that is used sparsely is mostly cold.
+"""Count the distinct 4 KiB parts in which huge folios are accessed: a sparsely used huge page is mostly cold.
 
-A table of fixed size, filled anew for each window: a folio has the slot that its number gives it, and the first to come
-keeps it. Its counts are those of the last whole window, or of the first one as far as it has come.
+The table has a fixed size and is refilled for each window. A folio's number determines its slot, and the first folio to
+use a slot keeps it. The counts are those of the last complete window, or of the first one as far as it has got.
 """
 
 import numpy as np
@@ -11,15 +11,15 @@ from pghotd.geometry import MAX_FOLIO_ORDER, MAX_FOLIO_PAGES
 from pghotd.sparse import discard, sparse_array
 
 WINDOW_MS = 60_000
-#: Huge folios that are kept apart: 16 GiB of them, 4 MiB of memory when all were sampled.
+#: Number of huge folios tracked separately: 16 GiB of them, 4 MiB of memory if all were sampled.
 _SLOTS = 8192
 _PART = np.int64(MAX_FOLIO_PAGES - 1)
-#: Fewer parts than each of these, from the one before on.
+#: Upper bounds (exclusive) of the part counts in each class; each class starts where the one before ends.
 _EDGES = (1, 2, 9)
 
 
 class HugeParts:
-    """Hold which parts of which huge folios were sampled in this window, and the counts of the one before."""
+    """The parts of huge folios sampled in this window, and the counts of the one before."""
 
     def __init__(self) -> None:
         self._seen: NDArray[np.bool_] = sparse_array(_SLOTS * MAX_FOLIO_PAGES, np.bool_)
@@ -30,7 +30,7 @@ class HugeParts:
         self._last: dict[str, int] | None = None
 
     def add(self, pfns: NDArray[np.int64], now: int) -> None:
-        """Take samples in huge folios at `now` (ms)."""
+        """Add samples in huge folios at `now` (ms)."""
         if self._began is None or now - self._began >= WINDOW_MS:
             self._begin(now)
         folios = pfns >> MAX_FOLIO_ORDER
@@ -45,7 +45,7 @@ class HugeParts:
         self._parts += np.bincount(new >> MAX_FOLIO_ORDER, minlength=_SLOTS)
 
     def counts(self) -> dict[str, int]:
-        """Return how many huge folios were sampled, in how many parts each, and the samples that this is judged by."""
+        """Return how many huge folios were sampled, in how many parts each, and the samples that this is based on."""
         return self._last or self._counts()
 
     def _counts(self) -> dict[str, int]:

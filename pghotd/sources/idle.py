@@ -1,12 +1,12 @@
-"""Report accesses by idle page tracking: a bit for each page frame of the lower tier and interval.
+"""Report accesses seen by idle page tracking: one bit for each page frame of the lower tier and interval.
 
-Folios are marked idle; those that are not idle any more at the next look were accessed once (idle_bits.py). What was
-accessed once is looked at again soon, `recheck_once_ms` later, since a hot page then shows it at once. The state of a
-huge page is on its head. Ubuntu, RHEL and Fedora have it, Debian has not.
+Folios are marked idle; those that are no longer idle at the next look were accessed once (idle_bits.py). A folio that
+was accessed once is looked at again soon, `recheck_once_ms` later, since a hot page then shows it immediately. The
+state of a huge page is on its head. Ubuntu, RHEL and Fedora enable idle page tracking, Debian does not.
 
-Reading once through a huge page can take some time: 312 ms for one of 64 MiB that are read in 10 s. Before and after a
-look that would be two accesses. So a larger folio that was accessed once is marked again only after `recheck_once_ms`,
-and has to be accessed after that.
+Reading once through a huge page can take some time: 312 ms for one of 64 MiB that are read in 10 s. If a look falls
+into that time, it would count as two accesses. So a larger folio that was accessed once is marked again only after
+`recheck_once_ms`, and has to be accessed after that.
 """
 
 import time
@@ -28,12 +28,12 @@ from pghotd.sources.rule import Rule
 from pghotd.sources.section_scan import SectionScan
 from pghotd.sources.source import InThread, in_thread
 
-#: What `stat` and the doctor say of a kdamond beside it.
+#: What `stat` and the doctor report about a kdamond running at the same time.
 KDAMOND_RUNS = "a kdamond runs on this machine and clears the accessed bits that idle looks for"
-#: A look tells how hot a page is if it comes after so many intervals at most; else so many rechecks do, each after an
-#: interval. To mark again and read what a recheck has found costs about half of another look at the section.
+#: A look shows how hot a page is if it comes within this many intervals; otherwise this many rechecks do, one interval
+#: apart. Marking again and reading the result of a recheck costs about half of another look at the section.
 _LONG, _CHAIN = 1.5, 3
-#: A section with so many pages that all rechecks have seen keeps its turn for longer.
+#: A section with this many pages that all rechecks have seen accessed keeps its turn for longer.
 _HOT_NR = 64
 _NONE = np.zeros(0, dtype=np.int64)
 
@@ -44,15 +44,16 @@ class IdleSettings:
 
     #: Time between two looks at a page, in ms.
     interval_ms: int = 500
-    #: The share of one CPU that pghotd may spend on it.
+    #: Share of one CPU that pghotd may spend on the scan.
     cpu_share: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class _Recheck:
-    """Heads of one section to be looked at again, those of larger folios to be marked, and when, by trio's clock.
+    """Heads in one section to be looked at again, heads of larger folios to be marked, and due time by trio's clock.
 
-    `bits` is what the look left that found them: its turn may be over by then. They were marked at `since`.
+    `bits` is the state left by the look that found them, since its turn may be over by then. They were marked at
+    `since`.
     """
 
     at: float
@@ -61,16 +62,16 @@ class _Recheck:
     larger: NDArray[np.int64]
     bits: SectionBits
     since: int
-    #: How many are left, this one included, of those that alone say how hot the pages are; else 0.
+    #: Rechecks left, including this one, where only rechecks show how hot the pages are; otherwise 0.
     chain: int
 
 
 class Idle(SectionScan[SectionBits]):
-    """The source `idle`; `proc` and `sys` are where /proc and /sys are."""
+    """The source `idle`; `proc` and `sys` are the paths of /proc and /sys."""
 
     name = "idle"
     kind = PGTSCANS
-    # A frame that has been freed reads 0 as one that was accessed: its state has to be younger than the look.
+    # A freed frame reads 0, like an accessed one: its state has to be newer than the look.
     state_age_ms = 0
 
     def __init__(
@@ -88,16 +89,16 @@ class Idle(SectionScan[SectionBits]):
         self._sys = sys
         self._tracker: PageIdle
         self._rechecks: deque[_Recheck] = deque()
-        #: What rechecks told of the section that is looked at.
+        #: Results of rechecks in the section being looked at.
         self._told = _NONE
-        #: The present recheck, and what of it is to be looked at once more.
+        #: The current recheck, and the part of it to be looked at once more.
         self._rechecking: _Recheck | None = None
         self._again = _NONE
         self._rechecked = 0
         self._seen_again = 0
 
     def stat(self) -> dict[str, int | str]:
-        """Return what every scan does, and how many pages were looked at again and seen again."""
+        """Return the stat of every scan, and how many pages were looked at again and seen again."""
         return super().stat() | {"rechecked": self._rechecked, "seen_again": self._seen_again}
 
     def probe(self) -> None:
@@ -115,11 +116,11 @@ class Idle(SectionScan[SectionBits]):
         self.longer.clear()
 
     def visits(self, rule: Rule) -> int:
-        # A look and its rechecks tell all there is to know of a section where heat decides, and others wait.
+        # Where heat decides and other sections wait, a look and its rechecks give all there is to know of a section.
         return 2 if self._settles() else super().visits(rule)
 
     async def look(self, section: int, left: SectionBits | None) -> tuple[NDArray[np.int64], SectionBits]:
-        # This look tells what a recheck would, unless that alone tells how hot a page is.
+        # This look shows what a recheck would, unless only a recheck shows how hot a page is.
         for due in [one for one in self._rechecks if one.section == section and one.chain and one.bits is left]:
             await self._recheck(due)
         self._rechecks = deque(one for one in self._rechecks if one.section != section)
@@ -140,23 +141,23 @@ class Idle(SectionScan[SectionBits]):
         heat, nid = self._pghot.heat, int(self._pghot.memory.section_nid[section])
         settles = gap_ms > _LONG * self._configured_ms and self._settles()
         if settles:
-            # Nearly everything in use is seen in so long a time: what is used within an interval is hot.
+            # Over so long a time nearly everything in use is seen accessed: what is used within an interval is hot.
             once = heads
             heat.unseen(nid, heads[(self._pghot.memory.states(heads) & PageState.ORDER) == 0])
         elif len(self._told) and heat.on:
-            # They were seen since the last look, which this one could not tell.
+            # They were seen since the last look, but this look could not show that.
             heat.seen(nid, self._told, self._clock())
-        # What waits for room among those has to be seen again in time.
+        # Pages among those that wait for room have to be seen again in time.
         self._look_again_at(section, np.union1d(once, self._told), _CHAIN if settles else 0)
 
     def came_late(self, section: int, heads: NDArray[np.int64]) -> None:
-        # When they were accessed is not known, but what is hot is accessed again before long: that is recorded, and
-        # looked at once more. A recheck that is late itself waits for the next look.
+        # The time of their access is not known, but a hot page is accessed again before long: that access is recorded,
+        # and the page looked at once more. A recheck that is late itself waits for the next look.
         if self._rechecking is None:
             self._look_again_at(section, np.union1d(heads, self._told), _CHAIN if self._settles() else 0)
 
     def _settles(self) -> bool:
-        """Return whether rechecks are to tell how hot pages are: a choice is made by that, and sections take turns."""
+        """Return whether rechecks decide how hot pages are: heat decides a choice, and sections take turns."""
         rechecks = bool(self._pghot.tunables.recheck_once_ms)
         return rechecks and self._turns.waiting and self._pghot.heat.matters(self._clock())
 
@@ -181,15 +182,15 @@ class Idle(SectionScan[SectionBits]):
         self._rechecks.append(_Recheck(at, section, pages, larger, bits, since, chain))
 
     async def between_looks(self) -> None:
-        """Look again at what is due, rather than after a pass that may take longer than the recheck is to wait."""
+        """Run due rechecks here instead of after the pass, which may take longer than a recheck is to wait."""
         while self._rechecks and self._rechecks[0].at <= trio.current_time():
             await self._recheck(self._rechecks.popleft())
 
     async def wait_until(self, deadline: float) -> None:
-        """Look again, until the next pass, at what was accessed once and is due."""
+        """Run due rechecks of pages that were accessed once, until the next pass."""
         before_s = self._cpu.seconds
         while self._rechecks and max(self._rechecks[0].at, trio.current_time()) < deadline and self.enabled:
-            # No other task takes from them or adds to them while this one sleeps.
+            # No other task removes or adds entries while this one sleeps.
             await trio.sleep_until(self._rechecks[0].at)
             await self._recheck(self._rechecks.popleft())
         self._credit_s -= self._cpu.seconds - before_s
@@ -206,7 +207,7 @@ class Idle(SectionScan[SectionBits]):
         self._turns.looked_again(due.section, self.load_ms(before_s, began), first=due.chain in (0, _CHAIN))
 
     async def _look_again(self, due: _Recheck) -> None:
-        """Report what was accessed again, and have marked what is to be looked at once more."""
+        """Report what was accessed again, and schedule marking of what is to be looked at once more."""
         accessed = await self._cpu.in_thread(_look_again, self._tracker, due)
         self._rechecked += len(due.pages)
         self._seen_again += len(accessed)
@@ -218,10 +219,10 @@ class Idle(SectionScan[SectionBits]):
         finally:
             self._rechecking = None
         if due.chain == 1:
-            # What is hot waits for room now, and its records last only while it is looked at.
+            # Hot pages wait for room now, and their records last only while they are looked at.
             (self.longer.add if len(accessed) >= _HOT_NR else self.longer.discard)(due.section)
         if due.chain > 1:
-            # Larger folios have only now been marked: from here on they are part of it.
+            # Larger folios have been marked only now: from here on they are part of the recheck.
             self._again = np.union1d(self._again, due.larger)
         if len(self._again):
             # Nothing else marks them before the next look.

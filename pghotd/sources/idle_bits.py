@@ -1,9 +1,9 @@
-"""The idle bits of one section, and what a look at them tells.
+"""Idle bits of one section, and what a look at them shows.
 
 A bit counts as accessed only if it was read as 1 after marking and as 0 later. A frame that is free, a tail, on no LRU
-list or isolated just then reads 0 as well, so marking alone proves nothing: what was marked is read back
-at once. Mark and read-back are a few words apart, for in between a hot page is accessed again and its bit is lost until
-the next try. So a look is many short calls, with nothing done in between (word_calls.py).
+list or isolated just then reads 0 as well, so marking proves nothing by itself: marked words are read back immediately.
+Mark and read-back are a few words apart, because a hot page accessed in between loses its bit until the next try. So a
+look consists of many short calls, with nothing done in between (word_calls.py).
 """
 
 from itertools import pairwise
@@ -18,63 +18,63 @@ from pghotd.procfs.word_calls import Runs
 from pghotd.procfs.words import Words
 
 WORDS = PAGES_PER_SECTION >> WORD_SHIFT
-#: So many words are marked before they are read back.
+#: Number of words marked before they are read back.
 _CHUNK = 4
-#: Up to so many words in between are visited as well rather than making another system call.
+#: Gaps of up to this many words are visited too, which is cheaper than another system call.
 _GAP = 3
-#: A bit that stayed 0 after so many markings in a row is most likely no folio's head on an LRU list: from then on a
-#: chunk's such bits are marked in one look of this many.
+#: A bit that stayed 0 after this many markings in a row is most likely not the head of a folio on an LRU list: from
+#: then on such bits of a chunk are marked in only one look of this many.
 _TRIES = 2
 _RETRY_LOOKS = 4
-#: To which of these looks each word belongs.
+#: The one of these looks to which each word belongs.
 _RETRY_TURN = np.arange(WORDS) // _CHUNK % _RETRY_LOOKS
 
 
 class Bitmap(Protocol):
-    """The bitmap of the machine: PageIdle."""
+    """Interface of the machine's bitmap, implemented by PageIdle."""
 
     def read(self, first: int, words: Words, runs: Runs) -> None:
         """Fill runs of `words`, whose word 0 is word `first`."""
 
     def mark_and_read(self, first: int, wanted: Words, now: Words, runs: Runs) -> None:
-        """Mark the frames idle whose bits are 1 in runs of `wanted`, and read each run back into `now` at once."""
+        """Mark idle the frames whose bits are 1 in runs of `wanted`, and read each run back into `now` immediately."""
 
 
 class SectionBits:
-    """What is known of the bits of section `section`, a word for 64 frames."""
+    """State of the bits of section `section`, one word per 64 frames."""
 
     def __init__(self, section: int) -> None:
         self._section = section
         self._first_pfn = section << SECTION_SHIFT
         self._first_word = self._first_pfn >> WORD_SHIFT
-        #: Read as 1 since they were last marked, and not as 0 since then.
+        #: Bits read as 1 since they were last marked, and not as 0 since then.
         self.armed: Words = np.zeros(WORDS, dtype=np.uint64)
-        #: Found accessed by a second look since the last one of all.
+        #: Bits found accessed by a second look since the last full look.
         self._told: Words = np.zeros(WORDS, dtype=np.uint64)
-        #: Bits that stayed 0 after the last marking, after the last two ... in a row.
+        #: Bits that stayed 0 after the last marking, after the last two, and so on.
         self._stayed = [np.zeros(WORDS, dtype=np.uint64) for _ in range(_TRIES)]
         self._looks = 0
 
     @property
     def empty(self) -> bool:
-        """Return whether no bit could be marked: there is nothing here to look at."""
+        """Return whether no bit could be marked, so that there is nothing to look at."""
         return not (self.armed.any() or self._told.any())
 
     def pass_over(self) -> bool:
-        """Return whether this look can be left out, for the section has been empty and is tried now and then alone."""
+        """Return whether to skip this look: an empty section is tried only now and then."""
         if self._looks < _TRIES or not self.empty or (self._looks + self._section) % _RETRY_LOOKS == 0:
             return False
         self._looks += 1
         return True
 
     def look(self, bitmap: Bitmap) -> NDArray[np.int64]:
-        """Return the PFNs accessed since they were marked, ascending, and mark again what is idle no more."""
+        """Return the PFNs accessed since they were marked, ascending, and mark again what is no longer idle."""
         accessed = self._read_armed(bitmap, self.armed)
         wanted = ~self.armed & ~self._passed_over()
         self._told[:] = 0
         self._arm(bitmap, wanted, _CHUNK)
-        # A page that is in use all the time may have been used again between mark and read-back. To try once more, word
-        # by word, cost as much as the rest of the look, for one bit in ten.
+        # A page in constant use may have been used again between mark and read-back. Retrying word by word cost as much
+        # as the rest of the look, for one bit in ten.
         missing = wanted & ~self.armed
         for fewer, more in reversed(tuple(pairwise(self._stayed))):
             more |= fewer & missing
@@ -87,23 +87,23 @@ class SectionBits:
     def look_again(self, bitmap: Bitmap, pfns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return which of `pfns`, ascending, were accessed since they were marked; the next look marks them again.
 
-        Marking and reading back cost several times what the reading does. One that shows no access is not cold: no TLB
-        is flushed when accessed bits are cleared. Nothing is concluded.
+        Marking and reading back cost several times as much as reading. A page that shows no access is not cold, since
+        no TLB is flushed when accessed bits are cleared, so nothing is concluded from it.
         """
         accessed = self._read_armed(bitmap, self.armed & self.bits_of(pfns))
         self._told |= accessed
         return self.pfns_of(accessed)
 
     def told(self) -> NDArray[np.int64]:
-        """Return the PFNs that second looks have found accessed since the last look, ascending: it does not tell it."""
+        """Return the PFNs that second looks found accessed since the last look, ascending; that look omits them."""
         return self.pfns_of(self._told)
 
     def ignore(self, pfns: NDArray[np.int64]) -> None:
-        """Ignore what happens to `pfns` until they are marked the next time."""
+        """Ignore accesses to `pfns` until they are next marked."""
         self.armed &= ~self.bits_of(pfns)
 
     def mark(self, bitmap: Bitmap, pfns: NDArray[np.int64]) -> None:
-        """Mark `pfns`: what happens to them from now on counts."""
+        """Mark `pfns`, so that accesses from now on count."""
         self._arm(bitmap, self.bits_of(pfns) & ~self.armed, _CHUNK)
 
     def bits_of(self, pfns: NDArray[np.int64]) -> Words:
@@ -117,7 +117,7 @@ class SectionBits:
         return np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little")) + self._first_pfn
 
     def _read_armed(self, bitmap: Bitmap, armed: Words) -> Words:
-        """Return which of the bits `armed` read 0 now, and count them as armed no more."""
+        """Return which of the bits `armed` read 0 now, and no longer count them as armed."""
         now = np.zeros(WORDS, dtype=np.uint64)
         bitmap.read(self._first_word, now, _runs(armed, WORDS))
         accessed = armed & ~now
@@ -125,20 +125,20 @@ class SectionBits:
         return accessed
 
     def _arm(self, bitmap: Bitmap, wanted: Words, chunk: int) -> None:
-        """Mark the bits `wanted`, up to `chunk` words at a time, and count as armed what reads 1 at once."""
+        """Mark the bits `wanted`, up to `chunk` words at a time; those that then read 1 immediately count as armed."""
         now = np.zeros(WORDS, dtype=np.uint64)
         bitmap.mark_and_read(self._first_word, wanted, now, _runs(wanted, chunk))
         self.armed |= wanted & now
 
     def _passed_over(self) -> Words:
-        """Return the bits that are not worth a try in this look; each chunk has its look among a few."""
+        """Return the bits that are not worth a try in this look; each chunk has its turn in one look of a few."""
         passed_over = self._stayed[-1].copy()
         passed_over[(self._looks % _RETRY_LOOKS == _RETRY_TURN) | self.empty] = 0
         return passed_over
 
 
 def _runs(words: Words, longest: int) -> Runs:
-    """Return the runs, first word and end, of words that are not 0, none over a multiple of `longest`."""
+    """Return the runs (first word and end) of nonzero words, none crossing a multiple of `longest`."""
     indices = np.flatnonzero(words)
     if not len(indices):
         return np.zeros((0, 2), dtype=np.int64)

@@ -1,8 +1,8 @@
-"""Take injected accesses as text: the control file `inject` (docs/control-tree.md).
+"""Parse injected accesses from text: the control file `inject` (docs/control-tree.md).
 
-One report a line: `PFN[+NR] [NID] [KIND] [COUNT]`. A write is checked whole before anything of it is recorded; a line
-that is cut between two writes waits for its end. Numbers are decimal or 0x; a leading 0 would mean octal to the kernel
-and decimal to a person, so it is refused.
+One report per line: `PFN[+NR] [NID] [KIND] [COUNT]`. A write is validated as a whole before any of it is recorded; a
+line split between two writes waits for its end. Numbers are decimal or 0x. A leading 0 is refused, because it would
+mean octal to the kernel and decimal to a person.
 """
 
 import errno
@@ -18,10 +18,10 @@ from pghotd.sources.injected import Reports, check, record
 
 LONGEST_LINE = 4096
 LONGEST_RANGE = 1 << 28
-#: As CXL hotness monitors count. With the longest range that is 2^60 accesses, which 64 bits hold.
+#: As CXL hotness monitors count. With the longest range that is 2^60 accesses, which 64 bits can hold.
 MOST_COUNTED = 2**32 - 1
 
-#: Text parsed between two checkpoints: less than a millisecond, whatever the lines look like.
+#: Amount of text parsed between two checkpoints: less than a millisecond, whatever the lines look like.
 _SLICE = 2048
 
 _NUMBER = rb"0[xX][0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,18}"
@@ -31,21 +31,21 @@ _LINE = re.compile(
     % (_NUMBER, _NUMBER, _NUMBER, "|".join(KINDS).encode(), _NUMBER),
     re.MULTILINE,
 )
-#: Lines of a decimal PFN alone, which is what most of a large injection is: numpy reads them.
+#: Lines with only a decimal PFN, which are most of a large injection: numpy reads them.
 _BARE = re.compile(rb"(?:(?:0|[1-9][0-9]{0,15})\n)+\Z")
 
 _KIND_NUMBER = {kind.encode(): number for number, kind in enumerate(KINDS)} | {b"": HWHINTS}
 
 
 class MalformedError(OSError):
-    """Say that a line is not of the form `PFN[+NR] [NID] [KIND] [COUNT]`: EINVAL."""
+    """Error for a line that is not of the form `PFN[+NR] [NID] [KIND] [COUNT]`: EINVAL."""
 
     def __init__(self) -> None:
         super().__init__(errno.EINVAL, "a line is not PFN[+NR] [NID] [KIND] [COUNT]")
 
 
 class InjectWriter:
-    """Be one open file of `inject`."""
+    """One open file of `inject`."""
 
     def __init__(self, pghot: Pghot, clock: Clock) -> None:
         self._pghot = pghot
@@ -53,7 +53,7 @@ class InjectWriter:
         self._begun = b""
 
     async def write(self, data: bytes) -> None:
-        """Record what the lines ended by `data` say, all of it or, with OSError(EINVAL), nothing."""
+        """Record the lines ended by `data`: all of them or, with OSError(EINVAL), none."""
         text = self._begun + data
         self._begun = b""
         end = text.rfind(b"\n") + 1
@@ -66,7 +66,7 @@ class InjectWriter:
         await record(self._pghot, reports, self._clock)
 
     async def close(self) -> None:
-        """Take a last line that has no newline; if it is malformed it is counted, since close cannot answer."""
+        """Take a last line without a newline; a malformed one is counted, since close cannot report an error."""
         text, self._begun = self._begun, b""
         if not text:
             return
@@ -100,7 +100,7 @@ async def _parse_in_steps(text: bytes) -> Reports:
 
 
 def parse(text: bytes) -> Reports:
-    """Return the reports of whole lines, each ended by a newline; MalformedError for any line that is none."""
+    """Return the reports of whole lines, each ended by a newline; MalformedError for any line that is not a report."""
     if _BARE.match(text):
         pfns = np.fromstring(text.decode(), dtype=np.int64, sep="\n")
         if int(pfns.max()) >= PFN_LIMIT:
@@ -126,7 +126,7 @@ def parse(text: bytes) -> Reports:
 
 
 def _numbers(column: tuple[bytes, ...], default: str, highest: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return a column of numbers with `default` for what is missing; MalformedError above `highest`."""
+    """Return a column of numbers with `default` for missing ones; MalformedError above `highest`."""
     missing = default.encode()
     values = [int(text or missing, 16 if text[1:2] in (b"x", b"X") else 10) for text in column]
     if max(values) > highest:

@@ -1,6 +1,7 @@
-"""Take injected accesses as binary: the control file `inject_raw` (docs/control-tree.md).
+"""Parse injected accesses from binary records: the control file `inject_raw` (docs/control-tree.md).
 
-Packed little-endian records of 16 bytes: u64 pfn, i32 nid, u16 kind, u16 count. A record may be cut between two writes.
+Packed little-endian records of 16 bytes: u64 pfn, i32 nid, u16 kind, u16 count. A record may be split between two
+writes.
 """
 
 import errno
@@ -15,7 +16,7 @@ RECORD = np.dtype([("pfn", "<u8"), ("nid", "<i4"), ("kind", "<u2"), ("count", "<
 
 
 class InjectRawWriter:
-    """Be one open file of `inject_raw`."""
+    """One open file of `inject_raw`."""
 
     def __init__(self, pghot: Pghot, clock: Clock) -> None:
         self._pghot = pghot
@@ -23,7 +24,7 @@ class InjectRawWriter:
         self._begun = b""
 
     async def write(self, data: bytes) -> None:
-        """Record the reports ended by `data`, all of them or, with OSError(EINVAL), none."""
+        """Record the reports ended by `data`: all of them or, with OSError(EINVAL), none."""
         if self._begun:
             data, self._begun = self._begun + data, b""
         whole = len(data) - len(data) % RECORD.itemsize
@@ -41,7 +42,7 @@ class InjectRawWriter:
 
 
 def parse(data: bytes) -> Reports:
-    """Return the reports of whole records; OSError(EINVAL) for a PFN that none can be."""
+    """Return the reports of whole records; OSError(EINVAL) for a number that cannot be a PFN."""
     records = np.frombuffer(data, dtype=RECORD)
     if len(records) and int(records["pfn"].max()) >= PFN_LIMIT:
         raise OSError(errno.EINVAL, "a PFN is below 2^52")

@@ -1,4 +1,4 @@
-"""Hold injected reports, and record them in steps that let others run in between."""
+"""Injected reports, and their recording in steps that let other tasks run in between."""
 
 import errno
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from pghotd.engine.pghot import Clock, Pghot
 from pghotd.geometry import PAGES_PER_SECTION, PFN_LIMIT, SECTION_SHIFT
 from pghotd.memory.protocol import NO_SECTION
 
-#: Pages recorded between two checkpoints: half a millisecond of work.
+#: Number of pages recorded between two checkpoints: half a millisecond of work.
 _STEP = 8192
-#: What it costs to begin a range, in pages.
+#: Cost of starting a range, in pages.
 _RANGE_COST = 512
 
 Column = NDArray[np.int64]
@@ -24,7 +24,7 @@ Column = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Reports:
-    """Hold reports in the order of their arrival, a column each; `lengths` are pages, 1 but for ranges."""
+    """Reports in order of arrival, one column per field; `lengths` are in pages, 1 except for ranges."""
 
     pfns: Column
     lengths: Column
@@ -33,7 +33,7 @@ class Reports:
     counts: Column
 
     def part(self, where: slice) -> "Reports":
-        """Return some of the reports, in order."""
+        """Return a slice of the reports, in order."""
         return Reports(self.pfns[where], self.lengths[where], self.nids[where], self.kinds[where], self.counts[where])
 
 
@@ -47,7 +47,7 @@ def check(pghot: Pghot, reports: Reports) -> None:
 
 
 class _Steps:
-    """Let others run after each step of a write's work; by work and not by time, so that every run is the same."""
+    """Yields to other tasks after each step of a write; steps count work, not time, so that every run is the same."""
 
     def __init__(self) -> None:
         self._done = 0
@@ -83,7 +83,7 @@ def _record_pages(pghot: Pghot, reports: Reports, now: int) -> None:
 
 @contextmanager
 def _injecting(counters: Counters) -> Iterator[None]:
-    """Count what is dropped here as injected. No checkpoint inside."""
+    """Count drops inside as injected; there must be no checkpoint inside."""
     before = counters.dropped()
     yield
     for reason, dropped in counters.dropped().items():
@@ -118,6 +118,6 @@ async def _record_range(pghot: Pghot, reports: Reports, position: int, clock: Cl
 
 
 def _scalar(column: Column) -> Column | int:
-    """Return the one value of a column that has no other, which is quicker to record, else the column."""
+    """Return the single value of a constant column, which is faster to record, otherwise the column."""
     first = int(column[0])
     return first if (column == first).all() else column

@@ -1,7 +1,7 @@
-"""Drive one kdamond through /sys/kernel/mm/damon/admin: take it, read what it found, give it back.
+"""Drive one kdamond through /sys/kernel/mm/damon/admin: take it, read its results, give it back.
 
-One owner at a time: where kdamonds exist already, somebody else uses them, and nothing of theirs is touched. What is
-taken here is noted in a file with who took it and which kernel thread it is, so that a start after a crash can give
+DAMON has one owner at a time: if kdamonds already exist, another program uses them, and nothing of theirs is touched.
+A kdamond taken here is noted in a file with its owner and its kernel thread, so that a start after a crash can give
 back what the killed daemon left running, and nothing else.
 """
 
@@ -21,21 +21,21 @@ from pghotd.procfs.damon import IN_USE, why_taken
 from pghotd.procfs.stat import read_stat
 
 _OWNER = Path("/run/pghotd-damon.pid")
-#: The kernel answers EBUSY while another write is under way; so often it is asked again, with so long in between.
+#: The kernel answers EBUSY while another write is in progress; the number of retries, and the delay between them.
 _TRIES = 50
 _TRY_AGAIN_S = 0.02
-#: How a file answers whose folder was taken away: before it is opened, and after.
+#: Errors from a file whose directory was removed: before it is opened, and after.
 _GONE = (errno.ENOENT, errno.ENODEV)
-#: What /sys shows for a kdamond that does not run.
+#: What /sys shows for a kdamond that is not running.
 _NOT_RUNNING = -1
-#: Why a kernel's DAMON is not for this; its files tell, since EINVAL is its answer to other things too.
+#: Why a kernel's DAMON cannot be used; this is detected from its files, since EINVAL has other causes too.
 NO_DAMON = "this kernel has no DAMON for user space"
 NO_REGIONS = "this kernel's DAMON cannot list regions (6.2 and later can)"
 
 
 @dataclass(frozen=True, slots=True)
 class Intervals:
-    """Give DAMON's intervals in us, and between how many regions it may divide the memory into."""
+    """DAMON's intervals in us, and the minimum and maximum number of regions."""
 
     sample_us: int = 5_000
     aggregation_us: int = 100_000
@@ -51,7 +51,7 @@ class Intervals:
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """Hold one aggregation: first PFNs, ends, and nr_accesses of each region."""
+    """Result of one aggregation: first PFN, end and nr_accesses of each region."""
 
     first: NDArray[np.int64]
     end: NDArray[np.int64]
@@ -59,7 +59,7 @@ class Regions:
 
 
 class Kdamond:
-    """Hold the one kdamond, on physical address ranges; OSError(EBUSY) when somebody else has it."""
+    """The one kdamond, on physical address ranges; OSError(EBUSY) while another program has it."""
 
     def __init__(
         self, sys: str = "/sys", owner: Path = _OWNER, proc: str = "/proc", pause: Callable[[float], None] = time.sleep
@@ -70,12 +70,12 @@ class Kdamond:
         self._proc = proc
         self._pause = pause
         self._held = False
-        #: CPU time that kdamonds taken here have used, in s, as of the last reading: the kernel's, and caused by us.
+        #: CPU time used by kdamonds taken here, in s, at the last reading: the kernel's, and caused by pghotd.
         self.cpu_s = 0.0
         self._cpu_of_earlier_s = 0.0
 
     def give_back_leftover(self) -> bool:
-        """Give back what a killed daemon of ours left; tell whether there was anything."""
+        """Give back what a killed daemon of ours left; return whether there was anything."""
         try:
             pid, start_ticks, kdamond = map(int, self._owner.read_text().split())
         except (OSError, ValueError):
@@ -83,7 +83,7 @@ class Kdamond:
         if self._lives(pid, start_ticks):
             return False
         try:
-            # After the crash somebody may have cleared it away and begun anew: that is another thread.
+            # After the crash another program may have removed it and started its own, with a different thread.
             self._held = int(self._read("nr_kdamonds")) == 1 and int(self._read("0/pid")) == kdamond
         except (OSError, ValueError):
             self._held = False
@@ -93,13 +93,13 @@ class Kdamond:
         return left
 
     def take(self, ranges: Sequence[tuple[int, int]], intervals: Intervals, least: int = 0) -> None:
-        """Start monitoring PFN ranges (first, end); what read() returns has at least `least` accesses."""
+        """Start monitoring PFN ranges (first, end); regions returned by read() have at least `least` accesses."""
         self._require_free()
         self._note(_NOT_RUNNING)
         try:
             self._make()
         except OSError:
-            # Somebody was faster: what is there is theirs.
+            # Another program was faster: what exists now is theirs.
             self._owner.unlink(missing_ok=True)
             raise
         self._held = True
@@ -116,7 +116,7 @@ class Kdamond:
     def probe(self) -> None:
         """Raise OSError where take() would: DAMON is not free, or cannot do what is needed.
 
-        Only a kdamond's folders tell that, so one is set up, never started, and taken away again.
+        Only a kdamond's directories show that, so one is set up, never started, and removed again.
         """
         self._require_free()
         self._make()
@@ -128,8 +128,8 @@ class Kdamond:
     def read(self) -> Regions:
         """Return the regions of the last aggregation that had enough accesses; takes some ms for a thousand.
 
-        A region whose files are taken away while they are read, by whoever else asks for an update, is left out.
-        OSError(EBUSY) while the kernel is at another write; ESRCH when the kdamond has been stopped.
+        A region whose files are removed while they are read, because another program requests an update, is left out.
+        OSError(EBUSY) while the kernel handles another write; ESRCH if the kdamond has been stopped.
         """
         try:
             self._write("0/state", "update_schemes_tried_regions")
@@ -147,7 +147,7 @@ class Kdamond:
                 if error.errno not in _GONE:
                     raise
         table = np.array(rows, dtype=np.int64).reshape(-1, 3)
-        # Parts of two updates can be side by side: in order of address, they are what either of them said.
+        # Parts of two updates can be mixed: in order of address, each region is as one of the updates reported it.
         table = table[np.argsort(table[:, 0], kind="stable")]
         return Regions(table[:, 0] // PAGE_SIZE, table[:, 1] // PAGE_SIZE, table[:, 2])
 
@@ -163,7 +163,7 @@ class Kdamond:
         self._owner.unlink(missing_ok=True)
 
     def _write_patiently(self, path: str, value: str) -> bool:
-        """Write while the kernel is at another write; return whether it came to that, with or without another error."""
+        """Write, retrying while the kernel handles another write; return False only if it was always busy."""
         for _ in range(_TRIES):
             try:
                 self._write(path, value)
@@ -175,7 +175,7 @@ class Kdamond:
         return False
 
     def _require_free(self) -> None:
-        """Raise OSError(EBUSY) that says who has DAMON, and ENOENT where there is none."""
+        """Raise OSError(EBUSY) with DAMON's current user, or ENOENT if there is no DAMON."""
         try:
             number = int(self._read("nr_kdamonds"))
         except FileNotFoundError:
@@ -184,7 +184,7 @@ class Kdamond:
             raise OSError(errno.EBUSY, why_taken(self._sys))
 
     def _make(self) -> None:
-        """Make the one kdamond's folder; OSError(EBUSY) where another user was faster."""
+        """Create the one kdamond's directory; OSError(EBUSY) if another user was faster."""
         try:
             self._write("nr_kdamonds", 1)
         except OSError as error:
@@ -193,7 +193,7 @@ class Kdamond:
             raise
 
     def _set_up_context(self) -> None:
-        """Make a context with one scheme; OSError(EOPNOTSUPP) where that has not what is needed."""
+        """Create a context with one scheme; OSError(EOPNOTSUPP) if it lacks what is needed."""
         self._write("0/contexts/nr_contexts", 1)
         self._write("0/contexts/0/schemes/nr_schemes", 1)
         if not os.path.isdir(f"{self._admin}/0/contexts/0/schemes/0/tried_regions"):
@@ -207,7 +207,7 @@ class Kdamond:
         self._write(f"{attributes}/intervals/sample_us", intervals.sample_us)
         self._write(f"{attributes}/intervals/aggr_us", intervals.aggregation_us)
         self._write(f"{attributes}/intervals/update_us", intervals.update_us)
-        # At no moment may the least be above the most: a kernel may check each write.
+        # The minimum must never be above the maximum, even briefly: a kernel may check each write.
         limits = [("max", intervals.max_regions), ("min", intervals.min_regions)]
         if intervals.max_regions < int(self._read(f"{attributes}/nr_regions/min")):
             limits.reverse()
@@ -219,7 +219,7 @@ class Kdamond:
         for number, (first, end) in enumerate(ranges):
             self._write(f"{regions}/{number}/start", first * PAGE_SIZE)
             self._write(f"{regions}/{number}/end", end * PAGE_SIZE)
-        # A scheme that does nothing but say which regions it met, and only those that count: each is three files.
+        # A scheme that only reports the regions it met, limited to those that count: each is three files.
         scheme = f"{context}/schemes/0"
         self._write(f"{scheme}/action", "stat")
         for name, low, high in (("sz", 0, 2**63 - 1), ("nr_accesses", least, 2**31 - 1), ("age", 0, 2**31 - 1)):
@@ -227,12 +227,12 @@ class Kdamond:
             self._write(f"{scheme}/access_pattern/{name}/max", high)
 
     def _note(self, kdamond: int) -> None:
-        """Note that this process has it, and the pid of its kernel thread."""
+        """Note in the file that this process owns the kdamond, and the pid of its kernel thread."""
         own = read_stat(os.getpid(), self._proc)
         self._owner.write_text(f"{own.pid} {own.start_ticks} {kdamond}\n")
 
     def _note_cpu_time(self) -> None:
-        # A thread that has just ended, or a kernel that does not tell its pid, leaves the figure as it is.
+        # If the thread has just ended, or the kernel does not report its pid, the figure stays as it is.
         with suppress(OSError, ValueError):
             ticks = read_stat(int(self._read("0/pid")), self._proc).cpu_ticks
             self.cpu_s = self._cpu_of_earlier_s + ticks / os.sysconf("SC_CLK_TCK")
@@ -247,7 +247,7 @@ class Kdamond:
         return Path(f"{self._admin}/{path}").read_text()
 
     def _write(self, path: str, value: int | str) -> None:
-        # Not created where it is not there: a tree that lacks a file is not this kernel's.
+        # A missing file is not created: a tree that lacks one is not this kernel's.
         fd = os.open(f"{self._admin}/{path}", os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         try:
             os.write(fd, str(value).encode())
@@ -256,7 +256,7 @@ class Kdamond:
 
 
 def _number(path: str) -> int:
-    """Return the number in a file: without what a file object costs, which is more than the file does."""
+    """Return the number in a file, without a file object, which would cost more than the read itself."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return int(os.read(fd, 64))

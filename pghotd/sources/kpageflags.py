@@ -1,10 +1,10 @@
-"""Report accesses to unmapped page-cache pages: those whose REFERENCED or ACTIVE flag rose since the last scan.
+"""Report accesses to unmapped page-cache pages: those whose REFERENCED or ACTIVE flag was set since the last scan.
 
-read(2) and write(2) mark such pages by folio_mark_accessed(): the first time REFERENCED, the second ACTIVE. Of mapped
-pages these flags say nothing, so they are left out, as are pages that were no such pages the last time. A page that has
-both flags, or with MGLRU the first, shows no further access until reclaim takes one away. A page that no process maps
-cannot be moved from user space: it is refused as `unmapped` where it becomes ready, until somebody maps it. Costs 17 ms
-for each GB of slow memory and scan.
+read(2) and write(2) mark such pages by folio_mark_accessed(): REFERENCED the first time, ACTIVE the second. For mapped
+pages these flags show nothing, so they are left out, as are pages that were not unmapped page cache at the last scan. A
+page that has both flags, or with MGLRU the first, shows no further access until reclaim clears one. A page that no
+process maps cannot be moved from user space: when it becomes ready it is refused as `unmapped`, until a process maps
+it. A scan costs 17 ms per GB of slow memory.
 """
 
 import errno
@@ -41,13 +41,13 @@ class KpageflagsSettings:
 
     #: Time between two looks at a page, in ms.
     interval_ms: int = 2000
-    #: The share of one CPU that pghotd may spend on it.
+    #: Share of one CPU that pghotd may spend on the scan.
     cpu_share: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Hold what one scan saw of a section, a bit a page: no access since can be told but from here."""
+    """What one scan saw of a section, one bit per page: the basis on which later accesses are detected."""
 
     #: Unmapped page-cache pages without the flag.
     unreferenced: NDArray[np.uint8]
@@ -64,7 +64,7 @@ def seen(flags: Words) -> Seen:
 
 
 def risen(before: Seen, flags: Words) -> NDArray[np.int64]:
-    """Return which pages of a section, by their place in it, have got either flag since `before`."""
+    """Return the pages of a section, as offsets in it, on which either flag was set since `before`."""
     ours = _unmapped_file(flags)
     rose = np.unpackbits(before.unreferenced).view(bool) & (flags & np.uint64(KPF_REFERENCED) != 0)
     rose |= np.unpackbits(before.inactive).view(bool) & (flags & np.uint64(KPF_ACTIVE) != 0)
@@ -77,7 +77,7 @@ def _unmapped_file(flags: Words) -> NDArray[np.bool_]:
 
 
 class Kpageflags(SectionScan[Seen]):
-    """The source `kpageflags`; `proc` is where /proc is."""
+    """The source `kpageflags`; `proc` is the path of /proc."""
 
     name = "kpageflags"
     kind = FMA
@@ -103,7 +103,7 @@ class Kpageflags(SectionScan[Seen]):
 
 
 def _look(section: int, before: Seen | None, proc: str) -> tuple[NDArray[np.int64], Seen]:
-    """Return the PFNs of a section that were accessed since `before`, and what there is to see now."""
+    """Return the PFNs of a section that were accessed since `before`, and its current state."""
     first = section << SECTION_SHIFT
     flags = read_flags(first, PAGES_PER_SECTION, proc)
     places = np.zeros(0, dtype=np.int64) if before is None else risen(before, flags)

@@ -1,4 +1,4 @@
-"""Find the folios of the lower tier that a scan is about, section by section, as the memory backend knows them."""
+"""Find the lower-tier folios that a scan covers, section by section, as the memory backend reports them."""
 
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ def lower_ranges(pghot: Pghot) -> Iterator[tuple[int, int]]:
 
 
 async def states_in(pghot: Pghot, section: int, pfns: NDArray[np.int64]) -> NDArray[np.uint8] | None:
-    """Return the states of `pfns` of one section, fresh enough for recording; None when it is not tracked any more."""
+    """Return the states of `pfns` of one section, fresh enough for recording; None if it is no longer tracked."""
     if not is_tracked(pghot, section):
         return None
     await pghot.memory.freshen(pfns)
@@ -33,9 +33,9 @@ async def states_in(pghot: Pghot, section: int, pfns: NDArray[np.int64]) -> NDAr
 
 
 async def record_folios(pghot: Pghot, pfns: NDArray[np.int64], kind: int, clock: Clock, latest: int) -> int:
-    """Record one access to each folio of the lower tier that any of `pfns`, ascending, is in; return how many.
+    """Record one access to each lower-tier folio that contains any of `pfns` (ascending); return how many.
 
-    What cannot be recorded until `latest` by the clock is dropped: it would get the time of recording.
+    What cannot be recorded until `latest` by the clock is dropped, since it would get the time of recording.
     """
     recorded = 0
     for part in np.split(pfns, np.flatnonzero(np.diff(pfns >> SECTION_SHIFT)) + 1):
@@ -50,18 +50,18 @@ async def record_folios(pghot: Pghot, pfns: NDArray[np.int64], kind: int, clock:
 
 
 def tracked_sections(pghot: Pghot) -> NDArray[np.bool_]:
-    """Return by section number whether it is online and of the lower tier, as it is now."""
+    """Return, by section number, whether the section is online and of the lower tier now."""
     tracked: NDArray[np.bool_] = pghot.targets.tracked[pghot.memory.section_nid]
     return tracked
 
 
 def only_tracked(pfns: NDArray[np.int64], tracked: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return those of `pfns`, any numbers, that are in a section `tracked`, each once and ascending."""
+    """Return the `pfns` (any numbers) that are in a section `tracked`, without duplicates and ascending."""
     sections = pfns >> SECTION_SHIFT
     here = pfns[(pfns > 0) & (sections < len(tracked))]
     return np.unique(here[tracked[here >> SECTION_SHIFT]])
 
 
 def is_tracked(pghot: Pghot, section: int) -> bool:
-    """Tell whether a section, of any number, is online and of the lower tier."""
+    """Return whether a section, of any number, is online and of the lower tier."""
     return 0 <= section < len(pghot.memory.section_nid) and pghot.recorder.is_tracked(section)

@@ -1,14 +1,15 @@
 """Report NUMA hint faults, seen as page faults and scored by the time from arming to fault.
 
-Works with kernel.numa_balancing=2 (or 3) alone, and in that mode the kernel promotes hot pages by itself as well: two
-movers. So it needs `other_movers = "dry_run"` or "ignore". What the kernel promotes at its fault is on a fast node by
-then and drops out here, so hot pages are seen only as far as the kernel's own mover is held still: with
-numa_balancing_promote_rate_limit_MBps 0, and too little free on the fast nodes for it to promote regardless.
+Works only with kernel.numa_balancing=2 (or 3), and in that mode the kernel promotes hot pages by itself as well, so
+there are two movers. The source therefore needs `other_movers = "dry_run"` or "ignore". A page that the kernel promotes
+at its fault is on a fast node by then and drops out here, so hot pages are seen only as far as the kernel's own mover
+is held back: with numa_balancing_promote_rate_limit_MBps 0, and too little free on the fast nodes for it to promote
+regardless.
 
-The kernel takes away the mappings of a stretch of memory, which moves numa_pte_updates of /proc/vmstat, and each page
-faults when it is used next: a hot one within 8 to 24 ms, a cold one after 85 or more. That counter is one for all
-processes, and a fault does not say why it was one: while many processes are armed at once, or fault for other reasons,
-more than the hot pages are reported.
+The kernel removes the mappings of a stretch of memory, which increases numa_pte_updates of /proc/vmstat, and each page
+faults at its next use: a hot one within 8 to 24 ms, a cold one after 85 or more. That counter is shared by all
+processes, and a fault does not show its cause: while many processes are armed at the same time, or fault for other
+reasons, more than the hot pages are reported.
 """
 
 import errno
@@ -35,11 +36,11 @@ from pghotd.sources.sampling import Sampling
 from pghotd.sources.source import InThread, in_thread
 from pghotd.sources.standing import ALL_PPM, Standing
 
-#: PERF_TYPE_SOFTWARE, PERF_COUNT_SW_PAGE_FAULTS_MIN: told when the fault is done, so that the page has its frame.
+#: PERF_TYPE_SOFTWARE, PERF_COUNT_SW_PAGE_FAULTS_MIN: reported when the fault is done, so that the page has its frame.
 _MINOR_FAULTS = Event(1, 5)
 _TIERING = 2
 _ASK_AGAIN_S = 10.0
-#: Armings remembered; those of the last seconds are looked for.
+#: Number of armings remembered; only those of the last seconds are needed.
 _MOST_ARMINGS = 1024
 
 
@@ -47,16 +48,16 @@ _MOST_ARMINGS = 1024
 class Numab2Settings:
     """Settings of the scoring."""
 
-    #: A fault so soon after an arming, in ms, is one of a hot page.
+    #: A fault within this time after an arming, in ms, is one of a hot page.
     hot_ms: int = 40
-    #: How often it is looked whether pages were armed, in ms: how exactly the time is known.
+    #: Interval at which numa_pte_updates is polled, in ms: the resolution of arming times.
     poll_ms: int = 5
     #: The size of each CPU's ring, in pages.
     ring_pages: int = 64
 
 
 class Armings:
-    """Remember when pages were armed, in ns of CLOCK_MONOTONIC; the newest thousand of them."""
+    """Times at which pages were armed, in ns of CLOCK_MONOTONIC; the newest thousand of them."""
 
     def __init__(self) -> None:
         self._times: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
@@ -65,15 +66,15 @@ class Armings:
         self.count = 0
 
     def look(self, updates: int, now: int) -> None:
-        """Take numa_pte_updates as it is at `now`; where it has grown, pages were armed since the look before."""
+        """Take numa_pte_updates as it is at `now`; if it has grown, pages were armed since the look before."""
         if self._updates is not None and updates > self._updates:
-            # At the earliest: a page seems colder than it is, by no more than the time between two looks.
+            # The earliest possible time: a page seems colder than it is, by at most the time between two looks.
             self._times = np.append(self._times[1 - _MOST_ARMINGS :], self._looked_at)
             self.count += 1
         self._updates, self._looked_at = updates, now
 
     def since(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return how long before each of `times` the last arming was, in ns; where there was none, very long."""
+        """Return how long before each of `times` the last arming was, in ns; a very long time if there was none."""
         before = np.searchsorted(self._times, times, side="right") - 1
         ages = np.full(len(times), np.iinfo(np.int64).max)
         known = before >= 0
@@ -82,7 +83,7 @@ class Armings:
 
 
 class Numab2:
-    """The source `numab2`; `proc` and `sys` are where /proc and /sys are, `now_ns` is CLOCK_MONOTONIC."""
+    """The source `numab2`; `proc` and `sys` are the paths of /proc and /sys, `now_ns` is CLOCK_MONOTONIC."""
 
     name = "numab2"
     kind = HINTFAULTS
@@ -115,7 +116,7 @@ class Numab2:
         self._promoted: int | None = None
 
     def stat(self) -> dict[str, int | str]:
-        """Return whether it works here, what it found, and what the kernel promoted meanwhile."""
+        """Return whether the source works here, what it found, and what the kernel promoted in that time."""
         return {
             **self._standing.stat(self.enabled, self._sampling.cpu.seconds),
             "armings": self.armings.count,
@@ -142,7 +143,7 @@ class Numab2:
             await trio.sleep(_ASK_AGAIN_S if self.enabled else 1.0)
 
     async def _follow(self) -> None:
-        """Note armings, and let faults be scored, until it is switched off or the kernel's mode is another."""
+        """Record armings and score faults until the source is switched off or the kernel's mode changes."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._sampling.run)
@@ -167,9 +168,9 @@ class Numab2:
                     return
 
     def _look(self) -> None:
-        """See whether pages were armed or promoted since the last look.
+        """Check whether pages were armed or promoted since the last look.
 
-        A short file of the kernel's own, read in some ten us: a thread for it would cost more.
+        This reads a short kernel file in some ten us: a thread for it would cost more.
         """
         vmstat = read_vmstat(self._proc)
         self.armings.look(vmstat.get("numa_pte_updates", 0), self._now_ns())
@@ -179,10 +180,10 @@ class Numab2:
         self._promoted = promoted
 
     async def take(self, samples: Samples) -> None:
-        """Score faults on pages that are tracked, and report those of hot ones."""
+        """Score faults on tracked pages, and report those on hot ones."""
         cpu = self._sampling.cpu
         with cpu.here():
-            # A daemon that was kept waiting has samples of an arming that it has not seen yet.
+            # A daemon that was delayed has samples of an arming that it has not seen yet.
             self._look()
             pfns = (samples["phys_addr"] >> np.uint64(PAGE_SHIFT)).astype(np.int64)
             tracked = tracked_sections(self._pghot)

@@ -1,10 +1,10 @@
-"""See a workload's accesses as real sources would: a separate, lossy view of what happened.
+"""Observers of a workload's accesses that see what real sources would: a separate, lossy view of what happened.
 
-`hwhints` sees one access in `period`, with its node; `pgtscans` one bit a folio and scan, no node; `hintfaults` arms
-256 MiB a second and sees the first access of each page armed; `all` sees everything, for tests.
+`hwhints` sees one access in `period`, with its node; `pgtscans` sees one bit per folio and scan, without a node;
+`hintfaults` arms 256 MiB a second and sees the first access to each armed page; `all` sees everything, for tests.
 
-A scan takes `scan_ns` for each page, which passes before the next 500 ms begin, and its first look only marks. What it
-saw once is looked at again after `recheck_once_ms`, as by the source `idle`.
+A scan takes `scan_ns` for each page, which passes before the next 500 ms begin, and its first look only marks. A page
+seen once is looked at again after `recheck_once_ms`, as in the source `idle`.
 """
 
 from collections.abc import Callable
@@ -29,20 +29,20 @@ Slots = NDArray[np.int64]
 
 
 class View(Protocol):
-    """Choose which of a process's accesses are seen."""
+    """Selection of the accesses of a process that are seen."""
 
     kind: int
     knows_nid: bool
-    #: How often it looked at all pages, and what that took; 0 for one that does not scan.
+    #: Number of looks at all pages, and the time they took; 0 for a view that does not scan.
     looks: int
     cpu_ms: int
 
     def see(self, slots: Slots, now: int) -> Slots:
-        """Return the accesses, by slot, to be reported now, of those that happened just now and before."""
+        """Return the accesses, by slot, to report at `now`, of those that happened just now and before."""
 
 
 class Everything:
-    """See every access."""
+    """View of every access."""
 
     kind = HWHINTS
     knows_nid = True
@@ -53,7 +53,7 @@ class Everything:
 
 
 class Sampling:
-    """See one access in `period`, as IBS and PEBS do."""
+    """View of one access in `period`, as by IBS and PEBS."""
 
     kind = HWHINTS
     knows_nid = True
@@ -70,7 +70,7 @@ class Sampling:
 
 
 class Scanning:
-    """See one accessed bit a folio and scan, as idle page tracking does."""
+    """View of one accessed bit per folio and scan, as by idle page tracking."""
 
     kind = PGTSCANS
     knows_nid = False
@@ -101,7 +101,7 @@ class Scanning:
             self._seen_once = found
             self._again_at = now + self._recheck_ms() if self._recheck_ms() else None
         elif self._again_at is not None and now >= self._again_at:
-            # Their bits were cleared by the look: what is set now was accessed since.
+            # Their bits were cleared by the look: a bit set now means an access since.
             found, self._again_at = self._seen_once[self._accessed[self._seen_once]], None
             self._accessed[found] = False
         else:
@@ -116,7 +116,7 @@ class Scanning:
 
 
 class Faulting:
-    """See the first access to each armed folio, as NUMA hint faults do."""
+    """View of the first access to each armed folio, as by NUMA hint faults."""
 
     kind = HINTFAULTS
     knows_nid = True
@@ -144,7 +144,7 @@ class Faulting:
 
 
 class Observer:
-    """Report what a view sees of one process, and judge how well the ready set fits the true hot set."""
+    """Reports what a view sees of one process, and measures how well the ready set fits the true hot set."""
 
     def __init__(self, view: View, pghot: Pghot, machine: Machine, process: ModelProcess) -> None:
         self.kind = view.kind
@@ -157,7 +157,7 @@ class Observer:
         self._was_lower = self._became_ready.copy()
 
     def begin(self) -> None:
-        """Begin a new ready set: the hot set is another one now."""
+        """Begin a new ready set, because the hot set has changed."""
         self._became_ready[:] = False
         entries = self._process.table.astype(np.int64)
         self._was_lower = entries > 0
@@ -165,10 +165,10 @@ class Observer:
         self._was_lower[mapped] = self._pghot.targets.tracked[self._machine.frames.nid_of(entries[mapped] - 1)]
 
     def saw(self, slots: Slots, now: int) -> None:
-        """Report what is to be seen of accesses that happened at `now`."""
+        """Report what the view sees of accesses that happened at `now`."""
         looks = self._view.looks
         slots = self._view.see(slots, now)
-        # A first look tells of no page whether it is hot.
+        # A first look does not show whether a page is hot.
         if looks and self._view.looks != looks:
             self._pghot.heat.looked(lower_sections(self._pghot), now)
         entries = self._process.table.take(slots).astype(np.int64)
@@ -176,24 +176,24 @@ class Observer:
         if not len(slots):
             return
         self.seen += len(slots)
-        # The node that accesses is the process's home as long as it is one that accesses can come from.
+        # The accessing node is the process's home as long as accesses can come from that node.
         home = self._process.home_nid
         nid = home if self._view.knows_nid and self._pghot.targets.is_top(home) else NUMA_NO_NODE
         self._pghot.recorder.record(pfns, nid, self._view.kind, now)
-        # A folio's record is that of its first page, and it is ready as a whole.
+        # A folio's record is that of its first page, and the folio becomes ready as a whole.
         order = self._process.spec.folio_order
         ready = self._pghot.records_of(pfns >> order << order) >= self._pghot.format.ready_bit
         self._became_ready.reshape(-1, 1 << order)[slots[ready] >> order] = True
 
     @property
     def cpu_ms(self) -> int:
-        """Return what the view's scans would have taken of a CPU, in ms."""
+        """Return the CPU time that the view's scans would have taken, in ms."""
         return self._view.cpu_ms
 
     def quality(self, hot: Slots) -> tuple[int, int]:
-        """Return recall and precision, in ppm, of what became ready against the slots `hot`, since `begin`.
+        """Return recall and precision, in ppm, of the pages that became ready since `begin`, against the slots `hot`.
 
-        Recall is among the hot pages that were on the lower tier then: no others are tracked.
+        Recall is over the hot pages that were on the lower tier then: no others are tracked.
         """
         is_hot = np.zeros(len(self._became_ready), dtype=bool)
         is_hot[hot] = True

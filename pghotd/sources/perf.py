@@ -1,9 +1,9 @@
-"""Report sampled memory accesses: IBS op on AMD, loads with their latency by PEBS on Intel; bare metal mostly.
+"""Report sampled memory accesses: IBS op on AMD, loads with latency by PEBS on Intel; mostly on bare metal.
 
-Each sample has the physical address, and the CPU tells the accessing node, so this is what precision mode is made for.
-Samples that a cache answered are dropped, where the hardware says so, as are those without an address. The sampling
-period follows a share of CPU time: what pghotd spends on samples, not the interrupts, for which the kernel has its own
-limit (kernel.perf_cpu_time_max_percent). On a machine that cannot sample memory, `stat` says so and nothing runs.
+Each sample has the physical address, and its CPU gives the accessing node, which is what precision mode needs. Samples
+answered by a cache are dropped, where the hardware reports that, as are those without an address. The sampling period
+is adapted to a share of CPU time: what pghotd spends on samples, not the interrupts, for which the kernel has its own
+limit (kernel.perf_cpu_time_max_percent). On a machine that cannot sample memory, `stat` reports that and nothing runs.
 """
 
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ from pghotd.sources.sampling import Sampling
 from pghotd.sources.source import InThread, in_thread
 from pghotd.sources.standing import ALL_PPM, Standing
 
-#: How often the period is adapted, and it is seen whether CPUs came or went.
+#: How often the period is adapted, and the online CPUs are checked.
 _ADAPT_S = 1.0
-#: IBS counts in steps of 16, up to 27 bits of them.
+#: IBS counts in steps of 16, in a counter of up to 27 bits.
 _STEP, _SHORTEST, _LONGEST = 16, 1_008, 1 << 30
 
 
@@ -35,9 +35,9 @@ _STEP, _SHORTEST, _LONGEST = 16, 1_008, 1 << 30
 class PerfSettings:
     """Settings of the sampling."""
 
-    #: The share of one CPU that pghotd may spend on samples.
+    #: Share of one CPU that pghotd may spend on samples.
     cpu_share: float = 0.01
-    #: Events between two samples at the start: micro-ops on AMD, loads of `ldlat` cycles or more on Intel.
+    #: Initial number of events between two samples: micro-ops on AMD, loads of `ldlat` cycles or more on Intel.
     period: int = 50_000
     #: Loads that took fewer cycles are not sampled, on Intel.
     ldlat: int = 128
@@ -46,7 +46,7 @@ class PerfSettings:
 
 
 class Perf:
-    """The source `perf`; `sys` is where /sys is."""
+    """The source `perf`; `sys` is the path of /sys."""
 
     name = "perf"
     kind = HWHINTS
@@ -70,7 +70,7 @@ class Perf:
         self._huge_parts = HugeParts()
 
     def stat(self) -> dict[str, int | str]:
-        """Return whether it works here, what it found and what it costs."""
+        """Return whether the source works here, what it found and what it costs."""
         return {
             **self._standing.stat(self.enabled, self._sampling.cpu.seconds),
             "events": self._events,
@@ -82,7 +82,7 @@ class Perf:
         }
 
     async def run(self) -> None:
-        """Sample until cancelled; end at once where the hardware cannot."""
+        """Sample until cancelled; end immediately if the hardware cannot sample."""
         while True:
             try:
                 events: list[Sampled] = await self._in_thread(memory_events, self._settings.ldlat, self._sys)
@@ -102,7 +102,7 @@ class Perf:
             await trio.sleep(_ADAPT_S)
 
     async def _sample(self) -> None:
-        """Sample until it is switched off, or the CPUs are others."""
+        """Sample until the source is switched off or the set of CPUs changes."""
         try:
             cpus = await self._in_thread(online_cpus, self._sys)
             async with trio.open_nursery() as nursery:
@@ -120,7 +120,7 @@ class Perf:
             self._sampling.close()
 
     async def take(self, samples: Samples) -> None:
-        """Report samples: each one of a page that is tracked."""
+        """Report the samples of tracked pages."""
         cpu = self._sampling.cpu
         with cpu.here():
             pfns = (samples["phys_addr"] >> np.uint64(PAGE_SHIFT)).astype(np.int64)
@@ -159,17 +159,17 @@ class Perf:
 
 
 def accessing_nodes(pghot: Pghot, nodes: NDArray[np.int64], cpus: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Return the node of each CPU, -1 where it is none that accesses come from: not known, or gone."""
+    """Return the node of each CPU, -1 if it is unknown, gone, or not a node that accesses come from."""
     nids = nodes[np.minimum(cpus, len(nodes) - 1).astype(np.int64)]
     found: NDArray[np.int64] = np.where(pghot.targets.accessing[nids], nids, NUMA_NO_NODE)
     return found
 
 
 def next_period(period: int, spent: float, allowed: float) -> int:
-    """Return the sampling period that goes on from `period`, when a share `spent` of a CPU went into its samples.
+    """Return the sampling period to follow `period`, when a share `spent` of a CPU went into its samples.
 
-    Fast down in rate, as what is spent too much is felt by every client; slowly up, and only from well below, so that
-    it comes to rest.
+    The rate is reduced quickly, as every client feels overspending, and raised slowly, and only from well below the
+    allowed share, so that it settles.
     """
     if spent > allowed:
         return _fitting(int(period * min(spent / max(allowed, 1e-6), 8.0)) + _STEP)

@@ -1,8 +1,8 @@
 """Parse the records of a perf ring: bytes in, arrays out (perf_event_open(2), PERF_RECORD_SAMPLE and its like).
 
-All samples of one layout have one size, so a run of them is one array; only what lies between runs - notes of samples
-lost or throttled - is looked at one by one. A record of another form ends the parsing: what is behind it has no known
-place.
+All samples of one layout have the same size, so a run of them is one array; only the records between runs - notes of
+samples lost or throttled - are parsed one by one. A record of an unknown form ends the parsing, since the position of
+what follows is unknown.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-#: What a sample holds, in the order of the kernel's perf_output_sample(): bits of perf_event_attr.sample_type.
+#: Contents of a sample, in the order of the kernel's perf_output_sample(): bits of perf_event_attr.sample_type.
 _TID, _TIME, _ADDR, _CPU, _DATA_SRC, _PHYS_ADDR = 1 << 1, 1 << 2, 1 << 3, 1 << 7, 1 << 15, 1 << 19
 SAMPLE_TYPE = _TID | _TIME | _ADDR | _CPU | _DATA_SRC | _PHYS_ADDR
 SAMPLE = np.dtype(
@@ -32,10 +32,10 @@ Samples = NDArray[np.void]
 
 _HEADER = 8
 _LOST, _THROTTLE, _SAMPLE, _LOST_SAMPLES = 2, 5, 9, 13
-#: Where a record of each kind that tells of losses has the number of them: after an id in the first.
+#: Offset of the number of lost samples in each kind of record that has one: after an id in the first.
 _LOST_AT = {_LOST: 16, _LOST_SAMPLES: 8}
 
-#: perf_mem_data_src: the level of memory that answered, four bits; and those that are no cache: RAM, PMEM, CXL.
+#: perf_mem_data_src: the memory level that answered, four bits; and the levels that are not caches: RAM, PMEM, CXL.
 _LEVEL_SHIFT, _LEVEL_MASK = np.uint64(33), np.uint64(0xF)
 _CACHES = np.zeros(16, dtype=bool)
 #: L1, L2, L3, L4, L2 MHB, the memory-side cache, any cache, a line-fill buffer.
@@ -44,17 +44,17 @@ _CACHES[[0x1, 0x2, 0x3, 0x4, 0x5, 0x6, 0xB, 0xC]] = True
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """Hold what was parsed: the samples, and how many the kernel says it could not write."""
+    """Parsed records: the samples, and how many samples the kernel reports as lost."""
 
     samples: Samples = field(default_factory=lambda: np.zeros(0, dtype=SAMPLE))
     lost: int = 0
     throttled: int = 0
-    #: Bytes that made no sense, and all behind them.
+    #: Bytes that could not be parsed, and all that follow.
     malformed: int = 0
 
 
 def parse(data: bytes) -> Records:
-    """Return the records in `data`, which begins with a record and ends with a whole one."""
+    """Return the records in `data`, which begins with a record and ends with a complete one."""
     parts: list[Samples] = []
     lost = throttled = position = 0
     while len(data) - position >= _HEADER:
@@ -78,10 +78,11 @@ def parse(data: bytes) -> Records:
 
 
 def _samples_at(data: bytes, position: int) -> Samples:
-    """Return the run of samples that begins at `position`, none when something else is there."""
+    """Return the run of samples that begins at `position`, empty if something else is there."""
     count = (len(data) - position) // SAMPLE.itemsize
     rows = np.frombuffer(data, dtype=SAMPLE, count=count, offset=position)
-    # Runs are long or absent: a short look first, so that records of another kind in a row cost no whole look each.
+    # Runs are long or absent: a short check first, so that consecutive records of another kind do not each cost a full
+    # one.
     for length in (min(count, 64), count):
         others = np.flatnonzero((rows["type"][:length] != _SAMPLE) | (rows["size"][:length] != SAMPLE.itemsize))
         if len(others):
@@ -89,18 +90,18 @@ def _samples_at(data: bytes, position: int) -> Samples:
     return rows
 
 
-#: Who answered: RAM; and extended memory, which is CXL or PMEM (PERF_MEM_LVLNUM_* in the kernel's perf_event.h).
+#: What answered: RAM; and extended memory, which is CXL or PMEM (PERF_MEM_LVLNUM_* in the kernel's perf_event.h).
 _RAM, _CXL, _PMEM = 0xD, 0x9, 0xE
 
 
 def answered_by_memory(data_src: NDArray[np.uint64]) -> tuple[int, int]:
-    """Return how many samples DRAM answered, and how many extended memory did."""
+    """Return how many samples were answered by DRAM, and how many by extended memory."""
     by_level = np.bincount(_levels(data_src), minlength=len(_CACHES))
     return int(by_level[_RAM]), int(by_level[_CXL] + by_level[_PMEM])
 
 
 def from_memory(data_src: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Tell of each sample's data source whether memory answered, or nothing is known of who did: no cache did."""
+    """Return, for each data source, whether no cache answered: memory did, or the answering level is unknown."""
     caches: NDArray[np.bool_] = _CACHES.take(_levels(data_src))
     return ~caches
 

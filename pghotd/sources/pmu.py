@@ -1,8 +1,8 @@
 """Find the events that sample memory accesses, with the encodings that the kernel gives for this processor.
 
-/sys/bus/event_source/devices/NAME has `type`, `format/TERM` (which bits of which word a term is), `events/EVENT` (terms
-and their values) and `caps/`. AMD's IBS op is a device of its own; Intel's loads with their latency are an event of the
-core's PMU, of each kind of core's on a hybrid processor.
+/sys/bus/event_source/devices/NAME has `type`, `format/TERM` (the bits and the word of a term), `events/EVENT` (terms
+and their values) and `caps/`. AMD's IBS op is a device of its own; Intel's loads with latency are an event of the core
+PMU, or of each kind of core's PMU on a hybrid processor.
 """
 
 import re
@@ -23,7 +23,7 @@ _MOST_PRECISE = 3
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """Hold an event that samples memory accesses, where it is sampled, and what it is called."""
+    """An event that samples memory accesses, the CPUs on which it is sampled, and its name."""
 
     event: Event
     cpus: tuple[int, ...]
@@ -31,7 +31,7 @@ class Sampled:
 
 
 def memory_events(ldlat: int, sys: str = "/sys") -> list[Sampled]:
-    """Return the events of this machine, none where it cannot sample memory; `ldlat` in cycles where there is one."""
+    """Return the events of this machine, none if it cannot sample memory; `ldlat` in cycles for loads with latency."""
     cpus = online_cpus(sys)
     base = f"{sys}/bus/event_source/devices"
     ibs = _ibs_op(f"{base}/ibs_op")
@@ -42,7 +42,7 @@ def memory_events(ldlat: int, sys: str = "/sys") -> list[Sampled]:
 
 
 def encode(folder: str, terms: Mapping[str, int]) -> Words:
-    """Return config, config1 and config2 with these values of terms of the PMU at `folder`; OSError if one fails."""
+    """Return config, config1 and config2 for these term values of the PMU at `folder`; OSError if one does not fit."""
     words = dict.fromkeys(_WORDS, 0)
     for term, value in terms.items():
         match = _FORMAT.match(read_attribute(f"{folder}/format/{term}"))
@@ -59,7 +59,7 @@ def encode(folder: str, terms: Mapping[str, int]) -> Words:
 
 
 def _ibs_op(folder: str) -> Sampled | None:
-    """Return IBS op: micro-ops counted rather than cycles, and those that missed the L3 alone, where it can."""
+    """Return IBS op, counting micro-ops rather than cycles, and only those that missed the L3, where supported."""
     try:
         number = read_number(f"{folder}/type")
     except OSError:
@@ -104,7 +104,7 @@ def _mem_loads(folder: str, core: str, ldlat: int) -> Sampled | None:
 
 
 def _terms(text: str) -> dict[str, int]:
-    """Return the terms of an event; one without a value is 1."""
+    """Return the terms of an event; a term without a value is 1."""
     found = {}
     for part in text.split(","):
         term, _, value = part.partition("=")

@@ -1,8 +1,8 @@
-"""The rule that a scan has to serve: how far apart two looks at a page may be and still tell that it is hot.
+"""The rule that a scan has to meet: how far apart two looks at a page may be and still show that it is hot.
 
-A page is hot that is accessed `freq_threshold` times with no more than the window in between. A scan tells one access a
-look, so that many looks have to fit into the window, by what the record can tell of it. Beyond that a scan does not see
-less but lies: whether a page becomes ready is then a matter of how ages alias.
+A page is hot if it is accessed `freq_threshold` times with no more than the window in between. A scan sees one access
+per look, so that many looks have to fit into the window, as far as the record can resolve it. With longer gaps a scan
+does not merely see less, it gives wrong results: whether a page becomes ready then depends on how ages alias.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from pghotd.engine.pghot import Pghot
 def longest_gap_ms(window_ms: int, freq_threshold: int, granularity_ms: int) -> int:
     """Return the longest time between two looks at a page, in ms, at which `freq_threshold` of them fit the window.
 
-    `granularity_ms` is how much longer than it was a time may look in the record.
+    `granularity_ms` is how much a time in the record may exceed the real one.
     """
     return max(window_ms - granularity_ms, 0) // max(freq_threshold - 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The tunables that the rule consists of, as they are at one moment."""
+    """The tunables of the rule at one moment."""
 
     window_ms: int
     freq_threshold: int
@@ -39,11 +39,11 @@ class Rule:
 
     @property
     def least_looks(self) -> int:
-        """Return how many looks a page needs to become ready whatever it was before, and one to spare."""
+        """Return how many looks a page needs to become ready whatever its state before, plus one."""
         return self.freq_threshold + 1
 
     def misfit(self, setting: str, interval_ms: int) -> str | None:
-        """Return why looks `interval_ms` apart, as `setting` has them, do not serve the rule; None when they do."""
+        """Return why looks `interval_ms` apart, as set by `setting`, do not meet the rule; None if they do."""
         if interval_ms <= self.longest_gap_ms:
             return None
         return (

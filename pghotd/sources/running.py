@@ -1,7 +1,7 @@
-"""Run the configured drivers, and go over to other settings while running, a driver at a time.
+"""Run the configured drivers, and apply new settings while running, one driver at a time.
 
-A driver whose settings have changed ends, with everything restored that it had changed outside, before its successor
-begins. What was written to its `enabled` stays.
+A driver whose settings have changed ends, after restoring everything that it had changed outside, before its successor
+begins. A value written to its `enabled` stays.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ class _Task:
 
 
 class RunningSources:
-    """Hold the drivers of one daemon by name; `make(name, settings)` makes one that is not running."""
+    """The drivers of one daemon by name; `make(name, settings)` makes one that is not running."""
 
     def __init__(self, settings: SourceSettings, make: Callable[[str, object], Source]) -> None:
         self._make = make
@@ -59,7 +59,7 @@ class RunningSources:
                     self._changed.unsubscribe(changed.set)
 
     def change(self, settings: SourceSettings) -> list[str]:
-        """Go over to other settings; return the names of the drivers that they make a difference to."""
+        """Apply new settings; return the names of the drivers that they affect."""
         wanted = configured(settings)
         names = [name for name in {**self._settings, **wanted} if wanted.get(name) != self._settings.get(name)]
         made = {name: self._make(name, wanted[name]) for name in names if name in wanted}

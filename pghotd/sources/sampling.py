@@ -1,4 +1,4 @@
-"""Sample events on all CPUs: a ring for each, read by a task of its own when it is a quarter full or a second old."""
+"""Sample events on all CPUs, with one ring each, read by its own task when it is a quarter full or a second old."""
 
 import errno
 from collections.abc import Awaitable, Callable, Sequence
@@ -11,8 +11,8 @@ from pghotd.sources.perf_ring import Records, Samples
 from pghotd.sources.pmu import Sampled
 from pghotd.sources.source import in_thread
 
-#: A ring is read so often at least, so that no sample is much older; and with so much between, so that a storm of
-#: them does not wake us for each.
+#: Maximum time between two reads of a ring, so that no sample is much older; and minimum time, so that a storm of
+#: samples does not wake pghotd for each.
 _LONGEST_S = 1.0
 _SHORTEST_S = 0.05
 
@@ -20,7 +20,7 @@ Take = Callable[[Samples], Awaitable[None]]
 
 
 class Sampling:
-    """Count what the rings gave, and what it cost; `take` gets the samples, `lose` is told how many were lost."""
+    """Counts and cost of sampling by rings; `take` receives the samples, `lose` the number of lost ones."""
 
     def __init__(self, take: Take, pages: int, lose: Callable[[int], None] | None = None) -> None:
         self._take = take
@@ -31,7 +31,7 @@ class Sampling:
         self.lost = 0
         self.throttled = 0
         self.malformed = 0
-        #: CPU time spent on samples; `take` charges what it takes itself.
+        #: CPU time spent on samples; `take` charges its own.
         self.cpu = CpuAccount(in_thread)
 
     def stat(self) -> dict[str, int | str]:
@@ -46,7 +46,7 @@ class Sampling:
         }
 
     def open(self, events: Sequence[Sampled], period: int) -> None:
-        """Open the events on their CPUs; OSError when that works on none of them. One that has gone is left out."""
+        """Open the events on their CPUs, without those that have gone; OSError if that works on none of them."""
         refused = OSError(errno.ENODEV, "no CPU to sample")
         for sampled in events:
             for cpu in sampled.cpus:
@@ -58,14 +58,14 @@ class Sampling:
             raise refused
 
     async def run(self) -> None:
-        """Sample what is open until cancelled."""
+        """Sample the open events until cancelled."""
         async with trio.open_nursery() as nursery:
             for ring in self._rings:
                 ring.enable()
                 nursery.start_soon(self._follow, ring)
 
     def close(self) -> None:
-        """Sample no more."""
+        """Stop sampling."""
         for ring in self._rings:
             ring.close()
         self._rings.clear()

@@ -1,1 +1,1 @@
-"""Follow real processes: choose, look, mirror them in the model, report what they accessed."""
+"""Source that follows real processes: it chooses and reads them, mirrors them in the model, and reports accesses."""

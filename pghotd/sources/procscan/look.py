@@ -1,9 +1,9 @@
 """Look at one real process: which pages are resident, and which were accessed since the last look.
 
-Everything here takes time and happens in a thread; a look is a value, which the event loop applies. Accesses are told
-by the best means there is: idle page tracking, exact to the folio; else, where the owner named the process for it,
-soft-dirty bits, exact to the page but of writes alone; else, where he named it for that, clear_refs, which knows only
-that a mapping was touched as a whole; else not at all.
+Everything here takes time and runs in a thread; a look is a value, which the event loop applies. Accesses are detected
+by the best means available: idle page tracking, exact to the folio; otherwise, if the owner named the process for it,
+soft-dirty bits, exact to the page but for writes only; otherwise, if the owner named it for that, clear_refs, which
+shows only how much of each mapping was touched; otherwise not at all.
 """
 
 import errno
@@ -24,60 +24,60 @@ from pghotd.procfs.stat import ProcessStat, read_stat
 from pghotd.sources.clear_refs_limits import ClearRefsLimits, is_named, pause_ms
 from pghotd.sources.procscan.settings import ProcscanSettings
 
-#: No more of a processor goes to a process whose accesses nothing tells.
+#: Largest share of a processor spent on a process whose accesses nothing detects.
 STRETCH_SIZES = 200
 #: Accesses are worth more: finding them may take 5 % of a processor.
 STRETCH_ACCESSES = 20
-#: The figures of stat may miss a change: after so long a process is looked at whether they moved or not.
+#: The figures of stat may miss a change: after this time a process is looked at whether they changed or not.
 _LOOK_ANYWAY_MS = 10_000
 _NONE = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Hold what one look at a process has found."""
+    """Result of one look at a process."""
 
     stat: ProcessStat
     #: All resident pages, sorted.
     resident: Vpns
-    #: Those of them that were accessed since the look before, sorted.
+    #: The resident pages that were accessed since the look before, sorted.
     accessed: Vpns = field(default_factory=lambda: _NONE)
-    #: What smaps said of each mapping, when that is where `accessed` comes from.
+    #: The smaps figures of each mapping, if `accessed` comes from them.
     usage: Usage | None = None
-    #: Which means are in use for this process: idle, softdirty, clear_refs, or none and why.
+    #: The means in use for this process: idle, softdirty, clear_refs, or none and why.
     means: str = ""
     clear_s: float = 0.0
-    #: What went wrong in finding the accesses; the pages are known even so.
+    #: The error in finding the accesses; the resident pages are known even then.
     error: OSError | None = None
     #: How long softdirty or clear_refs kept the process's memory locked.
     locked_s: float = 0.0
 
     def pause_ms(self, cost_s: float) -> int:
-        """Return how long after its beginning the next look may begin at the earliest, if this took `cost_s`."""
+        """Return the minimum time from the start of this look to the next one, if this look took `cost_s`."""
         stretch = STRETCH_SIZES if self.means.startswith("none") else STRETCH_ACCESSES
         return max(int(cost_s * stretch * 1000) + 1, pause_ms(self.locked_s))
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
-    """Hold what this machine has to tell accesses by, and why it has not got the rest."""
+    """Means of this machine to detect accesses, and the reasons why others are missing."""
 
     tracker: PageIdle | None = None
     no_idle: str = ""
-    #: Empty where soft-dirty bits work.
+    #: Empty if soft-dirty bits work.
     no_softdirty: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Marked:
-    """Hold the pages that were marked idle: `heads` are the PFNs of their folios, -1 for those that cannot be."""
+    """Pages that were marked idle: `heads` are the PFNs of their folios, -1 for those that cannot be marked."""
 
     pages: Resident
     heads: NDArray[np.int64]
 
 
 class Looker:
-    """Look at the process `pid` that began at `start_ticks`."""
+    """Looks at the process `pid` that began at `start_ticks`."""
 
     def __init__(self, pid: int, start_ticks: int, settings: ProcscanSettings, proc: str, *, size_only: bool) -> None:
         self._pid = pid
@@ -96,16 +96,16 @@ class Looker:
         self._tells_nothing = False
 
     def forget(self) -> None:
-        """Let the next look be a first one: what it would find was not accessed within an interval."""
+        """Make the next look a first one: what it would find was not accessed within an interval."""
         self._marked = None
         self._cleared = False
 
     def unchanged(self, stat: ProcessStat, now: int) -> bool:
-        """Tell whether a look at `now` would find what the last one found, as far as `stat` can tell."""
+        """Return whether, judging by `stat`, a look at `now` would find the same as the last one."""
         return self._tells_nothing and not self._is_late(now) and self._fingerprint == (stat.comm, *stat.fingerprint)
 
     def look(self, now: int, means: Means) -> Look:
-        """Look at `now` (ms), by the best of `means`. OSError as the procfs package says."""
+        """Look at `now` (ms), by the best of `means`; OSError as described in the procfs package."""
         stat = self._identify()
         if self._size_only:
             look = Look(stat, self._changed_pages(stat, now), means="none (size only)")
@@ -134,11 +134,11 @@ class Looker:
         return self._mappings
 
     def _changed_pages(self, stat: ProcessStat, now: int) -> Vpns:
-        """Return the resident pages, read anew only when a fault or a size tells that they have changed."""
+        """Return the resident pages, read again only if a fault or a size shows that they have changed."""
         fingerprint = (stat.comm, *stat.fingerprint)
         if self._is_late(now) or fingerprint != self._fingerprint:
             self._resident = read_resident(self._pid, self._read_mappings(), self._proc).vpns
-            # Stat was read before the pages were: what comes in between is seen next time.
+            # Stat was read before the pages were: a change in between is seen next time.
             self._fingerprint, self._read_at = fingerprint, now
         return self._resident
 
@@ -146,10 +146,10 @@ class Looker:
         return self._read_at is None or now - self._read_at >= _LOOK_ANYWAY_MS
 
     def _look_by_idle(self, stat: ProcessStat, tracker: PageIdle) -> Look:
-        """See which of the pages marked last time are idle still, and mark all that are there now.
+        """Return the look by idle page tracking: check which marked pages are still idle, and mark all present now.
 
-        A page that has another frame by now is not judged. Of a page that two targets map, the first one to look
-        learns of the access.
+        A page that has another frame by now is not judged. If two targets map a page, the first one to look sees the
+        access.
         """
         pages = read_resident(self._pid, self._read_mappings(), self._proc, want_pfns=True)
         before, self._marked = self._marked, None
@@ -160,7 +160,7 @@ class Looker:
                 heads[mine] = before.heads[theirs]
                 judged = mine[heads[mine] >= 0]
                 accessed = pages.vpns[judged[~tracker.idle(heads[judged])]]
-            # What is on an LRU list stays on it; the others are asked about again.
+            # A folio on an LRU list stays on it; the others are checked again.
             unknown = np.flatnonzero((heads < 0) & (pages.pfns != 0))
             heads[unknown] = lru_heads(pages.pfns[unknown], self._proc)
             tracker.mark(np.unique(heads[heads >= 0]))
@@ -170,7 +170,7 @@ class Looker:
         return Look(stat, pages.vpns, accessed, means="idle")
 
     def _look_by_softdirty(self, stat: ProcessStat, now: int) -> Look:
-        """See which pages were written to since their bits were cleared, and clear them again."""
+        """Return the look by soft-dirty bits: read which pages were written to, and clear the bits again."""
         resident = self._changed_pages(stat, now)
         cleared, self._cleared = self._cleared, False
         if why_not := self._limits.why_not(stat):
@@ -190,13 +190,13 @@ class Looker:
         return Look(stat, resident, written, means=ended or "softdirty", clear_s=clear_s, locked_s=reading_s + clear_s)
 
     def _look_by_clear_refs(self, stat: ProcessStat, now: int) -> Look:
-        """See which mappings were touched as a whole since the references were cleared, and clear them again."""
+        """Return the look by clear_refs: read how much of each mapping was touched, and clear the references again."""
         resident = self._changed_pages(stat, now)
         cleared, self._cleared = self._cleared, False
         if why_not := self._limits.why_not(stat):
             return Look(stat, resident, means=why_not)
         try:
-            # Reading lets go of the lock every few mappings: only its own time counts. Of a write all of it does.
+            # Reading releases the lock every few mappings, so only its own time counts. A write counts in full.
             began = time.thread_time()
             text = read_smaps_text(self._pid, self._proc)
             reading_s = time.thread_time() - began
@@ -219,7 +219,7 @@ def _because(error: OSError) -> str:
 
 
 def _same_frames(pages: Resident, before: Resident) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the positions, in each, of the virtual pages that have the same frame in both."""
+    """Return the positions, in each argument, of the virtual pages that have the same frame in both."""
     if not len(before.vpns):
         return _NONE, _NONE
     where = np.minimum(np.searchsorted(before.vpns, pages.vpns), len(before.vpns) - 1)
@@ -228,7 +228,7 @@ def _same_frames(pages: Resident, before: Resident) -> tuple[NDArray[np.int64], 
 
 
 def _inside(vpns: Vpns, usage: Usage, which: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell which of sorted `vpns` are in one of the mappings `which`."""
+    """Return, for each of sorted `vpns`, whether it is in one of the mappings `which`."""
     edges = np.zeros(len(vpns) + 1, dtype=np.int64)
     np.add.at(edges, np.searchsorted(vpns, usage.start[which]), 1)
     np.subtract.at(edges, np.searchsorted(vpns, usage.end[which]), 1)

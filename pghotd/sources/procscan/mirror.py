@@ -1,8 +1,8 @@
 """Keep a process of the model in step with a real one: its resident pages are the model's pages.
 
-Stored here: which virtual pages are modelled (`ModelProcess.vpns`, sorted) in which slots of the page table
-(`ModelProcess.slots`), and which slots are free. What changes is worked out in arrays, in a thread (`plan`), and done
-on the event loop in short steps (`apply`). The two never run at once for one process.
+The state here is which virtual pages are modelled (`ModelProcess.vpns`, sorted) in which slots of the page table
+(`ModelProcess.slots`), and which slots are free. Changes are computed as arrays in a thread (`plan`), and carried out
+on the event loop in short steps (`apply`). The two never run at the same time for one process.
 """
 
 from dataclasses import dataclass
@@ -18,27 +18,27 @@ from pghotd.procfs.maps import Vpns
 
 Slots = NDArray[np.int64]
 
-#: Pages mapped, freed or accessed between two checkpoints: about 0.3 ms.
+#: Number of pages mapped, freed or accessed between two checkpoints: about 0.3 ms.
 STEP = 512
 _NONE = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Hold one change of a mirror: the slots `freed` are unmapped, then `vpns` are in `slots`, those in `new` newly."""
+    """One change of a mirror: the slots `freed` are unmapped, then `vpns` are in `slots`, those in `new` newly."""
 
     vpns: Vpns
     slots: Slots
     freed: Slots
     new: Slots
     free: Slots
-    #: How many slots the page table has to have.
+    #: Required size of the page table, in slots.
     reach: int
     left_out: int
 
 
 class Mirror:
-    """Hold one process of `machine`, which is made to follow a real one."""
+    """A process of `machine` that follows a real one."""
 
     def __init__(self, machine: Machine, process: ModelProcess) -> None:
         self._machine = machine
@@ -47,7 +47,7 @@ class Mirror:
         process.slots = _NONE
         self._free: Slots = _NONE
         self._reach = 0
-        #: Whether some of `slots` may have no page: there was no memory, or a change was broken off.
+        #: Whether some of `slots` may have no page: memory ran out, or a change was interrupted.
         self._holes = False
 
     @property
@@ -56,9 +56,9 @@ class Mirror:
         return self.process.pages_top + self.process.pages_lower
 
     def plan(self, resident: Vpns, most: int) -> Plan | None:
-        """Work out how to get to the pages `resident` (sorted), `most` of them; None when nothing is to be done.
+        """Compute the change to the pages `resident` (sorted), at most `most` of them; None if nothing is to be done.
 
-        What is modelled already stays before anything new comes in, and of both the lowest addresses do.
+        Pages that are already modelled stay before new ones come in, and among both the lowest addresses come first.
         """
         vpns, slots, free = self.vpns, self.process.slots, self._free
         freed = _NONE
@@ -89,7 +89,7 @@ class Mirror:
         )
 
     async def apply(self, plan: Plan) -> None:
-        """Make it so. Before it ends, an address may for a moment have no page; never a wrong one."""
+        """Carry out `plan`. Until it ends, an address may briefly have no page, but never a wrong one."""
         process, residency = self.process, self._machine.residency
         self._holes = True
         await self._unmap(plan.freed)
@@ -104,7 +104,7 @@ class Mirror:
         self._holes = lacking > 0
 
     async def remove(self) -> None:
-        """Free all pages and take the process out of the model."""
+        """Free all pages and remove the process from the model."""
         await self._unmap(self.process.slots)
         self._machine.residency.remove_process(self.process)
 
@@ -122,7 +122,7 @@ class Mirror:
         return mapped
 
     def top_pages(self, start: Vpns, end: Vpns) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return for each range of virtual pages how many are modelled, and how many of those are on the top tier."""
+        """Return, for each range of virtual pages, how many are modelled and how many of those are on the top tier."""
         top = np.array([node.nid for node in self._machine.nodes() if node.tier == "top"])
         pfns = self.process.table.take(self.process.slots).astype(np.int64) - 1
         # A slot without a page gives PFN -1, whose section is the array's last entry: none.
@@ -139,10 +139,10 @@ class Mirror:
 
 
 def water_level(sizes: list[int], capacity: int) -> int | None:
-    """Return what no process may exceed if `sizes` are to fit into `capacity`, all in pages; None when all fit.
+    """Return the size limit per process at which `sizes` fit into `capacity`, all in pages; None if all fit already.
 
-    As if the process that is largest lost a page, again and again until the rest fits: smaller ones lose nothing before
-    larger ones have come down to them, and two of one size never take turns.
+    The result is as if the largest process lost a page, again and again until the rest fits: smaller ones lose nothing
+    before larger ones have come down to them, and two of one size never take turns.
     """
     if sum(sizes) <= capacity:
         return None
@@ -156,11 +156,11 @@ def water_level(sizes: list[int], capacity: int) -> int | None:
 
 
 def _matches(mine: Vpns, others: Vpns) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Tell of two sorted sets which elements of each are in the other."""
+    """Return, for two sorted sets, which elements of each are in the other."""
     in_mine = np.zeros(len(mine), dtype=bool)
     in_others = np.zeros(len(others), dtype=bool)
     if len(mine) and len(others):
-        # The shorter one is searched for in the longer.
+        # Search for the shorter one in the longer.
         if len(mine) > len(others):
             return _matches(others, mine)[::-1]
         where = np.minimum(np.searchsorted(others, mine), len(others) - 1)

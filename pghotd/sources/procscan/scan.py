@@ -1,11 +1,11 @@
 """Sample real processes and feed the memory model: their resident pages become pages of the model, live.
 
-So the model shows what a machine with so much fast and so much slow memory would make of this workload. Each scan
-chooses the processes, looks at those that are due (look.py), brings the model in step (mirror.py), and
-reports each page that was accessed once: as one memory access through the model's page table, and as one report to the
-engine. Reading happens in a thread, changes to the model on the event loop, in steps well under a millisecond.
+So the model shows how a machine with so much fast and so much slow memory would handle this workload. Each scan chooses
+the processes, looks at those that are due (look.py), updates the model (mirror.py), and reports each page that was
+accessed once: as one memory access through the model's page table, and as one report to the engine. Reading happens in
+a thread, changes to the model on the event loop, in steps well under a millisecond.
 
-What happens to processes - they end, deny access, fork, remap - is counted by errno and never raised.
+Whatever happens to the processes - they end, deny access, fork, remap - is counted by errno and never raised.
 """
 
 import errno
@@ -37,7 +37,7 @@ from pghotd.sources.rule import Rule
 from pghotd.sources.standing import ALL_PPM, Standing
 
 Result = TypeVar("Result")
-#: Run a function that takes time elsewhere, as trio.to_thread.run_sync does.
+#: Runs a function that takes time outside the event loop, as trio.to_thread.run_sync does.
 InThread = Callable[..., Awaitable[Any]]
 
 _GONE = (errno.ESRCH, errno.ENOENT)
@@ -45,7 +45,7 @@ _DENIED = (errno.EACCES, errno.EPERM)
 
 
 class Procscan:
-    """Be the source `procscan`; `clock` gives ms, `proc` and `sys` are where /proc and /sys are."""
+    """The source `procscan`; `clock` gives ms, `proc` and `sys` are the paths of /proc and /sys."""
 
     name = "procscan"
     kind = PGTSCANS
@@ -85,11 +85,11 @@ class Procscan:
         self._accessed = 0
 
     def stat(self) -> Mapping[str, int | str]:
-        """Return what it is doing.
+        """Return the source's state.
 
         touched_best_ppm and touched_worst_ppm bound which share of the pages that clear_refs has seen touched in the
-        last interval is on the top tier, all processes and mappings together, each mapping weighing as much as it has
-        touched pages (see bounds.py).
+        last interval is on the top tier, over all processes and mappings together, each mapping weighted by its touched
+        pages (see bounds.py).
         """
         watched = self._watched.values()
         total = Bounds.sum(one.bounds for one in watched)
@@ -120,7 +120,7 @@ class Procscan:
         }
 
     def _standing(self) -> Standing:
-        """Return how it stands: an interval that does not fit the rule is used here, where nothing can be harmed."""
+        """Return the standing; an interval that does not fit the rule is used here, since it can do no harm."""
         if why := page_size.misfit():
             return Standing("no", why)
         interval_ms = self._settings.interval_ms
@@ -134,7 +134,7 @@ class Procscan:
         return Standing("partly" if whys else "yes", "; ".join(whys) or "-", covered_ppm, interval_ms)
 
     def _observers(self) -> dict[str, str]:
-        """Return what accesses can be told by here, best first, and why not by a better one."""
+        """Return the means that detect accesses here, best first, and why a better one is missing."""
         if self._means is None:
             return {"idle": "not yet probed", "softdirty": "not yet probed"}
         idle = "yes" if self._means.tracker else f"no ({self._means.no_idle})"
@@ -142,7 +142,7 @@ class Procscan:
         return {"idle": idle, "softdirty": "not needed (idle is better)" if idle == "yes" else softdirty}
 
     async def run(self) -> None:
-        """Scan until cancelled; the mirrored processes are gone from the model then."""
+        """Scan until cancelled; the mirrored processes are then gone from the model."""
         if page_size.misfit():
             await trio.sleep_forever()
         try:
@@ -172,7 +172,7 @@ class Procscan:
             await self._drop(identity)
         await self._choose(stats)
         level = water_level([self._watched[identity].expected(stat) for identity, stat in stats.items()], self._room())
-        # Those that have to shrink go first: the others need what they give.
+        # Processes that have to shrink go first, since the others need the room they free.
         for identity in sorted(stats, key=lambda known: -self._watched[known].expected(stats[known])):
             if not self.enabled:
                 break
@@ -192,7 +192,7 @@ class Procscan:
         return one.mirror.process.pages_not_modelled > 0 or not one.looker.unchanged(stat, now)
 
     async def _choose(self, stats: dict[Identity, ProcessStat]) -> None:
-        """Choose anew which processes to watch, as often as that takes under 0.5 % of the time; `stats` follow."""
+        """Choose again which processes to watch, within 0.5 % of the time; `stats` is updated to match."""
         now = self._clock()
         if now < self._choose_at:
             return
@@ -200,7 +200,7 @@ class Procscan:
         try:
             chosen: Chosen = await self._in_thread(choose, self._settings.targets, self._proc, set(self._watched))
         except OSError as error:
-            # Not one process can be listed; those that are watched still are.
+            # No process can be listed; those already watched still are.
             self._count(error)
             return
         self._choose_at = now + int((self._cpu_s - before) * 1000 * STRETCH_SIZES)
@@ -214,7 +214,7 @@ class Procscan:
                 stats[identity] = stat
 
     async def _add(self, stat: ProcessStat, target: Target) -> bool:
-        """Begin to watch a process; tell whether it is there still."""
+        """Begin to watch a process; return whether it still exists."""
         try:
             cgroups = await self._in_thread(read_cgroup, stat.pid, self._proc)
         except OSError as error:
@@ -229,10 +229,10 @@ class Procscan:
         return True
 
     def _probe(self) -> Means:
-        """Find out by trying what tells accesses here. Soft-dirty bits only where somebody is named for them."""
+        """Probe for the means that detect accesses here; soft-dirty bits only if a process is named for them."""
         tracker, no_idle, no_softdirty = None, "", ""
         if subset := read_proc_mount(self._proc).subset:
-            # Which page frames can be marked idle is in kpageflags.
+            # kpageflags shows which page frames can be marked idle.
             no_idle = f"no idle page tracking: {subset} of {self._proc} hides kpageflags"
         else:
             try:
@@ -263,16 +263,16 @@ class Procscan:
             one.bounds = Bounds()
 
     def _room(self) -> int:
-        """Return how many pages of the model these processes may have, what they have included.
+        """Return how many pages of the model these processes may have, including those they already have.
 
-        Down to the promo watermarks of all nodes together, so that promotion and demotion still find room. First touch
-        goes lower on one node before it turns to the next, which must not count as room elsewhere.
+        The limit is the sum of the promo watermarks of all nodes, so that promotion and demotion still find room. First
+        touch goes lower on one node before it turns to the next, which must not count as room elsewhere.
         """
         zones = [zone for node in self._machine.nodes() for zone in self._machine.zones(node.nid)]
         return sum(zone.free - zone.promo for zone in zones) + sum(one.mirror.pages for one in self._watched.values())
 
     async def _follow(self, identity: Identity, one: Watched, level: int | None) -> None:
-        """Look at one process and let the model follow it."""
+        """Look at one process and update the model to match."""
         now, before_s = self._clock(), self._cpu_s
         try:
             look: Look
@@ -307,7 +307,7 @@ class Procscan:
         return look, one.mirror.plan(look.resident, len(look.resident) if level is None else level)
 
     async def _credit(self, mirror: Mirror, look: Look) -> None:
-        """Let the model process access what the real one did, and report it: once each page."""
+        """Apply the real process's accesses to the model process, and report them: each page once."""
         slots = await self._in_thread(mirror.slots_of, look.accessed)
         for start in range(0, len(slots), STEP):
             pfns = self._machine.residency.access(mirror.process, slots[start : start + STEP])
@@ -319,7 +319,7 @@ class Procscan:
         self._errnos[error.errno or 0] += 1
 
     async def _in_thread(self, function: Callable[..., Result], *arguments: object) -> Result:
-        """Call a function where it may take time, and add up the processor time that it takes."""
+        """Call a function in a thread, and add up the CPU time that it takes."""
 
         def timed() -> Result:
             began = time.thread_time()

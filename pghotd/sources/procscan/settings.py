@@ -1,4 +1,4 @@
-"""Say how procscan is set up: what the configuration's [sources.procscan] table gives, checked there."""
+"""Settings of procscan: the configuration's [sources.procscan] table, which is checked there."""
 
 from dataclasses import dataclass
 
@@ -8,18 +8,18 @@ from pghotd.sources.clear_refs_limits import CLEAR_REFS_MAX
 
 @dataclass(frozen=True, slots=True)
 class ProcscanSettings:
-    """Describe one procscan."""
+    """Settings of one procscan."""
 
-    #: Which processes are modelled; of several targets that fit one process the first counts.
+    #: Processes to model; if several targets fit a process, the first one counts.
     targets: tuple[Target, ...] = ()
-    #: Time between two scans, in ms: each page is found accessed once in it at most.
+    #: Time between two scans, in ms: each page is found accessed at most once in it.
     interval_ms: int = 1000
     #: Processes, each by its exact name or its pid, on which clear_refs may be used. It holds their mmap_lock for
-    #: writing and erases what reclaim lives on, so nothing else ever makes pghotd use it.
+    #: writing and erases what reclaim relies on, so nothing else ever makes pghotd use it.
     clear_refs: tuple[str | int, ...] = ()
-    #: Processes on which soft-dirty bits may be used, alike: each page that is written to takes a fault more.
+    #: Processes on which soft-dirty bits may be used, likewise: each page that is written to takes an extra fault.
     softdirty: tuple[str | int, ...] = ()
-    #: Bytes resident above which either is refused even so.
+    #: Resident bytes above which either is refused even for a named process.
     clear_refs_max: int = CLEAR_REFS_MAX
-    #: The node on which pages are first touched; None: the lowest-numbered top-tier node, as first touch has it.
+    #: The node on which pages are first touched; None: the lowest-numbered top-tier node, as with first touch.
     home_nid: int | None = None

@@ -1,4 +1,4 @@
-"""Hold what procscan knows of each process that it watches, and see which of them are still there."""
+"""State of each process that procscan watches, and a check of which of them still exist."""
 
 import errno
 from collections.abc import Collection
@@ -11,7 +11,7 @@ from pghotd.sources.procscan.mirror import Mirror
 
 
 class Watched:
-    """Hold one process that is watched."""
+    """One watched process."""
 
     def __init__(self, mirror: Mirror, looker: Looker) -> None:
         self.mirror = mirror
@@ -19,17 +19,17 @@ class Watched:
         self.due = 0
         self.means = "none (not looked at yet)"
         self.bounds = Bounds()
-        #: Resident pages at the last look, and what stat said then.
+        #: Resident pages at the last look, and the stat figure at that time.
         self.resident = 0
         self.rss_then = 0
 
     def expected(self, stat: ProcessStat) -> int:
-        """Return how many resident pages there should be now."""
+        """Return the expected number of resident pages now."""
         return max(self.resident + stat.rss - self.rss_then, 0)
 
 
 def read_stats(identities: Collection[Identity], proc: str) -> tuple[dict[Identity, ProcessStat], list[OSError]]:
-    """Return the stat of each of these processes that still is there, and what became of the others."""
+    """Return the stat of each of these processes that still exists, and the errors of the others."""
     stats: dict[Identity, ProcessStat] = {}
     errors: list[OSError] = []
     for pid, start_ticks in identities:
