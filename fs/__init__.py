@@ -1,1 +1,1 @@
-"""Show pghotd as a tree of control files: the tree itself, its files, FUSE operations and the mount."""
+"""pghotd as a tree of control files: the tree itself, its files, the FUSE operations and the mount."""

@@ -1,6 +1,6 @@
-"""Name every control file: the tree of docs/control-tree.md, made of shows and stores on the daemon's parts.
+"""The tree of control files (docs/control-tree.md), built from shows and stores on the daemon's parts.
 
-Everything here runs in the event loop and touches memory only, so it returns at once.
+Everything here runs in the event loop and touches memory only, so it never waits.
 """
 
 import errno
@@ -32,7 +32,7 @@ INTERFACE = 1
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Hold the daemon's parts, which the control files show and change; `model` is None where memory is real."""
+    """Parts of the daemon that the control files show and change; `model` is None if memory is real."""
 
     pghot: Pghot
     clock: Clock
@@ -40,9 +40,9 @@ class Parts:
     census: CensusTaker
     sources: RunningSources
     model: Machine | None
-    #: What runs beside all that, each a task until it is cancelled.
+    #: Other tasks, each running until it is cancelled.
     background: Sequence[Callable[[], Awaitable[None]]]
-    #: What else `status` shows: what the backend is doing, and what the daemon costs.
+    #: Additional lines of `status`: the state of the backend, and the cost of the daemon.
     standing: Callable[[], Mapping[str, int | str]]
 
 
@@ -119,7 +119,7 @@ def _status(parts: Parts) -> dict[str, int | str]:
 
 
 def _held_back(pghot: Pghot, now: int) -> str:
-    """Return whose pages the brake holds back, in one line: what only comes back, by owner and target."""
+    """Return whose pages the brake holds back, in one line: those that keep coming back, by owner and target."""
     owners = pghot.memory.owners
     return (
         " ".join(
@@ -131,7 +131,7 @@ def _held_back(pghot: Pghot, now: int) -> str:
 
 
 def _injected_dropped(pghot: Pghot) -> str:
-    """Return how many of the accesses that were injected were dropped, in one line by reason."""
+    """Return how many of the injected accesses were dropped, in one line by reason."""
     return " ".join(f"{reason}:{n}" for reason, n in pghot.counters.injected_dropped.items() if n) or "-"
 
 
@@ -140,7 +140,7 @@ def _owners(pghot: Pghot) -> str:
 
 
 def _sources(parts: Parts) -> DynamicDir:
-    """Return the directory of the four kinds, and of the drivers there are now."""
+    """Return the directory of the four kinds and of the current drivers."""
     kinds: dict[str, Node] = {kind: _kind_dir(parts.pghot, number) for number, kind in enumerate(KINDS)}
     made: dict[str, Node] = {}
 
@@ -169,7 +169,7 @@ def _kind_dir(pghot: Pghot, number: int) -> Dir:
 
 
 def _driver_dir(sources: RunningSources, name: str) -> Dir:
-    """Return a driver's directory: of whichever is configured under this name now."""
+    """Return a driver's directory: always that of the driver currently configured under this name."""
 
     def source() -> Source:
         found = sources.by_name.get(name)
@@ -193,7 +193,7 @@ _NODE_NAME = re.compile(r"node(0|[1-9][0-9]{0,3})\Z", re.ASCII)
 
 
 def _nodes(parts: Parts) -> DynamicDir:
-    """Return the directory of the nodes there are now."""
+    """Return the directory of the current nodes."""
     # A node that comes back may be of another tier, and so have other files.
     made: dict[tuple[int, Tier], Node] = {}
 

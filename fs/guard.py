@@ -1,11 +1,11 @@
-"""Turn what a handler raises into an errno, in this one place, for every handler of `operations.py`.
+"""Turn what a handler raises into an errno, here only, for every handler of `operations.py`.
 
-pyfuse3 ends its main loop, and with it the daemon, on anything but FUSEError that leaves a handler. So
-each handler is wrapped once: an OSError answers with its errno, a bug is logged with its traceback and
-answers EIO, and the daemon goes on. Cancellation is no Exception and passes.
+Anything but a FUSEError that leaves a handler makes pyfuse3 end its main loop, and with it the daemon. So each handler
+is wrapped once: an OSError answers with its errno, a bug is logged with its traceback and answers EIO, and the daemon
+goes on. Cancellation is not an Exception and passes.
 
-Most handlers never wait. They are plain functions, and the wrapper is the only coroutine of the request:
-on the read path, where three requests make one `cat`, that is worth having.
+Most handlers never wait. They are plain functions, and the wrapper is the only coroutine of the request: on the read
+path, where three requests make one `cat`, that is a worthwhile saving.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ S = TypeVar("S")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# From 512 up are the kernel's own (ERESTARTSYS and its like). It takes no such reply at all, and the client
-# would wait for ever.
+# Numbers from 512 up are internal to the kernel (ERESTARTSYS and the like). It rejects such a reply altogether, and the
+# client would wait forever.
 ERRNO_LIMIT = 512
 
-# EINTR makes cat and dash try again for ever. ENOSYS is remembered for the whole mount: one file's ENOSYS
-# on open would cut off the opens of all. Neither is ever what a file wants to say.
+# EINTR makes cat and dash retry forever. ENOSYS is remembered for the whole mount: one file's ENOSYS on open would
+# disable open for all files. Neither is ever a meaningful answer from a file.
 REPLACED = {errno.EINTR: errno.EIO, errno.ENOSYS: errno.EOPNOTSUPP}
 
 
 def answerable(number: int | None) -> int:
-    """Give the errno to answer with: the number itself unless the kernel would misunderstand it."""
+    """Return the errno to answer with: the number itself unless the kernel would misunderstand it."""
     if number is None or not 0 < number < ERRNO_LIMIT:
         return errno.EIO
     return REPLACED.get(number, number)
 
 
 def translate(error: Exception, handler: str) -> FUSEError:
-    """Give the FUSEError for what a handler raised; log it, with its traceback, when it is a bug."""
+    """Return the FUSEError for what a handler raised; a bug is logged with its traceback."""
     if isinstance(error, FUSEError | OSError):
         return FUSEError(answerable(error.errno))
     log.error("%s failed, answered EIO", handler, exc_info=error)
@@ -51,7 +51,7 @@ def translate(error: Exception, handler: str) -> FUSEError:
 def guarded(
     handler: Callable[Concatenate[S, P], R],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
-    """Make a handler out of a plain function."""
+    """Make a handler from a plain function."""
     name = handler.__name__
 
     @functools.wraps(handler)
@@ -67,7 +67,7 @@ def guarded(
 def guarded_async(
     handler: Callable[Concatenate[S, P], Awaitable[R]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]:
-    """Make a handler out of one that waits."""
+    """Make a handler from one that waits."""
     name = handler.__name__
 
     @functools.wraps(handler)

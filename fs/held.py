@@ -1,9 +1,9 @@
-"""Bound what clients can make the daemon hold: how many files they have open, and the texts that they read from.
+"""Bound the resources that clients can make the daemon hold: open files, and the texts that they read from.
 
-For `operations.py`. Root and the user of the daemon are bound by nothing here, so that others cannot keep them out.
-Each other user may have so many files open, and more is ENFILE. The texts and listings of all of them take so many
-bytes, and the oldest are let go, which is ESTALE for a client that reads on in one. What names take is bounded in
-`inodes.py`.
+For `operations.py`. Root and the user of the daemon are not bound by anything here, so that others cannot lock them
+out. Each other user may have a limited number of open files; one more is ENFILE. The texts and listings of all of them
+share a limit in bytes, and the oldest are dropped, which is ESTALE for a client that reads on in one. The memory taken
+by names is bounded in `inodes.py`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ MOST_TEXT_BYTES = 16 << 20
 
 
 class Reader(Protocol):
-    """An open file that keeps what it reads from."""
+    """An open file that keeps the text it reads from."""
 
     def let_go(self) -> None:
-        """Drop it; reading on is ESTALE from then on, and reading from the beginning is not."""
+        """Drop the text; reading on is ESTALE from then on, and reading from the beginning is not."""
 
 
 class Texts:
-    """Bound the bytes that open files keep to read from, by the oldest."""
+    """Account of the bytes that open files keep to read from; the oldest are dropped first."""
 
     def __init__(self, most_bytes: int = MOST_TEXT_BYTES) -> None:
         self._most_bytes = most_bytes
@@ -34,7 +34,7 @@ class Texts:
         self._bytes = 0
 
     def keep(self, reader: Reader, size: int) -> None:
-        """Account for a new text of `reader`, which is never the one to go."""
+        """Account for a new text of `reader`, which itself is never dropped here."""
         self.drop(reader)
         self._kept[reader] = size
         self._bytes += size
@@ -49,7 +49,7 @@ class Texts:
 
 
 class Clients:
-    """Count the files that each user has open."""
+    """Number of open files of each user."""
 
     def __init__(self, own_uid: int) -> None:
         self._unbound = {0, own_uid}
@@ -57,11 +57,11 @@ class Clients:
         self._texts = Texts()
 
     def texts(self, uid: int) -> Texts | None:
-        """Return the account of this user's texts, None where there is none."""
+        """Return the account of this user's texts, None if the user has none."""
         return None if uid in self._unbound else self._texts
 
     def opening(self, uid: int) -> None:
-        """Count one file more. ENFILE."""
+        """Count one more open file; ENFILE above the limit."""
         if uid in self._unbound:
             return
         if self._open[uid] >= MOST_OPEN or self._open.total() >= MOST_OPEN_IN_ALL:
@@ -69,7 +69,7 @@ class Clients:
         self._open[uid] += 1
 
     def closed(self, uid: int) -> None:
-        """Count one file less."""
+        """Count one open file less."""
         if uid in self._unbound:
             return
         self._open[uid] -= 1

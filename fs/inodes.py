@@ -1,13 +1,13 @@
 """Number the nodes of a tree for the kernel, and forget the numbers that it has dropped.
 
-For `operations.py`. An inode stands for a name in a directory, not for a node object: a `DynamicDir` may
-build a new node at each lookup, and the name keeps its number as long as the kernel remembers it.
+For `operations.py`. An inode stands for a name in a directory, not for a node object: a `DynamicDir` may build a new
+node at each lookup, and the name keeps its number as long as the kernel remembers it.
 
-Fixed names (all directories above are `Dir`) keep their inode for good: there are a few hundred. Those
-below a `DynamicDir` live as long as the kernel holds them: each answered lookup and each listed entry counts
-one, and the forget that brings the count to zero drops the inode. The kernel forgets when it needs memory, not when we
-do, so of files that are found by any name a client thinks of the newest `MOST_NAMES` are kept, and what is open. An
-older one is ESTALE, at which the kernel looks the name up again before it tells the client.
+Fixed names (all directories above are `Dir`) keep their inode permanently: there are a few hundred. Those below a
+`DynamicDir` live as long as the kernel holds them: each answered lookup and each listed entry counts one, and the
+forget that brings the count to zero drops the inode. The kernel forgets when it needs memory, not when the daemon does,
+so of the files that are found under any name a client thinks of, only the newest `MOST_NAMES` and the open ones are
+kept. An older one is ESTALE, on which the kernel repeats the lookup before it reports an error to the client.
 
 A number is never used twice, so no generation is needed.
 """
@@ -24,16 +24,16 @@ from pyfuse3 import ROOT_INODE, EntryAttributes, InodeT
 
 from pghotd.fs.tree import DIRECTORY_MODE, Attr, Dir, Directory, DynamicDir, Node
 
-# For how long the kernel may use a name and its attributes without asking: with 0 every access costs more
-# than twice as much. It is also the longest time that a name which went away can still be opened, so
-# names that come and go have the same: within a second they give ENOENT. Absent names are not cached at all.
+# How long the kernel may use a name and its attributes without asking: with 0 every access costs more than twice as
+# much. It is also the longest time that a removed name can still be opened, so names that come and go have the same
+# value: within a second they give ENOENT. Absent names are not cached at all.
 TIMEOUT_S = 1.0
 
 MOST_NAMES = 4096  # of nearly 1 KB each
 
 
 class Inode:
-    """Be what the kernel knows by a number: a node, its attributes, and how often it was handed out and is open."""
+    """State behind an inode number: a node, its attributes, and how often it was handed out and is open."""
 
     __slots__ = ("attributes", "children", "fixed", "lookups", "name", "node", "number", "opened", "parent")
 
@@ -52,7 +52,7 @@ class Inode:
 
 
 class InodeTable(dict[int, Inode]):
-    """Map numbers to inodes. A number that was forgotten is ESTALE."""
+    """Table of inodes by number. A forgotten number is ESTALE."""
 
     def __init__(self, root: Directory, uid: int, gid: int, time_ns: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class InodeTable(dict[int, Inode]):
         self._uid = uid
         self._gid = gid
         self._time_ns = time_ns
-        # Files below a DynamicDir that may go, the oldest first.
+        # Files below a DynamicDir that may be dropped, the oldest first.
         self._names: OrderedDict[int, Inode] = OrderedDict()
         self.root = self._add(root, None, b"")
 
@@ -68,9 +68,9 @@ class InodeTable(dict[int, Inode]):
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     def child(self, parent: Inode, name: bytes) -> Inode:
-        """Find the inode of a name, making it when the name is new. ENOENT, ENOTDIR.
+        """Return the inode of a name, creating it for a new name. ENOENT, ENOTDIR.
 
-        Its lookup count is the caller's to raise, once the kernel has got it.
+        The caller raises its lookup count, once the kernel has got it.
         """
         known = parent.children.get(name)
         if known is not None and known.fixed:
@@ -80,7 +80,7 @@ class InodeTable(dict[int, Inode]):
             raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         node = directory.lookup(os.fsdecode(name))
         if node is None:
-            # What is open goes on; the number stays until the kernel forgets it, the name is free.
+            # Open files stay usable; the number stays until the kernel forgets it, and the name is free.
             parent.children.pop(name, None)
             raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
         if known is None or is_directory(known.node) != is_directory(node):
@@ -92,29 +92,29 @@ class InodeTable(dict[int, Inode]):
         return known
 
     def opened(self, inode: Inode) -> None:
-        """Keep an inode for as long as it is open: fstat(2) is not asked again when it is ESTALE."""
+        """Keep an inode for as long as it is open: the kernel does not retry fstat(2) on ESTALE."""
         inode.opened += 1
 
     def closed(self, inode: Inode) -> None:
-        """Let an inode go that was kept because it was open."""
+        """Release an inode that was kept because it was open."""
         inode.opened -= 1
         if not inode.opened and goes(inode) and inode.number not in self._names:
             self._drop(inode)
 
     def forget(self, number: InodeT, count: int) -> None:
-        """Take back that many lookups, and drop the inode with the last one."""
+        """Subtract that many lookups, and drop the inode with the last one."""
         inode = self.get(number)
         if inode is not None:
             inode.lookups -= count
             self.drop_unused(inode)
 
     def drop_unused(self, inode: Inode) -> None:
-        """Drop the inode if the kernel does not know it and a lookup can make it again."""
+        """Drop the inode if the kernel does not know it and a lookup can create it again."""
         if not inode.fixed and inode.lookups <= 0:
             self._drop(inode)
 
     def _keep(self, inode: Inode) -> None:
-        """Count a name as the newest, and drop the oldest where there are too many."""
+        """Make a name the newest, and drop the oldest if there are too many."""
         if not goes(inode):
             return
         self._names[inode.number] = inode
@@ -157,21 +157,21 @@ class InodeTable(dict[int, Inode]):
 
 
 def goes(inode: Inode) -> bool:
-    """Return whether an inode may be dropped though the kernel knows it: a file that can be looked up again."""
+    """Return whether an inode may be dropped although the kernel knows it: a file that can be looked up again."""
     parent = inode.parent
     return parent is not None and isinstance(parent.node, DynamicDir) and not is_directory(inode.node)
 
 
 def is_directory(node: Node) -> bool:
-    """Say whether the node is a directory of either kind."""
+    """Return whether the node is a directory of either kind."""
     return isinstance(node, Dir | DynamicDir)
 
 
 def link_count(directory: Directory) -> int:
-    """Give a directory's st_nlink: two and one for each subdirectory, as everywhere.
+    """Return a directory's st_nlink: two and one for each subdirectory, as usual.
 
-    1 for a `DynamicDir`, which by custom (btrfs, overlayfs) says that nobody counts: find then looks at
-    each entry instead of trusting the number.
+    It is 1 for a `DynamicDir`, which by convention (btrfs, overlayfs) means that links are not counted: find then
+    looks at each entry instead of trusting the number.
     """
     if isinstance(directory, DynamicDir):
         return 1

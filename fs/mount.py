@@ -1,11 +1,11 @@
 """Mount a tree and serve it until cancelled, through pyfuse3.
 
-For the program, as a task: `await nursery.start(serve, operations, options)` returns when it is mounted.
+For the program, as a task: `await nursery.start(serve, operations, options)` returns once it is mounted.
 
-What pyfuse3 asks for, and answers with a crash of the interpreter otherwise: close() only after main() has
-returned, and only once. So both are in one function, in this order, whatever ends it; terminate() is not
-used at all: cancelling ends main() just as well, and no other task has to know. pyfuse3 keeps its session in
-globals, so there is one mount in a process.
+pyfuse3 requires close() to be called only after main() has returned, and only once; otherwise the interpreter crashes.
+So both calls are in one function, in this order, whatever ends it; terminate() is not used at all: cancelling ends
+main() just as well, and no other task has to know. pyfuse3 keeps its session in globals, so there is one mount per
+process.
 
 Nothing in the event loop's thread may touch the mount, not even with stat: it would wait for itself.
 """
@@ -29,11 +29,11 @@ from pghotd.fs.operations import TreeOperations
 
 __all__ = ["MountError", "MountOptions", "UnmountedError", "serve"]
 
-# The type, fuse.pghotd, by which a dead mount is known; and what makes the kernel check mode bits, and never run or
-# trust anything of it.
+# The type, fuse.pghotd, by which a dead mount is recognized; and options that make the kernel check mode bits, and
+# never run or trust anything on the mount.
 FUSE_OPTIONS = frozenset(("subtype=pghotd", "default_permissions", "nosuid", "nodev", "noexec"))
 
-FUSERMOUNT = "fusermount3"  # what libfuse runs where mount(2) is not allowed
+FUSERMOUNT = "fusermount3"  # run by libfuse where mount(2) is not allowed
 
 CLOSE_TIMEOUT_S = 1.0  # for streams that are still open: they take what they hold and wait for nothing
 
@@ -45,22 +45,22 @@ _mounted = False
 
 
 class UnmountedError(Exception):
-    """Say that the mount went away without the daemon being asked to stop."""
+    """Error for a mount that went away without the daemon being asked to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountOptions:
-    """Say where and how to mount. `allow_other` lets in users other than the daemon's, by mode bits."""
+    """Where and how to mount. `allow_other` admits users other than the daemon's, subject to mode bits."""
 
     mountpoint: Path
     allow_other: bool = False
-    source: str = "pghotd"  # what mount tables name as mounted; mount(8) compares it with fstab's
-    lock_dir: Path | None = None  # None: /run for root, else the user's runtime directory
+    source: str = "pghotd"  # the mounted device in mount tables; mount(8) compares it with fstab's
+    lock_dir: Path | None = None  # None: /run for root, otherwise the user's runtime directory
     mountinfo: Path = MOUNTINFO
 
     def fuse_options(self) -> set[str]:
-        """Give the options for libfuse. Never allow_other alone: no mode bit holds without the other."""
-        # libfuse takes options apart at commas, and backslashes out.
+        """Return the options for libfuse. allow_other is never set by itself, as no mode bit would hold then."""
+        # libfuse splits options at commas and removes backslashes.
         fsname = self.source.replace("\\", "\\\\").replace(",", "\\,")
         return {f"fsname={fsname}", *FUSE_OPTIONS, *(("allow_other",) if self.allow_other else ())}
 
@@ -72,8 +72,8 @@ async def serve(
 ) -> None:
     """Mount, report the final path as started, and answer requests until cancelled.
 
-    MountError when it cannot be mounted. UnmountedError when somebody else unmounted it. On every way out
-    the mount is gone, open streams are closed, and a mount point that was made is removed.
+    MountError if it cannot be mounted; UnmountedError if it was unmounted from outside. On every way out the mount is
+    gone, open streams are closed, and a mount point that was created is removed.
     """
     global _mounted
     if _mounted:
@@ -84,12 +84,12 @@ async def serve(
             with writable(path):
                 initialise(operations, path, options)
             try:
-                # Requests wait in the kernel until main() runs; cancelled before that, only close() is due.
+                # Requests wait in the kernel until main() runs; if cancelled before that, only close() is needed.
                 task_status.started(path)
                 await run(path)
             finally:
-                # main() is over: no handler runs, and none will. Poll handles point into the session, so they
-                # go before it.
+                # main() is over, so no handler runs or will run. Poll handles point into the session, so they are
+                # dropped before it.
                 with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
                     await operations.close()
                 pyfuse3.close()
@@ -98,20 +98,20 @@ async def serve(
 
 
 async def run(path: Path) -> None:
-    """Run pyfuse3's loop; it ends by itself only when the mount is gone, and that is UnmountedError."""
+    """Run pyfuse3's loop; it ends by itself only if the mount is gone, which is UnmountedError."""
     reason = f"{path} was unmounted from outside"
     try:
         await pyfuse3.main()
     except* OSError as group:
-        # What reading the FUSE device gives when its connection is aborted (/sys/fs/fuse/connections).
+        # The error of reading the FUSE device when its connection is aborted (/sys/fs/fuse/connections).
         reason = f"{path} lost its connection to the kernel: {group.exceptions[0]}"
-    # Asked to stop at the same time: then it was not unmounted from outside as far as anybody cares.
+    # If a stop was requested at the same time, it does not count as unmounted from outside.
     await trio.lowlevel.checkpoint_if_cancelled()
     raise UnmountedError(reason)
 
 
 def initialise(operations: TreeOperations, path: Path, options: MountOptions) -> None:
-    """Mount. MountError with libfuse's reason, which it writes to stderr and nowhere else."""
+    """Mount. MountError with libfuse's reason, which it writes only to stderr."""
     said = b""
     try:
         with stderr_captured() as written:
@@ -130,7 +130,7 @@ def initialise(operations: TreeOperations, path: Path, options: MountOptions) ->
 
 @contextlib.contextmanager
 def stderr_captured() -> Iterator[int]:
-    """Turn file descriptor 2 into a file in memory, given as a descriptor to read it by."""
+    """Redirect file descriptor 2 to a file in memory, and yield a descriptor to read it by."""
     sys.stderr.flush()
     with contextlib.ExitStack() as stack:
         written = os.memfd_create("stderr")

@@ -1,11 +1,11 @@
-"""Claim a directory to mount on: lock it against a second daemon, clear a dead mount, check it, make it.
+"""Claim a directory to mount on: lock it against a second daemon, clear a dead mount, check it, create it.
 
-For `mount.py`. Knows paths, /proc/self/mountinfo and umount, nothing of pyfuse3.
+For `mount.py`. This file deals with paths, /proc/self/mountinfo and umount, and not with pyfuse3.
 
-The order is the point. libfuse unmounts by path, so without a lock the stop of one daemon takes away the
-mount of another. A dead mount, as SIGKILL leaves it, answers every stat with ENOTCONN, so it is found by
-reading mountinfo and cleared before anything looks at the directory. And libfuse mounts on a regular file or
-over somebody's data without a word, so the directory is checked last, when what is seen is the directory.
+The order matters. libfuse unmounts by path, so without a lock the stop of one daemon removes the mount of another. A
+dead mount, as SIGKILL leaves it, answers every stat with ENOTCONN, so it is found by reading mountinfo and cleared
+before anything looks at the directory. And libfuse silently mounts on a regular file or over existing data, so the
+directory is checked last, when the directory itself is visible.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ log = logging.getLogger(__name__)
 MOUNTINFO = Path("/proc/self/mountinfo")
 FSTYPE = "fuse.pghotd"  # what the kernel makes of subtype=pghotd
 UNMOUNT_TIMEOUT_S = 10
-# Of a directory made here: while nothing is mounted, a write to a control file must not make a plain file.
+# Mode of a directory created here: while nothing is mounted, a write to a control file must not create a plain file.
 MADE_MODE = 0o555
-NAMED = 3  # names in one message
+NAMED = 3  # maximum number of names in one message
 
 
 class MountError(ValueError):
-    """Say in one line why nothing was mounted, naming the thing at fault and what would be right."""
+    """Reason, in one line, why nothing was mounted, with the object at fault and what would be right."""
 
 
 def final_path(mountpoint: Path) -> Path:
@@ -48,16 +48,16 @@ def final_path(mountpoint: Path) -> Path:
 
 
 def fstypes_at(path: Path, mountinfo: Path = MOUNTINFO) -> list[str]:
-    """List the types of the file systems mounted at exactly this path, the visible one last."""
+    """Return the types of the file systems mounted at exactly this path, the visible one last."""
     wanted = os.fsencode(path)
     return [os.fsdecode(one.fstype) for one in parse_mountinfo(mountinfo.read_bytes()) if one.mountpoint == wanted]
 
 
 def clear_dead(path: Path, mountinfo: Path = MOUNTINFO) -> int:
-    """Unmount, lazily, what a killed daemon left mounted at path; give how many there were.
+    """Lazily unmount what a killed daemon left mounted at path; return how many mounts there were.
 
-    For the holder of the lock only: then no living pghotd has the path. Another file system on top stays,
-    also with a dead mount below it.
+    Only for the holder of the lock, since then no living pghotd has the path. Another file system on top stays, even
+    with a dead mount below it.
     """
     cleared = 0
     while (types := fstypes_at(path, mountinfo)) and types[-1] == FSTYPE:
@@ -74,7 +74,7 @@ def clear_dead(path: Path, mountinfo: Path = MOUNTINFO) -> int:
 
 
 def check(path: Path) -> bool:
-    """Check that path can be mounted on. True when it has first to be made: only the last part is missing."""
+    """Check that path can be mounted on. Return True if it has to be created first: only the last part is missing."""
     try:
         status = os.lstat(path)
     except FileNotFoundError:
@@ -103,13 +103,13 @@ def check(path: Path) -> bool:
 
 
 def in_the_way(names: list[bytes]) -> str:
-    """Name what is in a directory: mostly control files that a shell made while nothing was mounted."""
+    """Return the names in a directory: mostly control files that a shell created while nothing was mounted."""
     shown = ", ".join(one_column(name) for name in names[:NAMED])
     return f"with {shown}" + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "") + " in it"
 
 
 def lock_directory() -> Path:
-    """Give the directory for lock files: /run for root, else the user's, else that for temporary files."""
+    """Return the directory for lock files: /run for root, else the user's, else that for temporary files."""
     if os.geteuid() == 0:
         return Path("/run")
     runtime = os.environ.get("XDG_RUNTIME_DIR")
@@ -117,22 +117,22 @@ def lock_directory() -> Path:
 
 
 def escaped(path: Path) -> str:
-    """Give a mount point as one part of a file's name, readable where it fits: run-pghot."""
+    """Return a mount point as one part of a file's name, readable where it fits: run-pghot."""
     name = str(path).strip("/").replace("\\", r"\x5c").replace("-", r"\x2d").replace("/", "-")
     return name if len(os.fsencode(name)) <= 200 else hashlib.sha256(os.fsencode(path)).hexdigest()
 
 
 def lock_name(path: Path) -> str:
-    """Give the lock file's name for a mount point: pghotd-run-pghot.lock."""
+    """Return the lock file's name for a mount point: pghotd-run-pghot.lock."""
     return f"pghotd-{escaped(path)}.lock"
 
 
 @contextlib.contextmanager
 def locked(path: Path, directory: Path) -> Iterator[None]:
-    """Hold the lock of a mount point; MountError when a running pghotd has it.
+    """Hold the lock of a mount point; MountError if a running pghotd has it.
 
-    The file carries the holder's pid for the message alone: what counts is the flock, which ends with the
-    process. It is removed at the end, so whoever gets a lock looks whether it is still that of the name.
+    The holder's pid in the file is only for the message: what counts is the flock, which ends with the process. The
+    file is removed at the end, so a process that gets a lock checks that it is still that of the name.
     """
     lock = directory / lock_name(path)
     while True:
@@ -166,8 +166,8 @@ def locked(path: Path, directory: Path) -> Iterator[None]:
 def claimed(mountpoint: Path, lock_dir: Path | None = None, mountinfo: Path = MOUNTINFO) -> Iterator[Path]:
     """Hold a mount point that is ready to mount on, as its final path; afterwards leave it as it was found.
 
-    Afterwards means unmounted: if the mount is still there, because its connection was aborted, it is dead
-    and cleared. A directory that was made here is removed, unless somebody has put something into it.
+    Afterwards means unmounted: if the mount is still there, because its connection was aborted, it is dead and cleared.
+    A directory that was created here is removed, unless something has been put into it.
     """
     path = final_path(mountpoint)
     with locked(path, lock_directory() if lock_dir is None else lock_dir):
@@ -195,9 +195,9 @@ def claimed(mountpoint: Path, lock_dir: Path | None = None, mountinfo: Path = MO
 
 @contextlib.contextmanager
 def writable(path: Path) -> Iterator[None]:
-    """Let the owner of a directory write to it while it is mounted on, if that is who runs pghotd and is not root.
+    """Let the owner of a directory write to it while it is mounted on, if the owner runs pghotd and is not root.
 
-    fusermount3 asks for that. The mode that comes back is that of the directory, also where it is mounted on by then.
+    fusermount3 requires that. The restored mode is that of the directory, even if it is mounted on by then.
     """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -216,6 +216,6 @@ def writable(path: Path) -> Iterator[None]:
 
 
 def last_line(output: bytes) -> str:
-    """Give the last line of a program's output that says anything."""
+    """Return the last line of a program's output that is not blank."""
     lines = output.decode(errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -1,4 +1,4 @@
-"""Name the control files of one node: what it has, what is counted there, its kmigrated and its records."""
+"""Control files of one node: its memory, its counters, its kmigrated and its records."""
 
 import errno
 import re
@@ -20,7 +20,7 @@ _SECTION_NAME = re.compile(r"memory(0|[1-9][0-9]{0,12})\Z", re.ASCII)
 def node_dir(
     pghot: Pghot, nid: int, clock: Clock, kmigrated: KmigratedSet, census: CensusTaker, hotplug: Hotplug | None
 ) -> DynamicDir:
-    """Return the directory of node `nid`; `hotplug` switches its sections where the backend lets us."""
+    """Return the directory of node `nid`; `hotplug` switches its sections if the backend allows that."""
     node = next(node for node in pghot.memory.nodes() if node.nid == nid)
     standing = kmigrated.standing(nid)
     files: dict[str, Node] = {

@@ -1,7 +1,7 @@
-"""Hold the state of what a client has open: a text's snapshot, a stream's writer, a listing's names.
+"""State of a client's open files: a text's snapshot, a stream's writer, a listing's names.
 
-For `operations.py`, which keeps one object of this file for each open(2). An open file keeps its node: a name
-that goes away or is looked up anew changes nothing for who has it open.
+For `operations.py`, which keeps one object of this file for each open(2). An open file keeps its node: if a name goes
+away or is looked up again, nothing changes for clients that have it open.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from pghotd.fs.tree import Attr, Directory, Node, Stream, StreamWriter, Window
 log = logging.getLogger(__name__)
 
 READY = select.POLLIN | select.POLLOUT  # a read or a write never waits
-NAME_BYTES = 64  # what a name in a listing takes, about
-CHANGED = select.POLLERR | select.POLLPRI  # what sysfs_notify() makes of a poll
+NAME_BYTES = 64  # approximate memory taken by a name in a listing
+CHANGED = select.POLLERR | select.POLLPRI  # poll events that sysfs_notify() causes
 
 
 class OpenAttr:
-    """Read from a snapshot of an `Attr`, hand writes to its store, and tell pollers of changes."""
+    """An open `Attr`: reads from a snapshot, writes to its store, and notifies pollers of changes."""
 
     __slots__ = ("_changed", "_handle", "_lost", "_node", "_seen", "_text", "_texts")
 
@@ -41,7 +41,7 @@ class OpenAttr:
         self._handle: PollHandle | None = None
 
     def read(self, offset: int, size: int) -> bytes:
-        """Read a piece. Offset 0 takes a new text, other offsets go on in the last one; ESTALE once it was let go."""
+        """Read a piece. Offset 0 takes a new text, other offsets continue the last one; ESTALE once it is dropped."""
         text = self._text
         if offset == 0 or text is None:
             if offset and self._lost:
@@ -63,8 +63,8 @@ class OpenAttr:
     def poll(self, handle: PollHandle | None) -> int:
         """Answer poll, and keep the handle until the next change or the next poll.
 
-        It is kept also when there is a change to tell: an edge-triggered epoll waits for the one after it.
-        Waiting pollers are all woken by one handle, so the newest is enough.
+        It is kept even if there is a change to report now: an edge-triggered epoll waits for the one after it. One
+        handle wakes all waiting pollers, so the newest is enough.
         """
         changed = self._changed
         if changed is None:
@@ -82,7 +82,7 @@ class OpenAttr:
         try:
             handle.notify()
         except OSError as error:
-            # The file was closed, or the mount went, between the change and now: nobody waits any more.
+            # The file was closed, or the mount went away, between the change and now: there are no waiters left.
             log.debug("poll notification not delivered: %s", error)
 
     def _drop_handle(self) -> PollHandle | None:
@@ -99,10 +99,10 @@ class OpenAttr:
 
 
 class OpenStream:
-    """Hand writes to the `StreamWriter` of this open file, strictly in the order they came in.
+    """An open `Stream`: passes writes to its `StreamWriter`, strictly in the order of their arrival.
 
-    trio.Lock is fair. That is the whole guarantee: two threads may write to one descriptor, and a writer may
-    wait in the middle of a piece.
+    The order relies only on trio.Lock being fair: two threads may write to one descriptor, and a writer may wait in the
+    middle of a piece.
     """
 
     __slots__ = ("_closed", "_lock", "_writer")
@@ -124,7 +124,7 @@ class OpenStream:
         return READY
 
     async def finish(self) -> None:
-        """Close the writer, once, after the writes that are under way."""
+        """Close the writer, once, after the writes in progress."""
         async with self._lock:
             if not self._closed:
                 self._closed = True
@@ -132,7 +132,7 @@ class OpenStream:
 
 
 class OpenWindow:
-    """Pass reads straight through to a `Window`."""
+    """An open `Window`: reads go straight through."""
 
     __slots__ = ("read",)
 
@@ -150,7 +150,7 @@ class OpenWindow:
 
 
 class OpenDir:
-    """List a directory from a snapshot of its names, so that an offset means the same name throughout."""
+    """An open directory, listed from a snapshot of its names, so that an offset means the same name throughout."""
 
     __slots__ = ("_lost", "_names", "_texts", "directory", "inode")
 
@@ -162,7 +162,7 @@ class OpenDir:
         self._lost = False
 
     def names(self, start: int) -> list[bytes]:
-        """Give all names; a start at 0 (the first read, or rewinddir) takes those of now. ESTALE once let go."""
+        """Return all names; a start at 0 (the first read, or rewinddir) takes the current ones. ESTALE once dropped."""
         names = self._names
         if start == 0 or names is None:
             if start and self._lost:
@@ -187,8 +187,8 @@ OpenFile: TypeAlias = OpenAttr | OpenStream | OpenWindow
 def open_node(node: Node, flags: int, texts: Texts | None = None) -> OpenFile:
     """Open a file as open(2) with these flags would, its text accounted for in `texts`; EISDIR for a directory.
 
-    A mode does not stop root, and an open that cannot be used is refused to everybody: EACCES for reading
-    what shows nothing and for writing what stores nothing, either for O_RDWR.
+    A mode does not stop root, so an open that cannot be used is refused for every user: EACCES for reading a file that
+    shows nothing and for writing one that stores nothing, either for O_RDWR.
     """
     access = flags & os.O_ACCMODE
     reads, writes = access != os.O_WRONLY, access != os.O_RDONLY

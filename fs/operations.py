@@ -1,11 +1,11 @@
 """Answer the kernel's FUSE requests for a tree of control files.
 
-For `mount.py`, which hands this object to pyfuse3. The tree says what a file shows and takes; this file
-says how that looks to a client: attributes, open files, listings, errnos.
+For `mount.py`, which passes this object to pyfuse3. The tree defines what a file shows and takes; this file defines how
+that looks to a client: attributes, open files, listings, errnos.
 
-flush, access and the xattr calls are left as pyfuse3 has them, answering ENOSYS: the kernel remembers it and
-asks no more, which saves a round trip each. Reading is the path that matters: one open, one read, one
-release, each a plain function (see `guard.py`) with a dict lookup or two; attributes are made once.
+flush, access and the xattr calls are left as pyfuse3 has them, answering ENOSYS: the kernel remembers it and does not
+ask again, which saves a round trip each. Reading is the critical path: one open, one read, one release, each a plain
+function (see `guard.py`) with a dict lookup or two; attributes are made once.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ log = logging.getLogger(__name__)
 
 
 class HandleTable(dict[int, OpenFile]):
-    """Map file handles to open files. A handle that is not open is EBADF."""
+    """Table of open files by handle. A handle that is not open is EBADF."""
 
     def __missing__(self, fh: int) -> OpenFile:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
 
 class TreeOperations(Operations):
-    """Serve a tree. Files belong to whoever runs the daemon; their times are the time of the mount."""
+    """FUSE operations of a tree. Files belong to the daemon's user; their times are the time of the mount."""
 
     def __init__(self, root: Directory, time_ns: int | None = None) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class TreeOperations(Operations):
         self._files = HandleTable()
         self._dirs: dict[int, OpenDir] = {}
         self._clients = Clients(os.getuid())
-        # What was opened by whom, by the handle.
+        # The user that opened each handle.
         self._opened: dict[int, tuple[Inode, int]] = {}
         self._handles = itertools.count(1)
 
@@ -74,7 +74,7 @@ class TreeOperations(Operations):
         return inode.attributes
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
-        # Not guarded: there is nobody to answer, and pyfuse3 takes not even a FUSEError here.
+        # Not guarded: forget has no reply, and pyfuse3 does not accept even a FUSEError here.
         for number, count in inode_list:
             self._inodes.forget(number, count)
 
@@ -91,8 +91,8 @@ class TreeOperations(Operations):
         fh: FileHandleT | None,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        # truncate(2) comes before a write in many programs and means nothing here; it brings times along.
-        # What would change mode, owner or times for good is refused.
+        # Many programs call truncate(2) before a write; it means nothing here and brings times along. Permanent changes
+        # of mode, owner or times are refused.
         times = fields.update_atime or fields.update_mtime or fields.update_ctime
         if fields.update_mode or fields.update_uid or fields.update_gid or (times and not fields.update_size):
             raise FUSEError(errno.EPERM)
@@ -115,20 +115,20 @@ class TreeOperations(Operations):
 
     @guarded_async
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
-        # All or nothing: a short count makes the client write the rest, and 0 makes a shell try for ever. An
-        # empty write is 0, as in sysfs, and reaches no store; the kernel does not even send it.
+        # All or nothing: a short count makes the client write the rest, and 0 makes a shell retry forever. An empty
+        # write is 0, as in sysfs, and reaches no store; the kernel does not even send it.
         await self._files[fh].write(buf)
         return len(buf)
 
     async def release(self, fh: FileHandleT) -> None:
-        # Guarded here: nobody sees release's answer, so whatever happens is for the log and never an errno.
+        # Guarded here: clients do not see release's answer, so any error is logged and never an errno.
         file = self._files.pop(fh, None)
         if file is None:
             return
         self._count_closed(fh)
         try:
             if isinstance(file, OpenStream):
-                # Back for the time it takes: when this is cancelled on the way, close() finishes it.
+                # Put back while it finishes: if this is cancelled on the way, close() finishes it.
                 self._files[fh] = file
                 await file.finish()
                 del self._files[fh]
@@ -139,7 +139,7 @@ class TreeOperations(Operations):
             log.exception("closing a file failed")
 
     def _count_open(self, inode: Inode, uid: int) -> int:
-        """Give a handle for what a user opens. ENFILE."""
+        """Return a handle for a file that a user opens. ENFILE."""
         self._clients.opening(uid)
         self._inodes.opened(inode)
         fh = next(self._handles)
@@ -164,8 +164,8 @@ class TreeOperations(Operations):
     async def close(self) -> None:
         """Close what clients still have open: the kernel sends no release for it once the mount is gone.
 
-        No poll handle outlives the session that it points into: those go first and without waiting. Then the
-        streams get to know of their end, for which a caller may set a deadline.
+        A poll handle must not outlive the session that it points into: those are dropped first and without waiting.
+        Then the streams are closed, for which a caller may set a deadline.
         """
         self._dirs.clear()
         for fh, _ in sorted(self._files.items(), key=lambda item: isinstance(item[1], OpenStream)):
@@ -193,7 +193,7 @@ class TreeOperations(Operations):
             try:
                 inode = self._inodes.child(opened.inode, name)
             except OSError:
-                continue  # went away since the names were taken; its offset stays used
+                continue  # removed since the names were taken; its offset stays used
             if not readdir_reply(token, name, inode.attributes, offset + 1):
                 self._inodes.drop_unused(inode)
                 return
@@ -217,7 +217,7 @@ class TreeOperations(Operations):
         stats.f_namemax = NAME_LIMIT
         return stats
 
-    # What the tree never does, refused as debugfs and sysfs refuse it
+    # Operations that the tree never does, refused as debugfs and sysfs refuse them
 
     @guarded
     def create(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Name the control files about single pages: the hottest ones, the page behind a PFN, the PFN behind an address."""
+"""Control files of single pages: the hottest ones, the page behind a PFN, the PFN behind an address."""
 
 import errno
 import re
@@ -138,7 +138,7 @@ def _explain(pghot: Pghot, pfn: int, now: int) -> str:
 
 
 def _head(pghot: Pghot, pfn: int) -> int:
-    """Return the first page of the folio that a page is in, the page itself where there is no memory."""
+    """Return the first page of the folio that contains a page, or the page itself if there is no memory."""
     memory, section = pghot.memory, pfn >> SECTION_SHIFT
     if section >= len(memory.section_nid) or memory.section_nid[section] == NO_SECTION:
         return pfn

@@ -1,12 +1,12 @@
-"""Describe a tree of control files: what each file shows, what it takes, which names a directory has.
+"""Description of a tree of control files: what each file shows and takes, and which names a directory has.
 
-For whoever names the files (they build the tree) and for `operations.py` (it serves the tree). Nothing in
-here knows of FUSE, of the event loop or of the engine: a tree can be walked, read and written without a
-mount, which is how most of its tests do it.
+For the code that names the files (it builds the tree) and for `operations.py` (it serves the tree). Nothing in here
+depends on FUSE, the event loop or the engine: a tree can be walked, read and written without a mount, which is how most
+of its tests do it.
 
-A node is one of five kinds. An `Attr` is a value or a generated text, as a file in sysfs. A `Window` is
-read live at any offset. A `Stream` takes writes in order and keeps state while it is open. A `Dir` has
-fixed names; a `DynamicDir` asks for them, for names that come and go and for those too many to list.
+A node is one of five kinds. An `Attr` is a value or a generated text, like a file in sysfs. A `Window` is read live at
+any offset. A `Stream` takes writes in order and keeps state while it is open. A `Dir` has fixed names; a `DynamicDir`
+looks its names up each time, for names that come and go and for those too many to list.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol, TypeAlias
 
-ATTR_SIZE = 4096  # what a one-value file in sysfs says it holds, and the most that it takes: one page
+ATTR_SIZE = 4096  # st_size of a one-value file in sysfs, and the most that it takes: one page
 STORE_LIMIT = 4096
 NAME_LIMIT = 255  # NAME_MAX
 DIRECTORY_MODE = 0o755
 
 
 class Changed(Protocol):
-    """Tell that a shown text has become another one.
+    """Notification that a shown text has changed.
 
-    `version` differs after each change. A subscribed callback is called without arguments, in the event
-    loop's thread, after each change. It may unsubscribe itself, or subscribe again, from inside the call.
+    `version` differs after each change. A subscribed callback is called without arguments, in the event loop's thread,
+    after each change. It may unsubscribe itself, or subscribe again, from inside the call.
     """
 
     @property
@@ -38,10 +38,10 @@ class Changed(Protocol):
 
 
 class StreamWriter(Protocol):
-    """Take what is written to one open file, a piece at a time and in order.
+    """Receiver of what is written to one open file, a piece at a time and in order.
 
-    `write` raises OSError to refuse the piece. `close` is called once, after the last write; what it
-    raises reaches nobody but the log.
+    `write` raises OSError to refuse the piece. `close` is called once, after the last write; what it raises is only
+    logged.
     """
 
     async def write(self, data: bytes, /) -> None: ...
@@ -50,13 +50,13 @@ class StreamWriter(Protocol):
 
 
 class Attr:
-    """Show a text, store a value, or both.
+    """A file that shows a text, stores a value, or both.
 
-    `show` gives the whole text; it and `store` run in the event loop, so they touch memory only and return
-    at once. `store` gets the bytes of one write. Either raises OSError to answer with its errno. The mode
-    follows from which of the two exist. `size` is what stat says: a page, because sendfile and
-    copyfile copy nothing from a file of size 0; a text that may be longer than a page says 0 all the same,
-    because those two would stop at the size. With `changed`, poll tells of new content.
+    `show` returns the whole text; it and `store` run in the event loop, so they touch memory only and never wait.
+    `store` gets the bytes of one write. Either raises OSError to answer with its errno. The mode follows from which of
+    the two exist. `size` is what stat reports: a page, because sendfile and copyfile copy nothing from a file of
+    size 0; a text that may be longer than a page reports 0 all the same, because those two would stop at the size. With
+    `changed`, poll reports new content.
     """
 
     __slots__ = ("changed", "mode", "show", "size", "store")
@@ -78,17 +78,17 @@ class Attr:
         self.changed = changed
 
     def render(self) -> bytes:
-        """Render the text anew. EACCES without a show."""
+        """Render the current text. EACCES without a show."""
         if self.show is None:
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
         text = self.show()
         return text.encode() if isinstance(text, str) else text
 
     def accept(self, data: bytes) -> None:
-        """Hand one write to the store. EACCES without one, EINVAL over `STORE_LIMIT` bytes.
+        """Pass one write to the store. EACCES without one, EINVAL over `STORE_LIMIT` bytes.
 
-        The limit comes first: no store has to defend itself against a megabyte of digits. Nothing written
-        is nothing stored, as in sysfs: an empty write never reaches the store.
+        The limit comes first, so that no store has to defend itself against a megabyte of digits. An empty write never
+        reaches the store, as in sysfs.
         """
         if self.store is None:
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
@@ -99,7 +99,7 @@ class Attr:
 
 
 class Stream:
-    """Take writes into a `StreamWriter` of its own for each open file; write-only.
+    """A write-only file, with a `StreamWriter` of its own for each open file.
 
     `open` is called at each open(2) and may refuse with OSError.
     """
@@ -112,9 +112,9 @@ class Stream:
 
 
 class Window:
-    """Read a large thing live: `read(offset, size)` gives at most `size` bytes, none at the end.
+    """A large object read live: `read(offset, size)` returns at most `size` bytes, none at the end.
 
-    Nothing is kept between two reads. stat says size 0: what there is may be hundreds of MiB and changes.
+    Nothing is kept between two reads. stat reports size 0, since the content may be hundreds of MiB and changes.
     """
 
     __slots__ = ("mode", "read")
@@ -125,7 +125,7 @@ class Window:
 
 
 class Dir:
-    """Hold a fixed set of names. ValueError for a name that no directory can hold."""
+    """A fixed set of names. ValueError for a name that no directory can hold."""
 
     __slots__ = ("entries",)
 
@@ -136,20 +136,20 @@ class Dir:
         self.entries = dict(entries)
 
     def names(self) -> Iterable[str]:
-        """List the names, in the order they were given."""
+        """Return the names, in the order in which they were given."""
         return self.entries
 
     def lookup(self, name: str) -> Node | None:
-        """Find a node by its name, None when there is none."""
+        """Return a node by its name, None if there is none."""
         return self.entries.get(name)
 
 
 class DynamicDir:
-    """Ask for names each time. A name may be found by `lookup` and not be listed, and the reverse.
+    """A directory that looks its names up each time. `lookup` may find a name that is not listed, and the reverse.
 
-    `lookup` may build a new node at each call: the name is what stays the same. It is given any name a
-    client thinks of (undecodable bytes as surrogates) and answers None for what is not there. `mode` is 0o500
-    where no file in it is for others: then they need not be able to look one up.
+    `lookup` may build a new node at each call: the name is what stays the same. It gets any name a client thinks of
+    (undecodable bytes as surrogates) and returns None for one that does not exist. `mode` is 0o500 if no file in it is
+    for others: then they need not be able to look one up.
     """
 
     __slots__ = ("lookup", "mode", "names")
@@ -168,12 +168,12 @@ Node: TypeAlias = File | Directory
 
 
 def is_name(name: str) -> bool:
-    """Say whether a directory can hold the name."""
+    """Return whether a directory can hold the name."""
     return name not in ("", ".", "..") and "/" not in name and "\0" not in name and len(os.fsencode(name)) <= NAME_LIMIT
 
 
 def resolve(root: Node, path: str) -> Node:
-    """Find the node at a path below root, "" being root itself; ENOENT and ENOTDIR as the kernel does."""
+    """Return the node at a path below root, "" being root itself; ENOENT and ENOTDIR as in the kernel."""
     node = root
     for name in path.split("/"):
         if not name:
@@ -190,7 +190,7 @@ def resolve(root: Node, path: str) -> Node:
 def walk(root: Node, path: str = "") -> Iterator[tuple[str, Node]]:
     """Yield (path, node) for root and all that is listed below it, a directory before its entries.
 
-    Paths are relative and root's own is the given one. What a `DynamicDir` does not list is not walked.
+    Paths are relative, and root's own is the given one. Names that a `DynamicDir` does not list are not walked.
     """
     yield path, root
     if isinstance(root, Dir | DynamicDir):

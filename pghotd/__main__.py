@@ -1,4 +1,4 @@
-"""Run `python -m pghotd`."""
+"""Entry point of `python -m pghotd`."""
 
 from pghotd.program import main
 

@@ -1,8 +1,8 @@
-"""Keep a census at hand while somebody reads it: taken in short steps, at most once a second.
+"""Keep a census available while clients read it: taken in short steps, at most once a second.
 
-A reader never waits. The first steps of a due census are taken in its own call, which finishes it on machines of
-some GiB. On larger ones the reader gets the last census, with its age, and a task goes on with the next; as long as
-somebody has read lately, the task keeps it no older than a second.
+A reader never waits. The first steps of a due census are taken in its own call, which completes it on machines of some
+GiB. On larger ones the reader gets the last census, with its age, and a task continues with the next; after a recent
+read, the task keeps it no older than a second.
 """
 
 import trio
@@ -11,7 +11,7 @@ from pghotd.engine.census import Census, Count
 from pghotd.engine.pghot import Clock, Pghot
 
 _PERIOD_MS = 1000
-#: For how long after a read the census is kept fresh for the next one.
+#: How long after a read the census is kept fresh for the next one.
 _KEPT_FRESH_MS = 10_000
 #: How long a reader's call may take steps, which every client feels, and the task between two checkpoints.
 _READER_S = 0.01
@@ -19,7 +19,7 @@ _STEP_S = 0.0005
 
 
 class CensusTaker:
-    """Take a census of one engine's records when it is asked for."""
+    """Takes a census of one engine's records on demand."""
 
     def __init__(self, pghot: Pghot, clock: Clock) -> None:
         self._pghot = pghot
@@ -30,7 +30,7 @@ class CensusTaker:
         self._wanted = trio.Event()
 
     def latest(self) -> Census | None:
-        """Return the newest census there is, None before the first; one older than a second is being replaced."""
+        """Return the newest census, None before the first; one older than a second is being replaced."""
         self._read_at = self._clock()
         if self._is_due():
             self._under_way = Count(self._pghot, self._read_at)
@@ -39,7 +39,7 @@ class CensusTaker:
         return self._last
 
     async def run(self) -> None:
-        """Go on with what readers began, and keep it fresh for them, until cancelled."""
+        """Continue what readers began, and keep it fresh for them, until cancelled."""
         while True:
             while self._clock() - self._read_at < _KEPT_FRESH_MS:
                 if self._is_due():

@@ -1,19 +1,19 @@
-"""Parse command lines as all programs here do: what is wrong with one is said in one line, with exit code 2."""
+"""Parse command lines as all programs here do: errors are reported in one line, with exit code 2."""
 
 import argparse
 import sys
 from typing import NoReturn
 
 EXIT_USAGE = 2
-#: About 30 years; sleeping takes no much larger number.
+#: About 30 years; sleeping does not accept much larger numbers.
 LONGEST_S = 1e9
 
 
 class CommandLine(argparse.ArgumentParser):
-    """Be a parser whose errors are one line; argparse has the usage before it, which --help tells better."""
+    """Parser whose errors are one line; argparse puts the usage before it, which --help shows better."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line and exit."""
+        """Print the error in one line and exit."""
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
         sys.exit(EXIT_USAGE)
 
@@ -21,7 +21,7 @@ class CommandLine(argparse.ArgumentParser):
 def seconds(text: str) -> float:
     """Return a time in s: 0 or more, and no more than a clock can wait."""
     value = float(text)
-    if not 0 <= value <= LONGEST_S:  # neither is nan
+    if not 0 <= value <= LONGEST_S:  # false for nan as well
         raise argparse.ArgumentTypeError(f"{text} is no time in s, 0 or more")
     return value
 
@@ -35,7 +35,7 @@ def interval(text: str) -> float:
 
 
 def number(text: str) -> int:
-    """Return how many: 0 or more."""
+    """Return a count: 0 or more."""
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
@@ -43,7 +43,7 @@ def number(text: str) -> int:
 
 
 def positive(text: str) -> int:
-    """Return how many: 1 or more."""
+    """Return a count: 1 or more."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")

@@ -1,7 +1,7 @@
-"""Read the configuration: every table and key there is, checked as a whole before anything is started.
+"""Read the configuration: all tables and keys, checked as a whole before anything is started.
 
-Precedence, low to high: default, file, --set, control file. A wrong key or value is one line that names the file, the
-key and what would be right. `docs/pghotd.toml` comments each key; a test holds it against what is read here.
+Precedence, low to high: default, file, --set, control file. A wrong key or value is reported in one line with the file,
+the key and what would be right. `docs/pghotd.toml` comments each key; a test checks it against what is read here.
 """
 
 import tomllib
@@ -37,33 +37,33 @@ SOURCE = "pghotd"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Hold what was configured; `tunables` only those that differ from their defaults for the mode."""
+    """The configuration; `tunables` has only those that differ from their defaults for the mode."""
 
     mode: Mode = "default"
     revision: Revision = "v6"
-    #: How many decisions are remembered for `explain`.
+    #: Number of decisions remembered for `explain`.
     decisions: int = DECISIONS
     tunables: Mapping[str, int] = field(default_factory=dict)
     memory: MemorySettings = BUILT_IN_MACHINE
     sources: SourceSettings = field(default_factory=SourceSettings)
     mountpoint: str = MOUNTPOINT
-    #: None: on when root runs the daemon, else off.
+    #: None: on if root runs the daemon, else off.
     allow_other: bool | None = None
     #: Whether tunables written at run time are kept over a restart.
     state: bool = False
     metrics: MetricsSettings = field(default_factory=MetricsSettings)
-    #: The names given by --set: a saved state does not count for more.
+    #: Names given by --set, which take precedence over a saved state.
     set_options: frozenset[str] = frozenset()
-    #: The file's tables as they are, to name what differs from another reading.
+    #: The file's tables as read, to find what differs in another reading.
     raw: Mapping[str, Any] = field(default_factory=dict)
-    #: What mount tables name as mounted, from the command line.
+    #: The mounted device in mount tables, from the command line.
     source: str = SOURCE
 
 
 def load(file: Path | None, mode: Mode | None, set_options: list[str]) -> Settings:
     """Return the settings of a file (None: the default one if it is there), with `mode` and --set over it.
 
-    ConfigError says what is wrong; nothing has been started.
+    ConfigError has the reason; nothing has been started.
     """
     if file is None:
         file = CONFIG_FILE if CONFIG_FILE.exists() else None
@@ -92,7 +92,7 @@ def parse(values: dict[str, Any], file: str, mode: Mode | None, set_options: lis
     revision: Revision = pghot.take("revision", choice(Revision), "v6")
     decisions = pghot.take("decisions", integer(0, 1 << 22), DECISIONS)
     machine = memory_settings(memory)
-    # Which nodes a real machine has is seen when it is looked at: see daemon.build().
+    # The nodes of a real machine are known only when it is examined: see daemon.build().
     model_nodes = machine.nodes if isinstance(machine, MachineSpec) else None
     top = None if model_nodes is None else [node.nid for node in model_nodes if node.tier == "top"]
     tunables = {
@@ -103,7 +103,7 @@ def parse(values: dict[str, Any], file: str, mode: Mode | None, set_options: lis
     pghot.finish(("mode", "revision", "decisions", *TUNABLES))
     by_option = dict(map(_set_option, set_options))
     wanted = {**tunables, **by_option}
-    # Each beside all others as they will be, since a range may depend on another tunable.
+    # Check each with all others at their final values, since a range may depend on another tunable.
     effective = {name: wanted.get(name, one.default_for(mode, model_nodes is None)) for name, one in TUNABLES.items()}
     if wanted.get("target_nid") == NUMA_NO_NODE and wanted.get("target_policy") == 0:
         raise ConfigError(f"{file}: target_policy 0 contradicts target_nid -1: leave target_policy out")
@@ -168,7 +168,7 @@ def _set_option(option: str) -> tuple[str, int]:
 
 
 def _wrong(name: str, values: Mapping[str, int], mode: Mode, top: list[int] | None) -> str | None:
-    """Return what is wrong with a tunable's value among those of all, None when nothing is."""
+    """Return what is wrong with a tunable's value given all values, None if nothing is."""
     if name == "target_nid" and top is not None:
         value = values[name]
         if value in (NUMA_NO_NODE, *top):

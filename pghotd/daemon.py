@@ -1,7 +1,6 @@
-"""Put the daemon together: the one place where everything is started, in order, and stopped in reverse.
+"""Assemble the daemon: the one place where everything is started, in order, and stopped in reverse.
 
-Ready is announced last, when the tree answers. The first thing to stop is the mount, so no client meets a half-stopped
-daemon.
+Readiness is announced last, when the tree answers. The mount stops first, so no client meets a half-stopped daemon.
 """
 
 import gc
@@ -43,17 +42,17 @@ log = logging.getLogger(__name__)
 
 
 def clock() -> int:
-    """Return the present jiffies: a monotonic count of ms, on trio's clock so that tests can be on a virtual one."""
+    """Return the current jiffies: a monotonic count of ms, on trio's clock so that tests can use a virtual one."""
     return int(trio.current_time() * 1000)
 
 
 class Cost:
-    """Measure what the daemon itself costs."""
+    """CPU time and memory used by the daemon itself."""
 
     def __init__(self) -> None:
         self._process = psutil.Process()
         self._started = trio.current_time()
-        #: What starting took is no share of the time since.
+        #: CPU time used by starting, which is excluded from the share since.
         self._before_s = self._cpu_s()
 
     def __call__(self) -> Mapping[str, int | str]:
@@ -71,7 +70,7 @@ class Cost:
 
 
 def build(settings: Settings) -> Parts:
-    """Return the daemon's parts, none of them running; ConfigError when the machine cannot be as described."""
+    """Return the daemon's parts, none of them running; ConfigError if the machine cannot be as described."""
     counters = Counters()
     memory = _memory(settings.memory, counters)
     model = memory if isinstance(memory, Machine) else None
@@ -98,7 +97,7 @@ def build(settings: Settings) -> Parts:
 
 
 def _memory(settings: MemorySettings, counters: Counters) -> Machine | LinuxMachine:
-    """Make the backend; ConfigError says in one line why it cannot be."""
+    """Make the backend; ConfigError has the reason, in one line, if that fails."""
     try:
         if isinstance(settings, MachineSpec):
             return Machine(settings, counters, clock)
@@ -112,7 +111,7 @@ def _memory(settings: MemorySettings, counters: Counters) -> Machine | LinuxMach
 
 
 def _standing(memory: Machine | LinuxMachine) -> Callable[[], Mapping[str, int | str]]:
-    """Return what else `status` shows: what the backend is doing, and what the daemon costs."""
+    """Return the additional lines of `status`: the state of the backend, and the cost of the daemon."""
     cost = Cost()
     return lambda: {**(memory.stat() if isinstance(memory, LinuxMachine) else {}), **cost()}
 
@@ -120,12 +119,12 @@ def _standing(memory: Machine | LinuxMachine) -> Callable[[], Mapping[str, int |
 async def run(settings: Settings, reread: Callable[[], Settings], until_unmounted: bool = False) -> None:
     """Run the daemon until it is asked to stop by SIGINT or SIGTERM; SIGHUP applies what `reread` returns.
 
-    ConfigError or MountError when it cannot start; UnmountedError when somebody else unmounted it, unless it was to run
+    ConfigError or MountError if it cannot start; UnmountedError if it was unmounted from outside, unless it was to run
     until then.
     """
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         parts = build(settings)
-        # What stops last comes first: the machine, since a batch on its way needs it to end.
+        # What stops last comes first: the machine, since a batch in flight needs it to complete.
         async with trio.open_nursery() as beneath:
             for task in parts.background:
                 beneath.start_soon(task)
@@ -148,7 +147,7 @@ async def run(settings: Settings, reread: Callable[[], Settings], until_unmounte
                         path = await mounted.start(serve, TreeOperations(control_tree(parts)), options)
                         nursery.start_soon(parts.sources.run)
                         await service.probe(path)
-                        # What there is now stays: no collection needs to look at it again.
+                        # Objects that exist now stay: no collection needs to look at them again.
                         gc.collect()
                         gc.freeze()
                         log.info("version %s, %s mode, mounted at %s", __version__, settings.mode, path)
@@ -170,7 +169,7 @@ async def run(settings: Settings, reread: Callable[[], Settings], until_unmounte
 
 
 def _leave_terminal() -> None:
-    """Let go of the terminal from which somebody mounted this: what is said from now on goes to syslog."""
+    """Detach from the terminal from which this was mounted; messages go to syslog from now on."""
     nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
     os.dup2(nowhere, 2)
     os.close(nowhere)
@@ -189,7 +188,7 @@ def _exporter(settings: Settings, parts: Parts) -> Exporter:
 
 
 async def _until_stopped(signals: AsyncIterator[int], configured: Configured) -> None:
-    """Reload at each SIGHUP, and return at any other signal; also when SIGHUP means that the terminal has gone."""
+    """Reload at each SIGHUP; return at any other signal, and at a SIGHUP that means that the terminal has gone."""
     terminal = os.isatty(0)
     async for number in signals:
         if number != signal.SIGHUP or (terminal and not os.isatty(0)):

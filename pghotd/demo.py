@@ -1,8 +1,8 @@
-"""Be the process that a demonstration watches: many small mappings, some of them hot, and other ones after a while.
+"""Process to watch in a demonstration: many small mappings, of which some are hot, and others after a while.
 
-`python -m pghotd.demo`. What a scan by clear_refs can tell is how many pages of a mapping were touched, so each mapping
-here is touched as a whole or not at all. Touching a page is one byte written; all pages of the hot mappings, many times
-a second, cost well under one per cent of a core.
+`python -m pghotd.demo`. A scan by clear_refs shows how many pages of a mapping were touched, so each mapping here is
+touched as a whole or not at all. Touching a page writes one byte; all pages of the hot mappings, many times a second,
+cost well under one per cent of a core.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _FLUSH_PAGES = 64
 
 
 class Mappings:
-    """Hold `number` anonymous mappings of `pages` pages, each a mapping of its own to the kernel too.
+    """`number` anonymous mappings of `pages` pages, each a mapping of its own to the kernel too.
 
     The kernel merges neighbours that are alike, and counts referenced pages for each mapping: so it is told to leave
     every other one out of core dumps, which changes nothing else. Separate mmap calls with something read-only between
@@ -35,7 +35,7 @@ class Mappings:
 
     def __init__(self, number: int, pages: int) -> None:
         size = pages * SYSTEM_PAGE_SIZE
-        # One page more at each end keeps the outermost ones apart from whatever is next to them.
+        # An extra page at each end keeps the outermost mappings apart from their neighbours.
         self._mapping = mmap.mmap(-1, number * size + 2 * SYSTEM_PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         starts = range(SYSTEM_PAGE_SIZE, SYSTEM_PAGE_SIZE + number * size, size)
         self._mapping.madvise(mmap.MADV_DONTDUMP, 0, SYSTEM_PAGE_SIZE)
@@ -60,8 +60,8 @@ class Mappings:
 def hot_set(number: int, hot: int, moves: int) -> list[int]:
     """Return which of `number` mappings are hot after the hot set has moved `moves` times.
 
-    No two sets running share one, as long as there are twice as many. They lie apart, so that being hot follows from
-    nothing but being touched.
+    No two consecutive sets share one if there are at least twice as many mappings. The hot mappings lie apart, so that
+    being hot follows only from being touched.
     """
     stride = number // hot
     return [(index * stride + moves % stride) % number for index in range(hot)]
@@ -81,7 +81,7 @@ def run(mappings: Mappings, hot: int, move_after_s: float, parent: int, stop: in
 
 
 def _forget_translations() -> None:
-    """Make the kernel flush this process's TLB entries, as a larger process would lose them by itself.
+    """Make the kernel flush this process's TLB entries, which a larger process would lose by itself.
 
     A page whose translation is cached is not marked as referenced again. Unmapping more pages than the kernel flushes
     one by one (33 on x86) does it, in about 20 us.
@@ -92,7 +92,7 @@ def _forget_translations() -> None:
 
 @contextlib.contextmanager
 def _stop_requests() -> Iterator[int]:
-    """Give a file that becomes readable when SIGTERM or SIGINT arrives, also between two looks at it."""
+    """Yield a file that becomes readable when SIGTERM or SIGINT arrives, also between two checks of it."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     before_fd = signal.set_wakeup_fd(writer)
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -107,7 +107,7 @@ def _stop_requests() -> Iterator[int]:
 
 
 def _is_pipe(fd: int) -> bool:
-    """Tell whether a file is one whose end means that somebody has gone: a terminal or /dev/null says nothing."""
+    """Return whether the end of a file means that the peer has gone; a terminal or /dev/null does not show that."""
     try:
         mode = os.fstat(fd).st_mode
     except OSError:
@@ -144,7 +144,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run as a program; the exit code is 0 whichever way it was told to stop."""
+    """Run as a program; the exit code is 0 however it was told to stop."""
     arguments, parent = _arguments(argv), os.getppid()
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text(NAME)

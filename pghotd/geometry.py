@@ -1,4 +1,4 @@
-"""Name the sizes and the null values of Linux memory that everything else counts in."""
+"""Sizes and null values of Linux memory on which all other modules are based."""
 
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
@@ -8,7 +8,7 @@ SECTION_SHIFT = 15
 PAGES_PER_SECTION = 1 << SECTION_SHIFT
 SECTION_SIZE = PAGES_PER_SECTION * PAGE_SIZE
 
-#: No PFN reaches this: physical addresses have at most 52 + 12 bits here.
+#: All PFNs are below this: physical addresses have at most 52 + 12 bits here.
 PFN_LIMIT = 1 << 52
 
 PAGES_PER_MB = (1 << 20) // PAGE_SIZE
@@ -17,6 +17,6 @@ PAGES_PER_GB = (1 << 30) // PAGE_SIZE
 NUMA_NO_NODE = -1
 MAX_NUMNODES = 1024
 
-#: The largest folio is a 2 MiB huge page; folios are naturally aligned powers of two, as the buddy allocator's.
+#: The largest folio is a 2 MiB huge page; folios are naturally aligned powers of two, as in the buddy allocator.
 MAX_FOLIO_ORDER = 9
 MAX_FOLIO_PAGES = 1 << MAX_FOLIO_ORDER

@@ -1,7 +1,7 @@
 """Print manual pages and completions: `python -m pghotd.manual PAGE [CONFIGURATION ...]`.
 
-They are made of the parsers and tables that the programs themselves use, and pghotd.toml(5) of the commented
-configurations, which the tests hold against what is read; so none of them can say anything else.
+They are generated from the parsers and tables that the programs themselves use, and pghotd.toml(5) from the commented
+configurations, which the tests check against what is read, so they cannot differ from the programs.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def _from_parser(parser: argparse.ArgumentParser, section: str, short: str) -> s
     parser.man_short_description = short  # type: ignore[attr-defined]
     page = Manpage(parser)
     page.manual, page.source = "pghotd", f"pghotd {__version__}"
-    # Its first line has a date, which would be that of the building.
+    # Its first line has a date, which would be that of the build.
     rest = str(page).partition("\n")[2]
     return f'.TH {parser.prog.upper()} "{section}" "" "pghotd {__version__}" "pghotd"\n{rest.rstrip()}\n'
 
@@ -187,7 +187,7 @@ def completion(shell: str) -> str:
 
 
 def main() -> int:
-    """Print what is asked for and return the exit code."""
+    """Print the requested page and return the exit code."""
     options = argparse.ArgumentParser(prog="python -m pghotd.manual", description="Print a manual page.")
     options.add_argument("page", choices=[*PAGES, *(f"completion.{shell}" for shell in _SHELLS), "counters.md"])
     options.add_argument("configurations", nargs="*", metavar="CONFIGURATION")

@@ -1,4 +1,4 @@
-"""Read the [memory] table: which machine promotion happens on, a model's description or how to treat the real one."""
+"""Read the [memory] table: the machine on which promotion happens, a described model or the real one."""
 
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from pghotd.settings_table import (
 
 Backend = Literal["model", "linux"]
 
-#: Without a configuration: 1G of fast memory and 4G of slow memory, as DDR5 and CXL are to each other.
+#: Without a configuration: 1G of fast memory and 4G of slow memory, with the ratio of DDR5 to CXL.
 BUILT_IN_MACHINE = MachineSpec(
     (
         NodeSpec(0, PAGES_PER_GB, "top", {0: 10, 1: 20}, 100, 38_000),
@@ -30,7 +30,7 @@ BUILT_IN_MACHINE = MachineSpec(
     )
 )
 
-#: Distances of a node where the SLIT gives none: the kernel's LOCAL_DISTANCE and REMOTE_DISTANCE.
+#: Distances of a node if the SLIT gives none: the kernel's LOCAL_DISTANCE and REMOTE_DISTANCE.
 _TO_ITSELF, _TO_OTHERS = 10, 20
 
 MemorySettings = MachineSpec | LinuxSettings

@@ -1,7 +1,7 @@
-"""Be /sbin/mount.pghotd: what mount(8) runs for `mount -t pghotd none DIR -o OPTIONS`, /etc/fstab and .mount units.
+"""/sbin/mount.pghotd, run by mount(8) for `mount -t pghotd none DIR -o OPTIONS`, /etc/fstab and .mount units.
 
-It starts a daemon in the background and returns when the tree answers, or says why not, with mount(8)'s exit codes. The
-daemon ends, without an error, when it is unmounted; it logs to syslog.
+It starts a daemon in the background and returns when the tree answers, or reports why it does not, with mount(8)'s exit
+codes. The daemon ends, without an error, when it is unmounted; it logs to syslog.
 """
 
 import argparse
@@ -23,8 +23,7 @@ EXIT_USAGE = 1
 EXIT_FAILED = 32
 
 _READY_S = 60.0
-#: Options of any file system, and of fstab: what they ask for is so already, means nothing here, or is not about the
-#: mount.
+#: Options of any file system, and of fstab, that are already in effect, mean nothing here, or are not about the mount.
 _IGNORED = frozenset(
     (
         *("defaults", "rw", "ro", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "_netdev"),
@@ -38,11 +37,11 @@ _KNOWN = ("mode", "config", *TUNABLES)
 
 
 class OptionError(ValueError):
-    """Say in one line which option is wrong, and what would be right."""
+    """Reason, in one line, why an option is wrong, and what would be right."""
 
 
 def daemon_arguments(options: Sequence[str], sloppy: bool) -> list[str]:
-    """Return the daemon's arguments for mount options; OptionError for one that is not known, unless `sloppy`."""
+    """Return the daemon's arguments for mount options; OptionError for an unknown one, unless `sloppy`."""
     arguments: list[str] = []
     for option in options:
         name, _, value = option.partition("=")
@@ -64,7 +63,7 @@ def daemon_arguments(options: Sequence[str], sloppy: bool) -> list[str]:
 
 
 def refuse_remount(options: Sequence[str], mountpoint: Path) -> None:
-    """Raise OptionError for `remount`, which would start a second daemon: what runs takes values in its files."""
+    """Raise OptionError for `remount`, which would start a second daemon: a running one takes values in its files."""
     if "remount" not in options:
         return
     # mount(8) gives the options of fstab before those that it was called with.
@@ -74,7 +73,7 @@ def refuse_remount(options: Sequence[str], mountpoint: Path) -> None:
 
 
 def start(mountpoint: Path, arguments: Sequence[str]) -> tuple[int, str]:
-    """Start a daemon in the background; when it is ready or has ended, return the exit code and what was said."""
+    """Start a daemon in the background; when it is ready or has ended, return the exit code and its messages."""
     with tempfile.TemporaryDirectory(prefix="mount.pghotd-") as place, tempfile.TemporaryFile() as said:
         address = f"{place}/notify"
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
@@ -111,7 +110,7 @@ def program() -> list[str]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of what mount(8) gives a helper."""
+    """Return the parser of the arguments that mount(8) passes to a helper."""
     options = CommandLine(
         prog="mount.pghotd", description="Mount pghotd's control tree, by starting a daemon.", allow_abbrev=False
     )

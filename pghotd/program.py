@@ -1,7 +1,7 @@
-"""Be the program `pghotd`: options, configuration, log and exit codes around the daemon.
+"""The program `pghotd`: options, configuration, log and exit codes around the daemon.
 
-0: stopped as asked. 1: failed while running, an unmount from outside included. 2: usage or configuration, one line,
-nothing mounted. A bug is a traceback.
+0: stopped as requested. 1: failed while running, including an unmount from outside. 2: usage or configuration, one
+line, nothing mounted. A bug is a traceback.
 """
 
 import argparse
@@ -30,15 +30,15 @@ SYSLOG = "/dev/log"
 log = logging.getLogger(__name__)
 
 
-#: The level of syslog(3) for each of ours from which on it holds, the highest first.
+#: The syslog(3) level for each logging level from which on it applies, the highest first.
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
 
 
 class LogFormatter(logging.Formatter):
-    """Write `pghotd: message`, with the level before the message where it is above info.
+    """Format of `pghotd: message`, with the level before the message if it is above info.
 
-    For the journal it is `<4>message`: sd-daemon(3), which knows the name already and the level from the number. A
-    message of several lines has the number before each.
+    For the journal it is `<4>message`, see sd-daemon(3): the journal knows the name already and the level from the
+    number. A message of several lines has the number before each.
     """
 
     def __init__(self, to_journal: bool) -> None:
@@ -55,7 +55,7 @@ class LogFormatter(logging.Formatter):
 
 
 class ToSyslog(logging.handlers.SysLogHandler):
-    """Write to syslog(3), as a daemon; where nobody listens there is nobody to tell it either."""
+    """Handler that writes to syslog(3) as a daemon; without a listener there is no one to report an error to."""
 
     def __init__(self, address: str) -> None:
         super().__init__(address, self.LOG_DAEMON)
@@ -64,11 +64,11 @@ class ToSyslog(logging.handlers.SysLogHandler):
         self.setFormatter(logging.Formatter())
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name in logging
-        """Say nothing."""
+        """Ignore the error."""
 
 
 def is_journal(fd: int) -> bool:
-    """Tell whether a file descriptor leads to the journal: systemd says which one does, by device and inode."""
+    """Return whether a file descriptor leads to the journal: systemd gives its device and inode."""
     try:
         status = os.fstat(fd)
     except OSError:
@@ -158,13 +158,13 @@ def run(settings: config.Settings, reread: Callable[[], config.Settings], until_
     except* ConfigError as group:
         code = die_with(group, EXIT_USAGE)
     except* MountError as group:
-        # mount(8) tells a wrong option from a place where it cannot be; for a service both are its configuration.
+        # mount(8) distinguishes a wrong option from an unsuitable place; for a service both are its configuration.
         code = die_with(group, EXIT_FAILED if until_unmounted else EXIT_USAGE)
     except* UnmountedError as group:
         code = die_with(group, EXIT_FAILED)
     except* Exception:
         if until_unmounted:
-            # In the background nobody sees the traceback.
+            # In the background the traceback is not visible.
             log.critical("ended by a mistake in it", exc_info=True)
         raise
     return code
@@ -186,6 +186,6 @@ def die(code: int, error: Exception) -> NoReturn:
 
 
 def say(error: BaseException) -> None:
-    """Print one line, as an error where it goes to the journal, and leave it as the service's status."""
+    """Print one line, as an error if it goes to the journal, and leave it as the service's status."""
     service.notify(f"STATUS={error}")
     print(f"<3>{error}" if is_journal(2) else f"pghotd: {error}", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Go over to a changed configuration while running: valid or refused as a whole.
+"""Apply a changed configuration while running: as a whole, or not at all if it is invalid.
 
-Tunables and [sources] whose value in the file has changed are applied. What was written at run time stays: a control
-file counts for more than the configuration. What only a start can change is refused, by its keys.
+Tunables and [sources] whose value in the file has changed are applied. Values written at run time stay, since a control
+file takes precedence over the configuration. Changes that need a restart are refused, with their keys.
 """
 
 import logging
@@ -16,13 +16,13 @@ from pghotd.sources.running import RunningSources
 
 log = logging.getLogger(__name__)
 
-#: Tables that are read at the start alone, and the keys of [pghot] that are.
+#: Tables that are read only at the start, and such keys of [pghot].
 _AT_START = ("memory", "mount", "state", "metrics")
 _AT_START_KEYS = ("mode", "revision", "decisions")
 
 
 class Configured:
-    """Hold what is configured now; `reread` reads it again."""
+    """The current configuration; `reread` reads it again."""
 
     def __init__(
         self, settings: Settings, reread: Callable[[], Settings], pghot: Pghot, sources: RunningSources
@@ -31,11 +31,11 @@ class Configured:
         self._reread = reread
         self._pghot = pghot
         self._sources = sources
-        #: Why the last reading was refused, nothing when it was not.
+        #: Why the last reading was refused, empty if it was not.
         self._refused = ""
 
     def reload(self) -> None:
-        """Go over to the configuration as it is now, or refuse it and say why."""
+        """Apply the configuration as it is now, or refuse it and report why."""
         try:
             new = self._reread()
             apply(self._settings, new, self._pghot, self._sources)
@@ -47,7 +47,7 @@ class Configured:
             log.info("reloaded")
 
     def summary(self) -> str:
-        """Say in one line what the daemon is doing, for the service manager's status."""
+        """Return in one line what the daemon is doing, for the service manager's status."""
         pghot, total = self._pghot, self._pghot.counters.total
         doing = f"paused: {pghot.pause_reason or 'asked for'}" if pghot.paused else "running"
         refused = f"; the last reload was refused: {self._refused}" if self._refused else ""
@@ -69,7 +69,7 @@ def apply(old: Settings, new: Settings, pghot: Pghot, sources: RunningSources) -
             pghot.tunables.check(name, value, together)
         except OSError as wrong:
             raise ConfigError(f"{name}: {wrong.strerror}") from None
-    # Nothing is refused from here on, but by a driver that cannot be made; and that comes first.
+    # From here on only a driver that cannot be made is refused, and drivers come first.
     drivers = sources.change(new.sources)
     for name, value in wanted.items():
         if name in pghot.tunables.written:
@@ -87,13 +87,13 @@ def changed_tunables(old: Settings, new: Settings) -> list[str]:
 
 
 def needing_a_restart(old: Settings, new: Settings) -> list[str]:
-    """Return the keys whose change takes effect at a start alone."""
+    """Return the keys whose changes take effect only at a start."""
     same = all(
         getattr(old, name) == getattr(new, name)
         for name in (*_AT_START_KEYS, "memory", "mountpoint", "allow_other", "state", "metrics")
     )
     if same:
-        return []  # spelt otherwise at most
+        return []  # at most spelt differently
     keys = [key for table in _AT_START for key in _differing(old.raw.get(table), new.raw.get(table), table)]
     tables = (settings.raw.get("pghot", {}) for settings in (old, new))
     before, after = ({key: table.get(key) for key in _AT_START_KEYS if key in table} for table in tables)
@@ -105,7 +105,7 @@ def _default(pghot: Pghot, name: str) -> int:
 
 
 def _differing(before: Any, after: Any, path: str) -> Iterator[str]:
-    """Yield the keys at which two values of a TOML file differ, the deepest ones there are."""
+    """Yield the keys at which two values of a TOML file differ, as deep as possible."""
     if before == after:
         return
     if isinstance(before, Mapping) and isinstance(after, Mapping):

@@ -1,7 +1,7 @@
 """Keep the tunables that were written at run time over a restart: `[state] save = true`.
 
-The file is replaced as a whole, so a crash or a full disk leaves the old one. One that cannot be understood is set
-aside with a warning, and never keeps the daemon from starting.
+The file is replaced as a whole, so a crash or a full disk leaves the old one. A file that cannot be parsed is set aside
+with a warning, and never keeps the daemon from starting.
 """
 
 import json
@@ -22,13 +22,13 @@ _DIRECTORY = "/var/lib/pghotd"
 
 
 def state_file(name: str) -> Path:
-    """Return where a daemon's state is, by its mount point's name: in the StateDirectory or where that would be."""
+    """Return a daemon's state file, by its mount point's name: in the StateDirectory or where that would be."""
     directory = os.environ.get("STATE_DIRECTORY", "").partition(":")[0] or _DIRECTORY
     return Path(directory) / f"tunables-{name}.json"
 
 
 def read(file: Path) -> dict[str, int]:
-    """Return the saved tunables by name, none when nothing is saved; what is damaged is set aside."""
+    """Return the saved tunables by name, none if nothing is saved; a damaged file is set aside."""
     try:
         saved = json.loads(file.read_bytes())
         if not isinstance(saved, dict) or not all(type(value) is int for value in saved.values()):
@@ -48,9 +48,9 @@ def read(file: Path) -> dict[str, int]:
 
 
 def restore(tunables: Tunables, saved: Mapping[str, int], stronger: Collection[str]) -> dict[str, int]:
-    """Write saved values again, but those of names that are `stronger`, and what does not fit; return what is left.
+    """Write saved values again, except `stronger` names and values that do not fit; return what is left.
 
-    Another start, without --set or in another mode, will want that.
+    Another start, without --set or in another mode, will need the rest.
     """
     left = dict(saved)
     wanted = {name: value for name, value in saved.items() if name in TUNABLES and name not in stronger}
@@ -74,7 +74,7 @@ def write(file: Path, values: Mapping[str, int]) -> None:
 
 
 async def keep(tunables: Tunables, file: Path, left: Mapping[str, int]) -> None:
-    """Save what is written at run time whenever it has changed, until cancelled; what is `left` stays beside it."""
+    """Save values written at run time whenever they have changed, until cancelled; those in `left` are kept too."""
     saved: dict[str, int] = {}
     changed = trio.Event()
 
@@ -93,7 +93,7 @@ async def keep(tunables: Tunables, file: Path, left: Mapping[str, int]) -> None:
 
 
 async def _save(tunables: Tunables, file: Path, left: Mapping[str, int], saved: dict[str, int]) -> dict[str, int]:
-    """Save what differs from `saved`; return what is saved then. What has begun is finished: nobody else writes it."""
+    """Save what differs from `saved`; return what is saved then. A save once begun completes: there is one writer."""
     values = {**left, **{name: tunables[name] for name in TUNABLES if name in tunables.written}}
     if values == saved:
         return saved

@@ -1,7 +1,7 @@
-"""Tell the service manager how it goes: sd_notify(3), and a watchdog that is a round trip through the mount.
+"""Report to the service manager: sd_notify(3), and a watchdog that is a round trip through the mount.
 
-Without a service manager there is nobody to tell, and nothing happens. The watchdog reads a control file as any client
-does, in a thread: it proves that the kernel, the event loop and the tree all answer.
+Without a service manager nothing happens. The watchdog reads a control file as any client does, in a thread, which
+proves that the kernel, the event loop and the tree all answer.
 """
 
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import trio
 
-#: The file that is read to see whether the tree answers.
+#: The file read to check that the tree answers.
 _PROBE = "version"
 
 
@@ -34,7 +34,7 @@ def reloading() -> None:
 
 
 def watchdog_s() -> float | None:
-    """Return how often the service manager wants to hear of us, in seconds; None when it does not."""
+    """Return how often the service manager expects a watchdog message, in seconds; None if it does not."""
     microseconds = os.environ.get("WATCHDOG_USEC", "")
     pid = os.environ.get("WATCHDOG_PID", "")
     if not microseconds.isdigit() or not int(microseconds) or (pid and pid != str(os.getpid())):
@@ -43,15 +43,15 @@ def watchdog_s() -> float | None:
 
 
 async def probe(mountpoint: Path) -> None:
-    """Read a control file through the mount; OSError when it does not answer."""
+    """Read a control file through the mount; OSError if it does not answer."""
     await trio.to_thread.run_sync((mountpoint / _PROBE).read_bytes, abandon_on_cancel=True)
 
 
 async def keep_informed(mountpoint: Path, status: Callable[[], str]) -> None:
     """Feed the watchdog and keep STATUS= up to date, until cancelled.
 
-    A probe that fails or hangs feeds nothing: the service manager then acts. Without one nothing is probed: an open
-    file, for a moment only, would make umount(8) say that the mount is busy.
+    A probe that fails or hangs sends nothing, and the service manager then acts. Without a watchdog nothing is probed:
+    a file that is open even for a moment would make umount(8) report that the mount is busy.
     """
     if not os.environ.get("NOTIFY_SOCKET"):
         return

@@ -1,4 +1,4 @@
-"""Take typed values out of a TOML table, and say in one line what is wrong: the file, the key, what is right."""
+"""Take typed values out of a TOML table, with one-line errors: the file, the key, what would be right."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 class ConfigError(ValueError):
-    """Say in one line what of the configuration is wrong, and what would be right."""
+    """Reason, in one line, why the configuration is wrong, and what would be right."""
 
 
 class SettingsTable:
-    """Hold one table of a configuration file; each key is taken once, and `finish` refuses those nobody took."""
+    """One table of a configuration file; each key is taken once, and `finish` refuses those not taken."""
 
     def __init__(self, values: dict[str, Any], file: str, path: str) -> None:
         self._left = dict(values)
@@ -31,7 +31,7 @@ class SettingsTable:
         return ConfigError(f"{self._file}: {self._path + '.' if self._path else ''}{_shown(key)}: {what}")
 
     def has(self, key: str) -> bool:
-        """Tell whether a key is there and not yet taken."""
+        """Return whether a key is there and not yet taken."""
         return key in self._left
 
     def take(self, key: str, convert: Callable[[Any], T], default: T = _REQUIRED) -> T:
@@ -46,7 +46,7 @@ class SettingsTable:
             raise self.error(key, str(wrong)) from None
 
     def table(self, key: str) -> "SettingsTable":
-        """Take a sub-table, an empty one when it is not there."""
+        """Take a sub-table, an empty one if it is not there."""
         return self._sub(key, self.take(key, _table, {}))
 
     def tables(self, key: str) -> "list[SettingsTable]":
@@ -56,13 +56,13 @@ class SettingsTable:
         return [self._sub(f"{key}[{position}]", entry) for position, entry in enumerate(entries)]
 
     def sub_tables(self, known: Sequence[str]) -> "dict[str, SettingsTable]":
-        """Take the sub-tables that are there, of those that are `known`; ConfigError for any other key."""
+        """Take the existing sub-tables among those that are `known`; ConfigError for any other key."""
         tables = {name: self.table(name) for name in known if self.has(name)}
         self.finish(known)
         return tables
 
     def finish(self, known: Sequence[str]) -> None:
-        """Raise ConfigError for a key that is left over; `known` are those there are."""
+        """Raise ConfigError for a key that is left over; `known` are the valid ones."""
         for key in self._left:
             raise self.error(key, f"is not known here; there are: {', '.join(known)}")
 
@@ -71,7 +71,7 @@ class SettingsTable:
 
 
 def _shown(key: str) -> str:
-    """Return a key as it fits into one line: bare where TOML lets it be, else quoted."""
+    """Return a key as it fits into one line: bare if TOML allows it, else quoted."""
     return key if _BARE_KEY.match(key) else repr(key)
 
 

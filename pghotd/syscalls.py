@@ -1,4 +1,4 @@
-"""Call what Python has no function for: the only file that uses ctypes.
+"""System calls that Python has no function for; this is the only file that uses ctypes.
 
 Arguments are numpy arrays of exactly the kernel's types, passed as they are. The interpreter's lock is free during a
 call, which can take long: call from a thread.
@@ -17,11 +17,11 @@ Addresses = NDArray[np.uint64]
 Ints = NDArray[np.int32]
 Iocbs = NDArray[np.void]
 
-#: Flags of move_pages(2), from the kernel's mempolicy.h: pages that this process alone maps, or all.
+#: Flags of move_pages(2), from the kernel's mempolicy.h: pages that only this process maps, or all.
 MPOL_MF_MOVE = 1 << 1
 MPOL_MF_MOVE_ALL = 1 << 2
 
-#: What stands in a status array where the kernel has written nothing: no nid and no errno.
+#: Initial value of a status array, which stays where the kernel writes nothing: not a nid and not an errno.
 NOT_WRITTEN = -(1 << 31)
 
 _MOVE_PAGES = {"x86_64": 279, "aarch64": 239, "riscv64": 239, "loongarch64": 239, "ppc64le": 301, "s390x": 310}
@@ -107,11 +107,11 @@ _aio_syscall.restype = ctypes.c_long
 
 
 def move_pages(pid: int, addresses: Addresses, nodes: Ints | None, flags: int) -> tuple[int, Ints]:
-    """Call move_pages(2): move pages of process `pid` to `nodes`, or ask where they are when that is None.
+    """Call move_pages(2): move pages of process `pid` to `nodes`, or query where they are if that is None.
 
-    `addresses` are virtual addresses in bytes, `nodes` a nid for each. Returns what the kernel did, 0 or a number of
+    `addresses` are virtual addresses in bytes, `nodes` a nid for each. Returns the kernel's result, 0 or a number of
     pages that were not moved, or -errno; and its status array, for each address a nid or -errno, NOT_WRITTEN where it
-    wrote nothing. Raises for arrays of another type or length alone. The kernel's do_pages_move() in mm/migrate.c.
+    wrote nothing. Raises only for arrays of another type or length. See the kernel's do_pages_move() in mm/migrate.c.
     """
     _expect(addresses, np.uint64, len(addresses))
     if nodes is not None:
@@ -132,11 +132,11 @@ def move_pages(pid: int, addresses: Addresses, nodes: Ints | None, flags: int) -
 
 
 def bind_to_node(memory: mmap.mmap, nid: int) -> None:
-    """Call mbind(2): let what is touched of a mapping from now on come from node `nid` alone. OSError as the kernel."""
+    """Call mbind(2): pages of a mapping touched from now on come only from node `nid`. OSError as in the kernel."""
     mask = np.zeros(nid // 64 + 1, dtype=np.uint64)
     mask[nid // 64] = 1 << (nid % 64)
     address = np.frombuffer(memory, dtype=np.uint8).ctypes.data
-    # The kernel takes one bit less than it is told that there are.
+    # The kernel uses one bit less than the number given.
     failed = _MBIND < 0 or _mbind(_MBIND, address, len(memory), _MPOL_BIND, mask.ctypes.data, len(mask) * 64 + 1, 0)
     if failed:
         code = ctypes.get_errno() if _MBIND >= 0 else errno.ENOSYS
@@ -151,9 +151,9 @@ def io_setup(events: int) -> int:
 
 
 def io_submit(context: int, calls: Iocbs) -> int:
-    """Call io_submit(2) with `calls` of IOCB; return how many of them, from the first on, were begun. OSError.
+    """Call io_submit(2) with `calls` of IOCB; return how many of them, from the first on, were started. OSError.
 
-    What a file does not do in the background, as those of /sys do not, is done at once, in this order.
+    Calls that a file cannot do in the background, such as those of /sys, are done immediately, in this order.
     """
     _expect(calls, IOCB, len(calls))
     pointers = calls.ctypes.data + np.arange(len(calls), dtype=np.uint64) * np.uint64(IOCB.itemsize)
@@ -168,7 +168,7 @@ def io_getevents(context: int, number: int) -> Iocbs:
 
 
 def io_destroy(context: int) -> None:
-    """Call io_destroy(2): give a context back. OSError."""
+    """Call io_destroy(2): free a context. OSError."""
     _aio("io_destroy", context)
 
 
@@ -182,7 +182,7 @@ def _aio(name: str, *arguments: int | None) -> int:
 
 
 def perf_event_open(attr: bytes, pid: int, cpu: int, group_fd: int = -1) -> int:
-    """Call perf_event_open(2) with a struct perf_event_attr that tells its own size; return a file descriptor.
+    """Call perf_event_open(2) with a struct perf_event_attr that has its own size; return a file descriptor.
 
     `pid` -1 is all processes, on one `cpu`. OSError with the kernel's errno.
     """
@@ -196,6 +196,6 @@ def perf_event_open(attr: bytes, pid: int, cpu: int, group_fd: int = -1) -> int:
 
 
 def _expect(array: NDArray[np.generic], dtype: type[np.generic] | np.dtype[np.void], length: int) -> None:
-    """Refuse what the kernel would read as something else."""
+    """Reject an array that the kernel would misread."""
     if array.dtype != dtype or array.shape != (length,) or not array.flags.c_contiguous:
         raise TypeError(f"not {length} values of {np.dtype(dtype).name} side by side")

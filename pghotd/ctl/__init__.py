@@ -1,1 +1,1 @@
-"""Be pghotctl, which works through the mounted files alone: that also shows that they suffice."""
+"""pghotctl, which works only through the mounted files: that also shows that they suffice."""

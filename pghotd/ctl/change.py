@@ -10,13 +10,13 @@ from pghotd.engine.meanings import MEANINGS
 from pghotd.engine.tunables import TUNABLES, Mode
 
 SETTABLE = (*TUNABLES, "paused")
-#: What the kernel series calls them: sysctls beside NUMA balancing's, which its admission took over.
+#: Names in the kernel series: sysctls beside NUMA balancing's, which its admission took over.
 _SYSCTL = "vm.pghot_"
 _SYSCTLS = {"kernel.numa_balancing_promote_rate_limit_MBps": "promote_rate_limit_MBps"}
 
 
 def settable(name: str) -> str:
-    """Return the name of a tunable here: the kernel's sysctl of it is understood as well."""
+    """Return the name of a tunable here; the kernel's sysctl of it is accepted as well."""
     return _SYSCTLS.get(name) or name.removeprefix(_SYSCTL)
 
 
@@ -33,7 +33,7 @@ def get_values(client: Client, arguments: argparse.Namespace) -> None:
 
 
 def set_values(client: Client, arguments: argparse.Namespace) -> None:
-    """Set values, each by one write; the first that is refused ends it."""
+    """Set values, each by one write, up to the first that is refused."""
     for assignment in arguments.assignments:
         given, equals, value = assignment.partition("=")
         name = settable(given.strip())
@@ -51,17 +51,17 @@ def set_values(client: Client, arguments: argparse.Namespace) -> None:
 
 
 def pause(client: Client, arguments: argparse.Namespace) -> None:
-    """Take no record and start no batch from now on."""
+    """Stop taking records and starting batches."""
     client.write("paused", "1\n")
 
 
 def resume(client: Client, arguments: argparse.Namespace) -> None:
-    """Go on promoting."""
+    """Resume promotion."""
     client.write("paused", "0\n")
 
 
 def right_for(client: Client, name: str) -> str:
-    """Say which values a settable name takes."""
+    """Return which values a settable name takes."""
     if name == "paused":
         return "0 or 1"
     mode: Mode = "precise" if client.value("mode") == "precise" else "default"
@@ -69,7 +69,7 @@ def right_for(client: Client, name: str) -> str:
     if name == "target_nid":
         nodes = (node for node in client.names("nodes") if client.value(f"nodes/{node}/tier") == "top")
         return f"top-tier nodes: {', '.join(node.removeprefix('node') for node in nodes)}; -1: the nearest one"
-    if tunable.unit in ("bits", "switch", "choice"):  # what a number means matters more than how many there are
+    if tunable.unit in ("bits", "switch", "choice"):  # what a number means matters more than the range
         return f"{tunable.low}..{tunable.high.of(mode)}, {tunable.help}"
     return f"{tunable.low}..{tunable.high.of(mode)} {tunable.unit} in {mode} mode"
 

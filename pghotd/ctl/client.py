@@ -10,18 +10,18 @@ from pghotd.procfs.mountinfo import parse_mountinfo
 
 MOUNTPOINT = Path("/run/pghot")
 FSTYPE = b"fuse.pghotd"
-#: What the files of a daemon that has ended answer.
+#: Errors from the files of a daemon that has ended.
 GONE = (errno.ENOTCONN, errno.ECONNABORTED)
-#: How long a control file may take to answer; one that works takes a thousandth of it.
+#: How long a control file may take to answer; a working one takes a thousandth of it.
 ANSWER_S = 10.0
 
 
 class NotMountedError(Exception):
-    """Say that no daemon is mounted where one was looked for."""
+    """Error for a place where no daemon is mounted."""
 
 
 class Client:
-    """Work on the tree below `root`; OSError has the errno that the file answered."""
+    """Access to the tree below `root`; OSError has the errno that the file answered."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -34,7 +34,7 @@ class Client:
             raise self.named(wrong, path) from None
 
     def value(self, path: str) -> str:
-        """Return the one value of a control file."""
+        """Return the single value of a control file."""
         return self.text(path).rstrip("\n")
 
     def values(self, path: str) -> dict[str, str]:
@@ -43,7 +43,7 @@ class Client:
         return {name: value for name, _, value in pairs}
 
     def counters(self, path: str) -> dict[str, int]:
-        """Return a vmstat file."""
+        """Return the counters of a vmstat file."""
         return {name: int(value) for name, value in self.values(path).items()}
 
     def names(self, path: str) -> list[str]:
@@ -61,12 +61,12 @@ class Client:
             os.close(fd)
 
     def named(self, wrong: OSError, path: str) -> OSError:
-        """Return the error with the file's name, which only open(2)'s has by itself."""
+        """Return the error with the file's name, which only an open(2) error has by itself."""
         return OSError(wrong.errno, wrong.strerror, str(self.root / path))
 
 
 def connect(mountpoint: Path | None, mountinfo: Path = Path("/proc/self/mountinfo")) -> Client:
-    """Return a client of the tree at `mountpoint`, by default where one is mounted; NotMountedError without one."""
+    """Return a client of the tree at `mountpoint`, by default any mounted one; NotMountedError if there is none."""
     if mountpoint is None:
         mounted = _mounted(mountinfo)
         mountpoint = mounted[0] if mounted and MOUNTPOINT not in mounted else MOUNTPOINT
@@ -83,10 +83,10 @@ def connect(mountpoint: Path | None, mountinfo: Path = Path("/proc/self/mountinf
 
 
 def _answers(client: Client) -> bool:
-    """Tell whether a daemon answers in time, whatever it says.
+    """Return whether a daemon answers in time, with any answer.
 
-    A call that waits for a FUSE daemon ends by the answer or with the process, and by no signal that is caught. So it
-    is made in a thread, which is left behind where it hangs.
+    A call that waits for a FUSE daemon ends with the answer or with the process, and with no signal that is caught. So
+    it is made in a thread, which is abandoned if it hangs.
     """
 
     def ask() -> None:
@@ -100,5 +100,5 @@ def _answers(client: Client) -> bool:
 
 
 def _mounted(mountinfo: Path) -> list[Path]:
-    """Return where file systems of our type are mounted."""
+    """Return where file systems of type fuse.pghotd are mounted."""
     return [mount.path for mount in parse_mountinfo(mountinfo.read_bytes()) if mount.fstype == FSTYPE]

@@ -1,4 +1,4 @@
-"""Be what the commands of pghotctl share: how they end, print, and show that they take their time."""
+"""Code shared by the commands of pghotctl: errors, output and progress bars."""
 
 import json
 import re
@@ -6,26 +6,26 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-# Imported where it is used: it takes longer to load than `get` and `set` to run.
+# Imported where it is used: it takes longer to load than `get` and `set` take to run.
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-#: How wide a screen is that goes into a file or a pipe.
+#: Width of a screen that goes into a file or a pipe.
 _WIDTH = 110
 _NUMBER = re.compile(r"-?[0-9]+", re.ASCII)
 
 
 class UsageError(Exception):
-    """Say in one line what is wrong with a command, and what would be right."""
+    """Reason, in one line, why a command is wrong, and what would be right."""
 
 
 def console() -> "Console":
-    """Return where screens go: as wide as the terminal, or a fixed width where there is none."""
+    """Return the console for screens: as wide as the terminal, or of a fixed width without one."""
     from rich.console import Console
 
     class Screen(Console):
-        """Leave a pipe that nobody reads any more to the program, as every other print does; rich exits with 1."""
+        """Console that leaves a broken pipe to the program, like every other print; rich would exit with 1."""
 
         def on_broken_pipe(self) -> None:
             raise
@@ -34,12 +34,12 @@ def console() -> "Console":
 
 
 def print_json(value: Any, *, one_line: bool = False) -> None:
-    """Print a value for a machine."""
+    """Print a value as JSON."""
     print(json.dumps(value, indent=None if one_line else 1), flush=True)
 
 
 def typed(values: Mapping[str, str]) -> dict[str, int | str | None]:
-    """Return a control file's values for a machine: numbers as such, and null for `-`, which is none."""
+    """Return a control file's values for JSON: numbers as numbers, and null for `-`, which means none."""
     return {name: _typed(value) for name, value in values.items()}
 
 
@@ -50,7 +50,7 @@ def _typed(value: str) -> int | str | None:
 
 
 def progress() -> "Progress":
-    """Return a progress bar on stderr; nothing is shown where that is no terminal."""
+    """Return a progress bar on stderr; nothing is shown if that is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

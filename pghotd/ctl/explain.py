@@ -1,6 +1,6 @@
 """Explain what happened to a page, or what a counter means.
 
-Of a page: its record now, and the decisions that the daemon remembers of it.
+For a page: its record now, and the decisions about it that the daemon remembers.
 """
 
 import errno
@@ -16,11 +16,11 @@ _PFN = re.compile(r"(0[xX][0-9a-fA-F]+|0|[1-9][0-9]*)\Z", re.ASCII)
 
 
 class PageError(ValueError):
-    """Say in one line why a page cannot be explained."""
+    """Reason, in one line, why a page cannot be explained."""
 
 
 def explain_counter(client: Client, name: str) -> dict[str, Any]:
-    """Return what a counter of `vmstat` is now, what it counts, and what to do where it grows, None for nothing."""
+    """Return a counter of `vmstat`: its value, what it counts, and what to do if it grows, None for nothing."""
     meaning = MEANINGS[name]
     return {
         "counter": name,
@@ -31,13 +31,13 @@ def explain_counter(client: Client, name: str) -> dict[str, Any]:
 
 
 def counter_as_text(found: Mapping[str, Any]) -> str:
-    """Return an explained counter for a person."""
+    """Return an explained counter as text."""
     todo = f"what to do where it grows: {found['todo']}\n" if found["todo"] else ""
     return f"{found['counter']} {found['value']}: {found['what']}\n{todo}"
 
 
 def explain(client: Client, page: str) -> dict[str, Any]:
-    """Return the page's record and standing now, and its decisions, newest first; PageError when there is no such page.
+    """Return the page's record and standing now, and its decisions, newest first; PageError if there is no such page.
 
     `page` is a PFN, or PID:ADDRESS of a watched or model process.
     """
@@ -66,7 +66,7 @@ def _decisions(text: str) -> list[dict[str, str]]:
 
 
 def as_text(found: Mapping[str, Any]) -> str:
-    """Return an explanation for a person."""
+    """Return an explanation as text."""
     now = found["now"]
     lines = [_place(found["pfn"], now)]
     if now["tier"] == "lower":
@@ -84,7 +84,7 @@ def as_text(found: Mapping[str, Any]) -> str:
 
 
 def _place(pfn: int, now: Mapping[str, str]) -> str:
-    """Tell where a page frame is and what is in it."""
+    """Return a description of where a page frame is and what is in it."""
     page = f"page {pfn} ({pfn:#x})"
     if now["node"] == "-1":
         return f"{page} is on no node: the page frames of each are in nodes/node<N>/spans"

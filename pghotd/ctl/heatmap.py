@@ -1,8 +1,8 @@
-"""Make a heat map: how hot which part of memory was over time, by page frame or by address.
+"""Make a heat map: how hot each part of memory was over time, by page frame or by address.
 
-Hotness of a page is the frequency in its record if its last access lies within the window, else 0; of a part of memory
-it is the mean of its pages. By page frame all records of a node are read, in one file; by address a number of pages in
-each part is looked up, since the tree has no other way from a process to its pages.
+The hotness of a page is the frequency in its record if its last access lies within the window, else 0; that of a part
+of memory is the mean of its pages. By page frame all records of a node are read, in one file; by address a number of
+pages in each part is looked up, since the tree has no other way from a process to its pages.
 """
 
 import io
@@ -19,7 +19,7 @@ from pghotd.engine.record_precise import PreciseFormat
 from pghotd.engine.records import RecordFormat
 
 PAGE = 4096
-#: Pages looked up for each part of a range of addresses.
+#: Number of pages looked up for each part of a range of addresses.
 SAMPLES = 8
 _READ_BYTES = 1 << 20
 #: Model processes have pids above those of real ones.
@@ -29,12 +29,12 @@ Column = NDArray[np.float64]
 
 
 class RangeError(ValueError):
-    """Say in one line why there is nothing to map."""
+    """Reason, in one line, why there is nothing to map."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeatMap:
-    """Hold a map: `hotness[part, moment]`, with where each part begins and when each moment was, in s."""
+    """A heat map: `hotness[part, moment]`, with the start of each part and the time of each moment in s."""
 
     what: str
     unit: str
@@ -45,7 +45,7 @@ class HeatMap:
     window_ms: int
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for json.dumps."""
+        """Return the map as a value for json.dumps."""
         return {
             "what": self.what,
             "unit": self.unit,
@@ -58,7 +58,7 @@ class HeatMap:
 
 
 class ByFrame:
-    """Look at all records of one lower-tier node, in `rows` parts of its online page frames."""
+    """Hotness from all records of one lower-tier node, in `rows` parts of its online page frames."""
 
     def __init__(self, client: Client, nid: int, rows: int) -> None:
         self._client = client
@@ -108,7 +108,7 @@ class ByFrame:
 
 
 class ByAddress:
-    """Look at some pages of each of `rows` parts of a process's range of addresses; `found` tells if one was known."""
+    """Hotness from some pages in each of `rows` parts of a process's addresses; `found`: whether any was known."""
 
     def __init__(self, client: Client, pid: int, between: tuple[int, int] | None, rows: int) -> None:
         self._client = client
@@ -124,7 +124,7 @@ class ByAddress:
         self.highest = self._format.freq_max
 
     def column(self) -> Column:
-        """Look the pages up now, and return the hotness of each part; what is on the top tier has no record."""
+        """Look the pages up now, and return the hotness of each part; pages on the top tier have no record."""
         now, window = moment(self._client)
         column = np.zeros(len(self.starts))
         for part, (start, end) in enumerate(zip(self.starts.tolist(), self._ends.tolist(), strict=True)):
@@ -165,9 +165,9 @@ def hotness(records: NDArray[Any], fmt: RecordFormat, now: int, window: int) -> 
 
 
 def shades(heat: HeatMap) -> NDArray[np.int64]:
-    """Return the shade of each part and moment: 0 for cold to 5 for as hot as can be.
+    """Return the shade of each part and moment: 0 for cold to 5 for the hottest possible.
 
-    The scale is a square root: most parts are mostly cold, and one hot page in a large part would not be seen.
+    The scale is a square root: most parts are mostly cold, and one hot page in a large part would not be visible.
     """
     shaded: NDArray[np.int64] = np.ceil(np.sqrt(heat.hotness / heat.highest) * 5).astype(np.int64).clip(0, 5)
     return shaded

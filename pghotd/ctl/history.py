@@ -1,6 +1,6 @@
-"""Record counters over time into a file, and tell what such a file says: `pghotctl record` and `report`.
+"""Record counters over time into a file, and summarize such a file: `pghotctl record` and `report`.
 
-A line of JSON a moment, so that a full disk or a kill loses the last one at most.
+One line of JSON per moment, so that a full disk or a kill loses at most the last one.
 """
 
 import json
@@ -16,12 +16,12 @@ from pghotd.ctl.standing import PAGE, reasons, size
 
 
 class HistoryError(ValueError):
-    """Say in one line what is wrong with a file of records."""
+    """Reason, in one line, why a file of records is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Hold moments in order: seconds since the first, and each one's counters; `model` is empty on real nodes."""
+    """Moments in order: seconds since the first, and each one's counters; `model` is empty on real nodes."""
 
     seconds: list[float]
     counters: list[Mapping[str, int]]
@@ -29,7 +29,7 @@ class History:
     began: float
 
     def rates(self, names: Sequence[str]) -> list[float]:
-        """Return by how much the sum of some counters grew each second, between each two moments."""
+        """Return by how much the sum of some counters grew per second, between each two moments."""
         sums = [sum(table.get(name, 0) for name in names) for table in self.counters]
         pairs = zip(zip(self.seconds, sums, strict=True), zip(self.seconds[1:], sums[1:], strict=True), strict=False)
         return [max(after - before, 0) / max(then - first, 1e-3) for (first, before), (then, after) in pairs]
@@ -47,7 +47,7 @@ def moment(client: Client, now: float) -> str:
 
 
 def append(fd: int, line: str) -> None:
-    """Append a whole line or nothing; OSError when it does not fit."""
+    """Append a whole line or nothing; OSError if it does not fit."""
     end = os.lseek(fd, 0, os.SEEK_END)
     data = line.encode()
     written = 0
@@ -61,7 +61,7 @@ def append(fd: int, line: str) -> None:
 
 
 def load(file: Path) -> History:
-    """Read a file of records; HistoryError when it is none. A last line that was cut is left out."""
+    """Read a file of records; HistoryError if it is not one. A last line that was cut is left out."""
     moments: list[dict[str, Any]] = []
     lines = file.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
@@ -104,7 +104,7 @@ def summary(history: History) -> dict[str, Any]:
 
 
 def hit_ratios(history: History) -> list[float]:
-    """Return the share of accesses that hit the top tier between each two moments; empty where nobody knows."""
+    """Return the share of accesses that hit the top tier between each two moments; empty if it is not known."""
     ratios, last = [], 0.0
     for before, after in zip(history.model, history.model[1:], strict=False):
         if not before or not after:
@@ -117,7 +117,7 @@ def hit_ratios(history: History) -> list[float]:
 
 
 def as_text(found: Mapping[str, Any]) -> str:
-    """Return a summary for a person."""
+    """Return a summary as text."""
     seconds = found["seconds"]
     lines = [f"{found['records']} records over {seconds:.0f} s"]
     for name in ("promoted", "demoted"):

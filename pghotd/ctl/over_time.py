@@ -1,4 +1,4 @@
-"""Follow what happens over time: the commands watch, record, report and heatmap."""
+"""Commands that follow what happens over time: watch, record, report and heatmap."""
 
 import argparse
 import os
@@ -25,7 +25,7 @@ _LABEL = 16
 
 
 def watch(client: Client, arguments: argparse.Namespace) -> None:
-    """Print a line for each change of a counter, until --count lines or for ever."""
+    """Print a line for each change of a counter, until --count lines or forever."""
     shown, before = 0, client.counters("vmstat")
     for name in arguments.names:
         if name not in before:
@@ -47,7 +47,7 @@ def watch(client: Client, arguments: argparse.Namespace) -> None:
 
 
 def changes(client: Client) -> Iterator[dict[str, int]]:
-    """Yield the counters whenever they have changed; poll(2) tells when."""
+    """Yield the counters whenever they have changed, as reported by poll(2)."""
     fd = os.open(client.root / "vmstat", os.O_RDONLY)
     try:
         poller = select.poll()
@@ -80,7 +80,7 @@ def record(client: Client, arguments: argparse.Namespace) -> None:
 
 
 def report(arguments: argparse.Namespace) -> None:
-    """Tell what a file of records says, and draw it."""
+    """Summarize a file of records, and draw it."""
     try:
         found = history.load(arguments.file)
         if arguments.output is not None:
@@ -97,7 +97,7 @@ def report(arguments: argparse.Namespace) -> None:
 
 
 def heatmap(client: Client, arguments: argparse.Namespace) -> None:
-    """Look every --interval seconds for --seconds or until Ctrl-C, and show how hot which part of memory was when."""
+    """Sample every --interval seconds for --seconds or until Ctrl-C, and show how hot each part of memory was when."""
     if arguments.range is not None and arguments.pid is None:
         raise UsageError("--range: is of addresses, and needs --pid")
     try:
@@ -142,7 +142,7 @@ def _node(client: Client, nid: int | None) -> int:
 
 
 def _moments(interval_s: float, seconds: float, what: str) -> Iterator[float]:
-    """Yield the time since the start every so often, for so long (0: for ever), and show how far it is."""
+    """Yield the time since the start at each interval, for `seconds` (0: forever), and show the progress."""
     began = time.monotonic()
     with progress() as bar:
         task = bar.add_task(what, total=seconds or None, visible=seconds > _LONG_S)

@@ -1,4 +1,4 @@
-"""Draw with matplotlib: a heat map, and a report of counters over time. It comes with the extra `pictures`."""
+"""Draw a heat map, or a report of counters over time, with matplotlib, which comes with the extra `pictures`."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ _MIB = 1 << 20
 
 
 class PictureError(ValueError):
-    """Say in one line why there is no picture."""
+    """Reason, in one line, why there is no picture."""
 
 
 def check(output: Path) -> None:
@@ -27,7 +27,7 @@ def check(output: Path) -> None:
 
 
 def draw_heat_map(heat: HeatMap, output: Path) -> None:
-    """Draw how hot which part was when."""
+    """Draw how hot each part was when."""
     plot = _pyplot()
     figure, axes = plot.subplots(figsize=(10, 6), layout="constrained")
     seconds = heat.seconds
@@ -63,7 +63,7 @@ def draw_report(history: History, output: Path) -> None:
         2 + bool(ratios), 1, sharex=True, figsize=(10, 7 if ratios else 5), layout="constrained", squeeze=False
     )
     middles = [(first + then) / 2 for first, then in zip(history.seconds, history.seconds[1:], strict=False)]
-    # What goes in circles would hide one line below the other.
+    # Series that go in circles would hide one line below the other.
     for names, label, color, style in (
         (["pgpromote_success"], "promoted", "tab:green", "-"),
         (["pgdemote_kswapd", "pgdemote_direct"], "demoted", "tab:red", "--"),

@@ -1,6 +1,6 @@
-"""Be the program `pghotctl`: its commands and exit codes.
+"""The program `pghotctl`: its commands and exit codes.
 
-0: done. 1: failed. 2: usage, a refused value included. 3: no daemon is mounted.
+0: done. 1: failed. 2: usage, including a refused value. 3: no daemon is mounted.
 """
 
 import argparse
@@ -26,7 +26,7 @@ EXIT_NOT_MOUNTED = 3
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line; the manual and the completions are made of it."""
+    """Return the parser of the command line, from which the manual and the completions are made."""
     options = CommandLine(prog="pghotctl", description="See and steer a mounted pghotd.", allow_abbrev=False)
     options.add_argument("--mountpoint", type=Path, metavar="DIR", help="where the tree is (default: where one is)")
     options.add_argument("--version", action="version", version=f"pghotctl {__version__}")
@@ -131,13 +131,13 @@ def _over_time(name: str) -> Callable[..., None]:
 
 
 def _imported(module: str, name: str, *arguments: Any) -> None:
-    """Call what is imported just now: rich and numpy take longer to load than `get` and `set` to run."""
+    """Import and call a function only now: rich and numpy take longer to load than `get` and `set` take to run."""
     getattr(import_module(module), name)(*arguments)
 
 
 def main() -> NoReturn:
     """Run the program."""
-    if sys.stdout is None:  # closed by who started us, who then wants none of it
+    if sys.stdout is None:  # closed by the parent process, which then wants no output
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open until the end
     arguments = parser().parse_args()
     try:
@@ -145,13 +145,13 @@ def main() -> NoReturn:
             arguments.alone(arguments)
         else:
             arguments.run(connect(arguments.mountpoint), arguments)
-        sys.stdout.flush()  # here, where what is wrong with it is still told
+        sys.stdout.flush()  # here, where an error of it can still be reported
     except NotMountedError as wrong:
         die(EXIT_NOT_MOUNTED, str(wrong))
     except UsageError as wrong:
         die(EXIT_USAGE, str(wrong))
     except BrokenPipeError:
-        _give_up_stdout()  # whoever read our output has seen enough
+        _give_up_stdout()  # the reader of our output has seen enough
     except OSError as wrong:
         _give_up_stdout()
         if wrong.errno in GONE:
@@ -163,13 +163,13 @@ def main() -> NoReturn:
 
 
 def _give_up_stdout() -> None:
-    """Let nothing fail at the end of the interpreter, which writes what is left once more."""
+    """Prevent a failure at interpreter exit, when the remaining output is written again."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _doctor(arguments: argparse.Namespace) -> NoReturn:
-    """Run the daemon's own probes: this is about the machine, not about a mounted tree."""
+    """Run the daemon's own probes, which are about the machine and not about a mounted tree."""
     json = ["--json"] if arguments.json else []
     command = [sys.executable, "-m", "pghotd", "--check-host", *json]
     probes = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)

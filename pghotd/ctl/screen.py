@@ -1,4 +1,4 @@
-"""Compose what `pghotctl status` and `pghotctl top` show: on one screen, what a person wants to know first."""
+"""Screens of `pghotctl status` and `pghotctl top`: on one screen, what a person wants to know first."""
 
 from collections.abc import Mapping
 
@@ -9,7 +9,7 @@ from rich.text import Text
 
 from pghotd.ctl.standing import PAGE, NodeStanding, Standing, advice, duration, reasons, size
 
-#: How many owners `top` shows.
+#: Number of owners that `top` shows.
 _OWNERS = 8
 
 
@@ -20,7 +20,7 @@ def status(now: Standing) -> str:
 
 
 def top(now: Standing, before: Standing | None, elapsed_s: float) -> RenderableType:
-    """Return a screen with rates, of what changed since `before`; with nothing before there are none yet."""
+    """Return a screen with the rates of what changed since `before`; without it there are no rates yet."""
     grown = {} if before is None else {name: now.counters[name] - before.counters[name] for name in now.counters}
 
     def rate(name: str) -> str:
@@ -44,7 +44,7 @@ def top(now: Standing, before: Standing | None, elapsed_s: float) -> RenderableT
     told = [*_model(now), *advice(now)]
     if told:
         parts.append(Panel("\n".join(told), title="what it comes to", title_align="left"))
-    # The longest comes last: a small screen ends before it does.
+    # The longest comes last, since a small screen ends before it does.
     parts.append(flows)
     if now.owners or now.hot_owners:
         parts.insert(-1, _owner_table(now, before, elapsed_s))
@@ -118,7 +118,7 @@ def _head(now: Standing) -> list[str]:
 
 
 def _works(stat: Mapping[str, str]) -> str:
-    """Return what keeps a source from telling everything, nothing when nothing does."""
+    """Return what keeps a source from reporting everything, empty if nothing does."""
     if stat["enabled"] != "1":
         return ", off"
     works = {"yes": "", "partly": ", works partly", "no": ", does not work"}[stat["works"]]
@@ -164,5 +164,5 @@ def _model(now: Standing) -> list[str]:
 
 
 def listed(values: Mapping[str, int]) -> str:
-    """Return `name value, name value`, in their order."""
+    """Return `name value, name value`, in the order given."""
     return ", ".join(f"{name} {value}" for name, value in values.items()) or "none"

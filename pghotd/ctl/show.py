@@ -1,4 +1,4 @@
-"""Show what is: the commands status, top, hot and explain."""
+"""Commands that show the current state: status, top, hot and explain."""
 
 import argparse
 import io
@@ -31,7 +31,7 @@ def show_status(client: Client, arguments: argparse.Namespace) -> None:
 
 
 def show_top(client: Client, arguments: argparse.Namespace) -> None:
-    """Show screen after screen, until --count or for ever."""
+    """Show one screen after another, until --count or forever."""
     if arguments.output is not None and arguments.output.suffix != ".svg":
         raise UsageError(f"--output {arguments.output}: is not *.svg")
     out = console() if arguments.output is None else Console(record=True, width=100, file=io.StringIO())
@@ -63,7 +63,7 @@ def show_top(client: Client, arguments: argparse.Namespace) -> None:
 
 
 def save_svg(out: Console, output: Path) -> None:
-    """Write what was printed as a picture; OSError names the file."""
+    """Write the printed output as a picture; OSError names the file."""
     output.write_text(out.export_svg(title="pghotctl top"))
 
 
@@ -79,7 +79,7 @@ def show_hot(client: Client, arguments: argparse.Namespace) -> None:
 
 
 def show_explanation(client: Client, arguments: argparse.Namespace) -> None:
-    """Show what happened to a page, and why; of a counter, what it means."""
+    """Show what happened to a page, and why; for a counter, what it means."""
     if arguments.page in MEANINGS:
         counter = explain_counter(client, arguments.page)
         if arguments.json:

@@ -1,4 +1,4 @@
-"""Gather what a mounted daemon is doing, as one value that screens show and --json prints."""
+"""Current state of a mounted daemon, as one value that screens show and --json prints."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _KIB = 1024
 
 @dataclass(frozen=True, slots=True)
 class NodeStanding:
-    """Hold one node; `kmigrated` and `hot_pages` are of lower-tier nodes alone.
+    """State of one node; `kmigrated` and `hot_pages` are only for lower-tier nodes.
 
     `hot_pages[f]` is how many pages were accessed f times or more, the last time within the window.
     """
@@ -30,7 +30,7 @@ class NodeStanding:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Hold the whole daemon at one moment."""
+    """State of the whole daemon at one moment."""
 
     version: str
     status: Mapping[str, str]
@@ -39,12 +39,12 @@ class Standing:
     sources: Mapping[str, Mapping[str, str]]
     nodes: tuple[NodeStanding, ...]
     owners: Mapping[str, int]
-    #: How many of the hottest thousand records each owner has; empty for who may not read page frames.
+    #: Number of each owner's pages among the hottest thousand records; empty for users who may not read page frames.
     hot_owners: Mapping[str, int]
     model: Mapping[str, int]
 
     def as_json(self) -> dict[str, Any]:
-        """Return it for json.dumps, with what is advised."""
+        """Return the state as a value for json.dumps, with the advice."""
         nodes = [asdict(node) | {"kmigrated": typed(node.kmigrated)} for node in self.nodes]
         sources = {name: typed(source) for name, source in self.sources.items()}
         return asdict(self) | {
@@ -107,7 +107,7 @@ def _node(client: Client, name: str) -> NodeStanding:
 
 
 def hot_pages(histogram: str) -> dict[int, int]:
-    """Return by frequency how many pages have it or a higher one, and were accessed within the window."""
+    """Return, by frequency, how many pages have it or a higher one and were accessed within the window."""
     each: dict[int, int] = {}
     for line in histogram.splitlines():
         if not line.startswith("#"):
@@ -117,7 +117,7 @@ def hot_pages(histogram: str) -> dict[int, int]:
 
 
 def advice(now: Standing) -> list[str]:
-    """Return what the histogram says of the threshold: whether what is hot fits where it would go."""
+    """Return what the histogram shows about the threshold: whether the hot pages fit into their target."""
     threshold = now.tunables["freq_threshold"]
     target = next((node for node in now.nodes if node.nid == now.tunables["target_nid"]), None)
     lower = [node for node in now.nodes if node.hot_pages]
@@ -143,13 +143,13 @@ def _remedy(node: NodeStanding, threshold: int, room: int) -> str:
 
 
 def reasons(table: Mapping[str, int], prefix: str) -> dict[str, int]:
-    """Return the counters that begin with `prefix` and are not 0, by what follows it, the largest first."""
+    """Return the nonzero counters that begin with `prefix`, by the rest of their names, the largest first."""
     found = {name.removeprefix(prefix): value for name, value in table.items() if name.startswith(prefix) and value}
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def size(number: float) -> str:
-    """Return a size as a person reads it."""
+    """Return a size in human-readable form."""
     amount = float(number)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(amount) < 1024:
@@ -159,7 +159,7 @@ def size(number: float) -> str:
 
 
 def duration(seconds: int) -> str:
-    """Return a duration as a person reads it."""
+    """Return a duration in human-readable form."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds / length:.1f} {unit}"

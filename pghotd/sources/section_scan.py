@@ -1,9 +1,9 @@
-"""Scan the lower tier section by section, as often as the rule needs, for what was accessed since the look before.
+"""Scan the lower tier section by section, as often as the rule requires, for accesses since the look before.
 
-The cost of a scan is linear in the lower tier's memory. Where the budget of CPU time does not allow for all of it at
-the configured interval, passes are further apart, but never further than the rule allows two looks at a page to be
-(rule.py); where that does not suffice, sections take turns (turns.py). What a first look finds was not accessed within
-an interval, and what a late one finds may have been accessed at any time: neither is reported.
+The cost of a scan is linear in the lower tier's memory. If the CPU time budget does not allow for all of it at the
+configured interval, passes are further apart, but never further than the rule allows two looks at a page to be
+(rule.py); if that does not suffice, sections take turns (turns.py). What a first look finds was not accessed within an
+interval, and what a late one finds may have been accessed at any time: neither is reported.
 """
 
 import time
@@ -26,35 +26,35 @@ from pghotd.sources.source import InThread, failures
 from pghotd.sources.standing import ALL_PPM, Standing
 from pghotd.sources.turns import Turns
 
-#: What a look leaves for the next one at the same section.
+#: State that a look leaves for the next one at the same section.
 Left = TypeVar("Left")
-#: How often it is seen whether it has been switched on, or an interval fits again.
+#: How often a scan that is switched off, or whose interval does not fit, checks whether it can go on.
 _ASK_AGAIN_MS = 1000
-#: Where the interval is shorter, passes are no further apart than this share of the longest gap: some come late.
+#: With a shorter interval, passes are at most this share of the longest gap apart, since some come late.
 _OF_LONGEST = 0.75
-#: A pass takes no more than this share of the time between two, whatever its CPU time.
+#: A pass takes at most this share of the time between two, whatever its CPU time.
 _WALL_SHARE = 0.8
-#: How often it is asked which sections come first, in s, and how long the first pass waits to know. Where there is room
-#: for all it is of no use, and to read the mappings of everything takes longer.
+#: How often to query which sections come first, in s, and how long the first pass waits for the answer. If there is
+#: room for all sections the answer is not needed, and reading the mappings of every process takes longer.
 _ASK_WATCHED_S, _WAIT_WATCHED_S = 1.0, 0.25
-#: Between two passes there is so much time at least, in s.
+#: Minimum time between two passes, in s.
 _BREATH_S = 0.01
 
 
 @dataclass(slots=True)
 class _Seen(Generic[Left]):
-    """What a look left, and when it began, in ms."""
+    """State left by a look, and the time when the look began, in ms."""
 
     left: Left
     at: int
 
 
 class SectionScan(Generic[Left]):
-    """A source that scans; a subclass says what a look at a section is."""
+    """A scanning source; a subclass defines what a look at a section does."""
 
     name: str
     kind: int
-    #: How old a folio's state may be when an access to it is recorded, in ms; None: as the backend is set.
+    #: Maximum age of a folio's state when an access to it is recorded, in ms; None: the backend's setting.
     state_age_ms: int | None = None
 
     def __init__(
@@ -76,16 +76,16 @@ class SectionScan(Generic[Left]):
         self._standing = Standing(budget_ppm=round(cpu_share * ALL_PPM))
         self._turns = Turns()
         self._seen: dict[int, _Seen[Left]] = {}
-        #: CPU time that the budget has for us, in s: below 0 no section joins.
+        #: CPU time left in the budget, in s: below 0 no section joins.
         self._credit_s = 0.0
         self._credited_at: float | None = None
-        #: Sections that come first, as far as is known, and the CPU time, in s, that it took to know.
+        #: Sections that come first, as far as known, and the CPU time, in s, that it took to find them.
         self._watched: frozenset[int] = frozenset()
         self._watched_known = trio.Event()
         self._watched_s = 0.0
         #: Sections whose turns take longer.
         self.longer = set[int]()
-        #: How many folios the last look at a section found accessed.
+        #: Number of folios that the last look at a section found accessed.
         self._found: dict[int, int] = {}
         self._scans = 0
         self._accessed = 0
@@ -94,36 +94,36 @@ class SectionScan(Generic[Left]):
         self._errnos: Counter[int] = Counter()
 
     def probe(self) -> None:
-        """Get ready, in a thread; OSError says why it cannot work here."""
+        """Prepare the scan, in a thread; OSError says why it cannot work here."""
         raise NotImplementedError
 
     async def look(self, section: int, left: Left | None) -> tuple[NDArray[np.int64], Left]:
-        """Return the PFNs of a section, ascending, that were accessed since the look that has `left`; and what is left.
+        """Return the PFNs of a section, ascending, accessed since the look that left `left`, and the new state.
 
-        Each is the head of a folio on an LRU list, as far as is known. OSError is counted, and the section passed over:
+        Each is the head of a folio on an LRU list, as far as known. OSError is counted and the section skipped, since
         frames at the end of memory can go while they are looked at.
         """
         raise NotImplementedError
 
     def close(self) -> None:
-        """Give back what `probe` took."""
+        """Release what `probe` took."""
 
     def is_empty(self, left: Left) -> bool:
-        """Return whether a look has found nothing that could be accessed, so that more looks would show no more."""
+        """Return whether a look found nothing that could be accessed, so that more looks would show no more."""
         return False
 
     def recorded(self, section: int, heads: NDArray[np.int64], gap_ms: int) -> None:
-        """Take note of what a look, `gap_ms` after the one before, has found and has been recorded."""
+        """Handle what a look, `gap_ms` after the one before, has found and recorded."""
 
     def came_late(self, section: int, heads: NDArray[np.int64]) -> None:
-        """Take note of what a look has found too late to be recorded."""
+        """Handle what a look has found too late to be recorded."""
 
     def beside(self) -> str:
-        """Return what takes evidence away from this source at present, in a thread; empty when nothing is known."""
+        """Return what currently takes evidence away from this source, in a thread; empty if nothing is known."""
         return ""
 
     def visits(self, rule: Rule) -> int:
-        """Return how many visits make a turn: the first tells nothing yet."""
+        """Return how many visits make a turn: the first one shows nothing yet."""
         return 1 + rule.least_looks
 
     async def between_looks(self) -> None:
@@ -134,7 +134,7 @@ class SectionScan(Generic[Left]):
         await trio.sleep_until(deadline)
 
     def stat(self) -> dict[str, int | str]:
-        """Return whether it works here, what it covers, what it found and what a scan costs."""
+        """Return whether the source works here, what it covers, what it found and what a scan costs."""
         return {
             **self._standing.stat(self.enabled, self._cpu.seconds),
             "scans": self._scans,
@@ -146,7 +146,7 @@ class SectionScan(Generic[Left]):
         }
 
     async def run(self) -> None:
-        """Scan until cancelled; end at once where it cannot work."""
+        """Scan until cancelled; end immediately if the source cannot work here."""
         try:
             await self._cpu.in_thread(self.probe)
         except OSError as error:
@@ -177,7 +177,7 @@ class SectionScan(Generic[Left]):
                 await trio.sleep(min(self._configured_ms, _ASK_AGAIN_MS) / 1000)
 
     async def _follow_watched(self) -> None:
-        """Ask which sections come first where there is no room for all; beside the passes, since it can take long."""
+        """Query which sections come first while there is no room for all; in a task of its own, as it can be slow."""
         while True:
             if self.enabled and (self._turns.waiting or not self._watched_known.is_set()):
                 sections, cpu_s = await self._pghot.memory.watched_sections()
@@ -186,14 +186,14 @@ class SectionScan(Generic[Left]):
             await trio.sleep(_ASK_WATCHED_S)
 
     def forget(self) -> None:
-        """Start over at the next pass: what happens until then was not seen within an interval."""
+        """Start over at the next pass: accesses until then were not seen within an interval."""
         self._seen.clear()
         self._found.clear()
         self._turns = Turns()
         self._credited_at = None
 
     async def _pass(self, rule: Rule) -> None:
-        """Look at every member once, and let others join while there is room."""
+        """Look at every member once, and let other sections join while there is room."""
         began, before_s = trio.current_time(), self._cpu.seconds
         watched_s, self._watched_s = self._watched_s, 0.0
         self._cpu.charge(watched_s)
@@ -227,16 +227,16 @@ class SectionScan(Generic[Left]):
         )
 
     def _due(self, section: int) -> tuple[bool, int]:
-        """Return the place of a section in a pass: what was in use comes first, and then what was not seen for longest.
+        """Return the sort key of a section in a pass: sections found in use first, then those not seen for longest.
 
-        What follows from the one can begin while the rest is looked at. By how much was found in each was tried: their
-        order changed from pass to pass, and looks at what is in use all the time came too late.
+        The work that follows from the former can begin while the rest is looked at. Sorting by how much was found in
+        each was tried: the order changed from pass to pass, and looks at what is in use all the time came too late.
         """
         seen = self._seen.get(section)
         return not self._found.get(section), 0 if seen is None else seen.at
 
     def _may_join(self, now: float, longest_ms: int) -> bool:
-        """Return whether the budget has been kept so far; what it has saved lasts for one pass."""
+        """Return whether the budget has been kept so far; unused budget lasts for one pass."""
         most_s = self._cpu_share * longest_ms / 1000
         if self._credited_at is None:
             self._credit_s = most_s
@@ -255,7 +255,7 @@ class SectionScan(Generic[Left]):
         return [f"cpu_share {self._cpu_share:g} is used up by the last turns: the next one waits for it"]
 
     async def _visit(self, section: int, rule: Rule) -> str:
-        """Look at a section, and report what was accessed since the look before; return what came of it."""
+        """Look at a section, and report accesses since the look before; return the outcome."""
         before_s, began, at = self._cpu.seconds, trio.current_time(), self._clock()
         before = self._seen.pop(section, None)
         outcome = "on time"
@@ -269,7 +269,7 @@ class SectionScan(Generic[Left]):
             if is_tracked(self._pghot, section):
                 self._seen[section] = _Seen(left, at)
                 if before is not None:
-                    # A first look tells of no page whether it is hot.
+                    # A first look does not show whether a page is hot.
                     self._pghot.heat.looked([section], self._clock())
                     if not await self.report(section, pfns, before.at, rule):
                         outcome = "late"
@@ -279,14 +279,14 @@ class SectionScan(Generic[Left]):
         return outcome
 
     def load_ms(self, cpu_s: float, began: float) -> float:
-        """Return how much the scan was loaded since it had taken `cpu_s` of CPU time, and since `began`."""
+        """Return the load on the scan since it had taken `cpu_s` of CPU time, and since `began`."""
         cpu_ms, wall_ms = (self._cpu.seconds - cpu_s) * 1000, (trio.current_time() - began) * 1000
         return max(cpu_ms / self._cpu_share, wall_ms / _WALL_SHARE)
 
     async def report(self, section: int, pfns: NDArray[np.int64], since: int, rule: Rule) -> bool:
-        """Record what was accessed after `since`; return whether that was in time, else it is dropped and counted.
+        """Record accesses after `since`; return whether that was in time, otherwise they are dropped and counted.
 
-        Frames that are no heads of folios on LRU lists any more are left out.
+        Frames that are no longer heads of folios on LRU lists are left out.
         """
         if len(pfns):
             self._cpu.charge(await self._pghot.memory.freshen(pfns, self.state_age_ms))
@@ -307,14 +307,14 @@ class SectionScan(Generic[Left]):
 
 
 def _heads(pfns: NDArray[np.int64], states: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return those of `pfns` that are heads of folios on LRU lists."""
+    """Return the `pfns` that are heads of folios on LRU lists."""
     tail_bits = (np.int64(1) << (states & PageState.ORDER).astype(np.int64)) - 1
     heads: NDArray[np.int64] = pfns[((states & PageState.LRU) != 0) & (pfns & tail_bits == 0)]
     return heads
 
 
 def _why_not_all(outcomes: Counter[str], rule: Rule) -> list[str]:
-    """Return what kept looks of a pass from telling anything."""
+    """Return what kept the looks of a pass from showing accesses."""
     looks = outcomes.total()
     whys = [
         f"{number} of {looks} sections looked at {outcome}" for outcome, number in outcomes.items() if ":" in outcome

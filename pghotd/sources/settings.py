@@ -39,7 +39,7 @@ Settings = TypeVar("Settings")
 
 @dataclass(frozen=True, slots=True)
 class SourceSettings:
-    """Hold each driver's settings, None for one that is not configured."""
+    """Settings of each driver, None for one that is not configured."""
 
     workload: WorkloadSettings | None = None
     procscan: ProcscanSettings | None = None
@@ -58,7 +58,7 @@ def configured(settings: SourceSettings) -> dict[str, object]:
 
 
 def make_source(name: str, settings: Any, model: Machine | None, pghot: Pghot, clock: Clock) -> Source:
-    """Return the driver `name`, not running; `model` is what those for a model feed."""
+    """Return the driver `name`, not running; `model` is the machine for drivers that feed a model."""
     if name == "workload" and model is not None:
         return Workload(settings, model, pghot, clock)
     if name == "procscan" and model is not None:
@@ -66,7 +66,7 @@ def make_source(name: str, settings: Any, model: Machine | None, pghot: Pghot, c
     return _REAL[name](settings, pghot, clock)
 
 
-#: The drivers that see accesses of real pages.
+#: Drivers that see accesses of real pages.
 _REAL: dict[str, Callable[[Any, Pghot, Clock], Source]] = {
     "damon": Damon,
     "idle": Idle,
@@ -92,7 +92,7 @@ def source_settings(sources: SettingsTable, nids: set[int] | None) -> SourceSett
 
 
 def _refuse(sources: SettingsTable, names: Iterable[str], why: str) -> None:
-    """Raise ConfigError for a source that the other backend has."""
+    """Raise ConfigError for a source of the other backend."""
     for name in names:
         if sources.has(name):
             raise sources.error(name, why)

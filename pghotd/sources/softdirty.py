@@ -1,9 +1,9 @@
-"""Report writes by soft-dirty bits, for the processes that [sources.softdirty] names and no others.
+"""Report writes seen by soft-dirty bits, for the processes that [sources.softdirty] names and no others.
 
-Exact to the page, but blind to reading, and it costs the process: every page of it that is written to in an interval
-takes a fault, its mmap_lock is held for writing while all its pages are write-protected anew (5 ms a GB), a KVM guest
-in it stalls since its second-level page tables are emptied, and CRIU, which lives on the same bits, misses what was
-written. Hence the limits of clear_refs_limits.py. What a first look finds was never cleared by us: it says nothing.
+Exact to the page, but blind to reads, and costly for the process: every page of it that is written to in an interval
+takes a fault, its mmap_lock is held for writing while all its pages are write-protected again (5 ms a GB), a KVM guest
+in it stalls because its second-level page tables are emptied, and CRIU, which uses the same bits, misses writes. Hence
+the limits of clear_refs_limits.py. At a first look the bits were never cleared by pghotd, so it shows nothing.
 """
 
 import errno
@@ -30,7 +30,7 @@ from pghotd.sources.rule import Rule
 from pghotd.sources.source import InThread, failures, in_thread
 from pghotd.sources.standing import ALL_PPM, Standing
 
-#: How often it is seen whether an interval fits again.
+#: How often to check whether an interval fits again.
 _ASK_AGAIN_MS = 1000
 _NONE = np.zeros(0, dtype=np.int64)
 
@@ -39,17 +39,17 @@ _NONE = np.zeros(0, dtype=np.int64)
 class SoftdirtySettings:
     """Settings of the scan."""
 
-    #: The processes it may be used on, each by its exact name or its pid.
+    #: Processes it may be used on, each by its exact name or its pid.
     processes: tuple[str | int, ...] = ()
     #: Time between two scans, in ms.
     interval_ms: int = 2000
-    #: Bytes resident above which a process is left alone even so.
+    #: Resident bytes above which even a named process is left out.
     clear_refs_max: int = CLEAR_REFS_MAX
 
 
 @dataclass(slots=True)
 class _Watched:
-    """One process: when it may be looked at again, how long that is, and when its bits were cleared, if they were."""
+    """One process: when its next look is due, the pause before that, and when its bits were cleared, if ever."""
 
     limits: ClearRefsLimits
     due: int = 0
@@ -62,16 +62,16 @@ class _Watched:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """The lower tier's pages written since the look before, and for how long the process was locked."""
+    """Lower-tier pages written since the look before, and for how long the process was locked."""
 
     pfns: NDArray[np.int64] = field(default_factory=lambda: _NONE)
     locked_s: float = 0.0
-    #: Whether its bits are cleared now, so that the next look tells something.
+    #: Whether its bits are cleared now, so that the next look shows something.
     cleared: bool = False
 
 
 class Softdirty:
-    """The source `softdirty`; `proc` is where /proc is."""
+    """The source `softdirty`; `proc` is the path of /proc."""
 
     name = "softdirty"
     kind = PGTSCANS
@@ -100,7 +100,7 @@ class Softdirty:
         self._late = 0
 
     def stat(self) -> dict[str, int | str]:
-        """Return whether it works here, what it found, for how long it locked whom, and who is left alone and why."""
+        """Return whether it works here, what it found, lock times by process, and which ones are left out and why."""
         return {
             **self._standing.stat(self.enabled, self._cpu.seconds),
             "scans": self._scans,
@@ -113,7 +113,7 @@ class Softdirty:
         }
 
     async def run(self) -> None:
-        """Scan until cancelled; end at once where nobody is named, or the kernel keeps no such bits."""
+        """Scan until cancelled; end immediately if no process is named or the kernel has no such bits."""
         if not self._targets:
             self._standing.say("no", "no process is named")
             return
@@ -132,7 +132,7 @@ class Softdirty:
             else:
                 if misfit is not None:
                     self._standing.say("no", misfit)
-                # What is written meanwhile was not written within an interval.
+                # Writes in that time did not happen within an interval.
                 for one in self._watched.values():
                     one.cleared_at = None
             await trio.sleep(min(interval_ms, _ASK_AGAIN_MS if misfit else interval_ms) / 1000)
@@ -170,7 +170,7 @@ class Softdirty:
             one.cleared_at = now if look.cleared else None
             one.in_time = before is None or self._clock() - before <= rule.longest_gap_ms
             if not one.in_time:
-                # Written at any time, and recorded as if just now.
+                # Written at any time, but would be recorded as if just now.
                 self._late += 1
             elif before is not None:
                 found.append(look.pfns)
@@ -181,7 +181,7 @@ class Softdirty:
         self._say()
 
     def _say(self) -> None:
-        """Say how many of the processes are followed."""
+        """Update the standing with how many of the processes are followed."""
         watched = self._watched.values()
         followed = sum(one.cleared_at is not None and one.in_time for one in watched)
         round_ms = max(self._settings.interval_ms, *(one.pause_ms for one in watched), 0)
@@ -216,7 +216,7 @@ class Softdirty:
 
 
 def _too_rare(pause_ms: int, rule: Rule) -> str:
-    """Return why looks with such a pause are of no use, so that the process is spared them; empty when they are."""
+    """Return why looks with such a pause are useless, so that the process is spared them; empty if they are not."""
     if pause_ms <= rule.longest_gap_ms:
         return ""
     return f"none (a look may come every {pause_ms} ms, and the rule needs one every {rule.longest_gap_ms} ms)"

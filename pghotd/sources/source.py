@@ -1,7 +1,7 @@
-"""Say what a source driver is: the one interface between whatever sees accesses and the engine.
+"""Interface of a source driver, the one interface between what sees accesses and the engine.
 
-A driver runs as one task, reports what it saw through Pghot.recorder as one of the four kinds, and tells what it is
-doing in `stat`. It reads its own `enabled` as it goes: 0 makes it stop looking, not end.
+A driver runs as one task, reports what it saw through Pghot.recorder as one of the four kinds, and shows its state in
+`stat`. It reads its own `enabled` as it runs: 0 makes it stop looking, not end.
 """
 
 import errno
@@ -15,25 +15,26 @@ Arguments = TypeVarTuple("Arguments")
 
 
 class Source(Protocol):
-    """Be one configured driver; its name is that of its directory under sources/."""
+    """One configured driver; its name is that of its directory under sources/."""
 
     name: str
-    #: What it reports as: an index into KINDS.
+    #: The kind that it reports, as an index into KINDS.
     kind: int
-    #: Written by its control file at any time.
+    #: May be written by its control file at any time.
     enabled: bool
 
     def stat(self) -> Mapping[str, int | str]:
-        """Return what it is doing, as names and values, first of all its Standing; memory only, at once."""
+        """Return its state as names and values, its Standing first; it uses memory only and never waits."""
 
     async def run(self) -> None:
-        """Look and report until cancelled; whatever it changed outside is restored on the way out."""
+        """Look and report until cancelled; everything it changed outside is restored on the way out."""
 
 
 class InThread(Protocol):
-    """Call a function where it may take time. Tests on a virtual clock, which no thread stops, have it called at once.
+    """Call of a function in a thread, where it may take time.
 
-    Not cancelled half way: what has begun ends.
+    Tests on a virtual clock, which threads do not stop, call it directly. A call is never cancelled half way: once
+    begun, it runs to its end.
     """
 
     async def __call__(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
@@ -46,5 +47,5 @@ async def in_thread(function: Callable[[*Arguments], Result], *arguments: *Argum
 
 
 def failures(errnos: Mapping[int, int]) -> dict[str, int]:
-    """Return how often each errno was met, under the names that `stat` has for them."""
+    """Return how often each errno was met, under the names used in `stat`."""
     return {f"failed_{errno.errorcode.get(code, 'other').lower()}": n for code, n in sorted(errnos.items())}

@@ -1,4 +1,4 @@
-"""The standing of a source: whether it works here, why not better, how much it covers, and what it may cost."""
+"""Standing of a source: whether it works here, why not better, how much it covers, and what it may cost."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,11 +11,11 @@ ALL_PPM = 1_000_000
 
 @dataclass(slots=True)
 class Standing:
-    """What every `stat` begins with.
+    """First lines of every `stat`.
 
-    `covered_ppm` is the share of its memory whose accesses it sees at present, `round_ms` how long it takes until all
-    of it had its turn, 0 where there are no rounds; `budget_ppm` the share of one CPU that it may take, 0 where it has
-    no budget.
+    `covered_ppm` is the share of its memory whose accesses it currently sees; `round_ms` is the time until all of it
+    has had its turn, 0 if there are no rounds; `budget_ppm` is the share of one CPU that it may take, 0 without a
+    budget.
     """
 
     works: Works = "no"
@@ -25,7 +25,7 @@ class Standing:
     budget_ppm: int = 0
 
     def say(self, works: Works, why: str = "-", covered_ppm: int = 0, round_ms: int = 0) -> None:
-        """Take over what has been found out; `why` in one line, `-` when there is nothing to say."""
+        """Set the current standing; `why` in one line, `-` if there is nothing to report."""
         self.works, self.why, self.covered_ppm, self.round_ms = works, why, covered_ppm, round_ms
 
     def stat(self, enabled: bool, cpu_s: float) -> dict[str, int | str]:

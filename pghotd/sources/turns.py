@@ -1,50 +1,50 @@
-"""The turns that sections take where a scan's budget does not allow for all of them.
+"""Turns that sections take when a scan's budget does not allow for all of them.
 
-A look loads the scan: so many ms have to pass until the budget has paid for it. As many sections as the longest gap
-between two looks has room for are members; each is looked at in every pass. Where others wait, a member whose turn is
-over makes room. So what a scan cannot afford costs coverage, never the rule.
+Each look loads the scan: its load is the number of ms that have to pass until the budget has paid for it. As many
+sections are members as fit into the longest gap between two looks; each member is looked at in every pass. While others
+wait, a member whose turn is over makes room. So what a scan cannot afford reduces coverage and never breaks the rule.
 
-Sections with pages of watched processes come first: only those can be promoted. Three quarters of the room are theirs
-while others wait, so that every section has its turn.
+Sections with pages of watched processes come first, since only those can be promoted. They get three quarters of the
+room while others wait, so that every section has its turn.
 """
 
 import math
 from collections.abc import Iterable, Sequence, Set
 from itertools import islice
 
-#: The load of a section before any was looked at, in ms: low, since the first look at it tells, and the next section
-#: joins only after that.
+#: Assumed load of a section before any was looked at, in ms. It is low, since the first look measures the load, and the
+#: next section joins only after that.
 _UNKNOWN_MS = 10.0
-#: How much more than a first visit the next ones are expected to load.
+#: Expected load of later visits, as a multiple of that of a first visit.
 _FIRST_VISIT = 2.0
-#: How much of the room is for sections of watched processes while others wait, and what their turns weigh then.
+#: Share of the room for sections of watched processes while others wait, and the weight of their turns then.
 _WATCHED_SHARE = 0.75
 _WATCHED_WEIGHT = 3.0
-#: So many of those that wait are tried for what room there is.
+#: Number of waiting sections that are tried for the remaining room.
 _LOOKAHEAD_NR = 64
 
 
 class Turns:
-    """Which sections are looked at now, and which wait; sections by number, loads in ms."""
+    """Sections that are looked at now, and those that wait; sections by number, loads in ms."""
 
     def __init__(self) -> None:
         self._sections: Sequence[int] = ()
         self._watched: frozenset[int] = frozenset()
-        #: By member how often it was visited in this turn; in the order in which they joined.
+        #: Number of visits to each member in this turn, in the order in which the members joined.
         self._visits: dict[int, int] = {}
-        #: Watched ones and others, each in the order in which their turns come.
+        #: Watched sections and others, each in the order of their turns.
         self._waiting: dict[bool, dict[int, None]] = {True: {}, False: {}}
         self._loads: dict[int, float] = {}
         self._loads_sum = 0.0
-        #: What follows from a visit and loads the scan as well.
+        #: Load of the work that follows from a visit.
         self._beside: dict[int, float] = {}
-        #: Sections whose load is known from a first visit alone.
+        #: Sections whose load is known only from a first visit.
         self._guessed: set[int] = set()
-        #: Sections whose last turn was over at once, for they were empty.
+        #: Sections whose last turn ended immediately because they were empty.
         self._short: set[int] = set()
-        #: Those of either that went before the one that waits for longest.
+        #: Sections of each group that went before the one that waits for longest.
         self._ahead: dict[bool, set[int]] = {True: set(), False: set()}
-        #: What joined of either while both waited, by weight.
+        #: Weighted number of joins from each group while both waited.
         self._served = {True: 0.0, False: 0.0}
 
     @property
@@ -63,7 +63,7 @@ class Turns:
         return self._load_of(self._visits)
 
     def follow(self, sections: Sequence[int], watched: frozenset[int]) -> list[int]:
-        """Go over to the sections that there are now, and those of watched processes; return the members that left."""
+        """Update to the current sections, and those of watched processes; return the members that left."""
         if sections == self._sections and watched == self._watched:
             return []
         there = set(sections)
@@ -86,14 +86,14 @@ class Turns:
         return gone
 
     def leave(self, room_ms: float, visits: int, longer: Set[int] = frozenset()) -> list[int]:
-        """End turns of `visits` visits or more, as far as those that wait need the room; return whose ended.
+        """End turns of `visits` visits or more, as far as waiting sections need the room; return whose turns ended.
 
-        Where loads have grown beyond the room by more than one section's, all looks would come late: those that joined
-        last leave at once, and are the next to join.
+        If loads have grown beyond the room by more than one section's, all looks would come late: the members that
+        joined last leave immediately, and are the next to join.
 
-        The turns of those in `longer` take twice as many. Where nothing waits, a turn has no end but by loads that have
-        grown. A watched one makes room for watched ones, and for others only where they would have less than their
-        share, or none.
+        Turns of sections in `longer` take twice as many visits. If no section waits, a turn ends only because loads
+        have grown. A watched section makes room for watched ones, and for others only if they would otherwise have less
+        than their share, or none.
         """
         wait = {watched: bool(these) for watched, these in self._waiting.items()}
         watched_ms = self._load_of(section for section in self._visits if section in self._watched)
@@ -102,7 +102,7 @@ class Turns:
             watched_ms > _WATCHED_SHARE * room_ms or (only_watched and watched_ms + self._mean() > room_ms)
         )
         may_go = {True: wait[True] or squeezed, False: wait[True] or wait[False]}
-        # What is only expected is no reason to end a turn.
+        # An expected load is no reason to end a turn.
         measured_ms = self._measured_ms
         wanted_ms = self.load_ms + sum(map(self._load_of, self._waiting.values())) - room_ms
         leaving: list[int] = []
@@ -120,7 +120,7 @@ class Turns:
         while self._visits and measured_ms - self._load(next(reversed(self._visits))) > room_ms:
             section, _ = self._visits.popitem()
             if section in self._guessed:
-                # What is only expected of it must not keep it out.
+                # Its expected load must not keep it out.
                 self._guessed.discard(section)
                 self._loads_sum -= self._loads[section] * (1 - 1 / _FIRST_VISIT)
                 self._loads[section] /= _FIRST_VISIT
@@ -131,10 +131,10 @@ class Turns:
         return leaving
 
     def join(self, room_ms: float) -> int | None:
-        """Let the next section that finds room join, and return it; with no members at all it need not fit.
+        """Let the next section that finds room join, and return it; if there are no members it need not fit.
 
-        One with little in use goes before those in front of it that do not fit, once for each first one: it is known a
-        turn earlier, and takes room that would be left unused.
+        A section with little in use may go before those in front of it that do not fit, once for each first one: it is
+        known a turn earlier, and uses room that would otherwise stay unused.
         """
         if not self.waiting:
             return None
@@ -159,10 +159,10 @@ class Turns:
         return section
 
     def visited(self, section: int, load_ms: float, empty: bool = False) -> None:
-        """Note that a member was visited, and what that loads; the load that counts is smoothed over two visits.
+        """Record a visit to a member and its load; the load that counts is smoothed over two visits.
 
-        A first visit loads less than those that follow and find something, so where it is all that is known, more is
-        expected. The turn of an empty one is over: more visits would show no more.
+        A first visit loads less than later ones that find something, so if it is all that is known, more is expected.
+        The turn of an empty section is over: more visits would show no more.
         """
         if section not in self._visits:
             return
@@ -182,14 +182,14 @@ class Turns:
         self._loads_sum += now_ms - before_ms
 
     def looked_again(self, section: int, load_ms: float, *, first: bool) -> None:
-        """Note what another look at a section loads that follows from a visit; `first` of those or not."""
+        """Record the load of another look at a section that follows from a visit; `first` if it is the first such."""
         self._beside[section] = load_ms + (0.0 if first else self._beside.get(section, 0.0))
 
     def pace_ms(self, interval_ms: int, longest_ms: int) -> int:
-        """Return the time from one pass to the next: as long as it loads, but neither shorter nor longer than these.
+        """Return the time from one pass to the next: the load of a pass, but neither shorter nor longer than these.
 
-        With sections waiting it is the longest, since a turn then takes the fewest looks. But the first pass of all is
-        soon followed by another one, for only then it is known whether others have to wait.
+        While sections wait it is the longest, since a turn then takes the fewest looks. But the very first pass is soon
+        followed by another one, since only then is it known whether others have to wait.
         """
         if self.waiting and not self._visits.keys() <= self._guessed:
             return longest_ms
@@ -212,7 +212,7 @@ class Turns:
 
     @property
     def _measured_ms(self) -> float:
-        """Return the load of a pass over all members, with nothing in it that is only expected."""
+        """Return the load of a pass over all members, without expected loads."""
         guessed = sum(self._loads[section] for section in self._guessed & self._visits.keys())
         return self.load_ms - guessed * (1 - 1 / _FIRST_VISIT)
 

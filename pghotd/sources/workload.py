@@ -1,7 +1,7 @@
 """Generate a workload: seeded accesses over a region of memory, with a hot set that moves and phases that allocate.
 
-Its accesses are memory accesses: what misses the caches. They go through the page table of a process of the model and
-are felt there. What the engine is told of them is a separate, lossy view: see observers.py.
+Its accesses are memory accesses, that is, what misses the caches. They go through the page table of a process of the
+model and take effect there. The engine gets a separate, lossy view of them: see observers.py.
 """
 
 from dataclasses import dataclass
@@ -27,11 +27,11 @@ TICK_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class WorkloadSettings:
-    """Describe a workload; sizes in pages, times in ms.
+    """Settings of a workload; sizes in pages, times in ms.
 
-    `hot_pages` of the region take `hot_share` of the accesses, by `pattern`; the rest go anywhere in it. After each
-    `move_after_ms` the hot set is elsewhere (0: never). Every `phase_ms` the workload allocates `phase_pages` more, or
-    frees them again (0: never).
+    `hot_pages` of the region take `hot_share` of the accesses, by `pattern`; the rest go anywhere in it. The hot set
+    moves after each `move_after_ms` (0: never). Every `phase_ms` the workload allocates `phase_pages` more, or frees
+    them again (0: never).
     """
 
     name: str = "workload"
@@ -50,12 +50,12 @@ class WorkloadSettings:
     seed: int = 1
     observe: Observe = "pgtscans"
     period: int = 4000
-    #: What a scan takes for each page, in ns: some 80 ms a GiB.
+    #: Time that a scan takes for each page, in ns: some 80 ms a GiB.
     scan_ns: int = 300
 
 
 class Workload:
-    """Run one workload on a model; implements Source."""
+    """One workload on a model; implements Source."""
 
     name = "workload"
 
@@ -86,7 +86,7 @@ class Workload:
         )
         self._observer = Observer(view, pghot, machine, self._process)
         self.kind = self._observer.kind
-        #: Where in the region the hot set begins, and the order of the pages in it, hottest first.
+        #: Start of the hot set in the region, and the order of the pages in it, hottest first.
         self._hot_start = 0
         self._order = self._random.permutation(settings.hot_pages)
         self._cpu = CpuAccount(in_thread)
@@ -119,7 +119,7 @@ class Workload:
             owed += settings.rate * (now - last) / 1000
             last = now
             self._follow_the_plan(now - started)
-            # A tick that comes late does not have to be made up for all at once.
+            # A late tick does not have to be made up for in one step.
             number = int(min(owed, settings.rate))
             owed -= number
             if number:
