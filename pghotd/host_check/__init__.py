@@ -1,6 +1,7 @@
-"""Say what this machine has for promotion on its real nodes, and what it lacks: `pghotd --check-host`.
+"""Report what this machine has for promotion on its real nodes, and what it lacks: `pghotd --check-host`.
 
-One finding a line: what it is, what it means, what to do. Nothing is changed; a source is probed as it would be used.
+One finding per line: what it is, what it means, what to do. Nothing is changed; a source is probed the way it would be
+used.
 """
 
 import json
@@ -16,21 +17,21 @@ from pghotd.procfs.page_size import misfit
 
 
 def findings(proc: str = "/proc", sys: str = "/sys") -> list[Finding]:
-    """Look at the machine whose /proc and /sys are given."""
+    """Return the findings for the machine whose /proc and /sys are given."""
     found = [*memory(proc, sys), *permissions(proc)]
     if why := misfit():
-        # What the probes of sources would find on such a kernel means nothing.
+        # On such a kernel the results of source probes mean nothing.
         return [Finding("page size", False, why), *found, Finding("sources", None, "not probed, for the page size")]
     return [*found, *sources(proc, sys)]
 
 
 def can_promote(found: list[Finding]) -> bool:
-    """Tell whether promotion can work: nothing that it needs is missing."""
+    """Return whether promotion can work: nothing that it needs is missing."""
     return all(finding.ok is not False for finding in found)
 
 
 def text(found: list[Finding]) -> str:
-    """Return the findings as lines for a person."""
+    """Return the findings as lines of text."""
     marks = {True: "ok ", False: "NO ", None: "-  "}
     return "".join(
         f"{marks[finding.ok]} {finding.name:<17} {finding.what}{'; ' if finding.todo else ''}{finding.todo}\n"
@@ -39,13 +40,13 @@ def text(found: list[Finding]) -> str:
 
 
 def as_json(found: list[Finding]) -> str:
-    """Return the findings for a machine."""
+    """Return the findings as JSON."""
     return json.dumps({"can_promote": can_promote(found), "findings": [asdict(one) for one in found]}, indent=1)
 
 
 def main(json_wanted: bool) -> int:
-    """Print the findings; return 0 when promotion can work here, else 1."""
+    """Print the findings; return 0 if promotion can work here, else 1."""
     found = findings()
-    with suppress(BrokenPipeError):  # whoever reads has seen enough
+    with suppress(BrokenPipeError):  # the reader has seen enough
         os.write(1, (as_json(found) + "\n" if json_wanted else text(found)).encode())
     return os.EX_OK if can_promote(found) else 1

@@ -1,4 +1,4 @@
-"""Hold what was found of the machine, one line each, and ask files for what may not be there."""
+"""Findings about the machine, one line each, and reads of files that may be missing."""
 
 import errno
 from collections.abc import Callable, Iterable, Iterator
@@ -9,7 +9,7 @@ from pghotd.procfs.attribute import read_attribute
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Hold one line: `ok` is False where promotion cannot work as it is, None where it only works less well."""
+    """One finding: `ok` is False if promotion cannot work as it is, None if it only works less well."""
 
     name: str
     ok: bool | None
@@ -18,7 +18,7 @@ class Finding:
 
 
 def look_at(name: str, ok: bool | None, look: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
-    """Yield what `look` finds; where that ends with an OSError, the finding `name` says so, and others go on."""
+    """Yield the findings of `look`; if it ends with an OSError, yield that as the finding `name`."""
     try:
         yield from look()
     except OSError as error:
@@ -26,13 +26,13 @@ def look_at(name: str, ok: bool | None, look: Callable[[], Iterable[Finding]]) -
 
 
 def because(error: OSError) -> str:
-    """Return what went wrong, with the file if there is one, in one line."""
+    """Return the error in one line, with the file if there is one."""
     what = error.strerror or errno.errorcode.get(error.errno or 0, "it fails")
     return f"{error.filename}: {what}" if error.filename else what
 
 
 def fails(call: Callable[[], object]) -> str:
-    """Return why a call fails, nothing when it does not."""
+    """Return why a call fails, empty if it does not."""
     try:
         call()
     except OSError as error:
@@ -41,7 +41,7 @@ def fails(call: Callable[[], object]) -> str:
 
 
 def attribute(path: str) -> str:
-    """Return the text of a short file, nothing where it cannot be read."""
+    """Return the text of a short file, empty if it cannot be read."""
     try:
         return read_attribute(path)
     except OSError:

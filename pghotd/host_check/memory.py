@@ -1,4 +1,4 @@
-"""Look at the nodes and tiers, and at who else has a say in where memory is."""
+"""Check the nodes and tiers, and what else decides where memory is placed."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ from pghotd.procfs.status import read_effective_capabilities
 
 
 def memory(proc: str, sys: str) -> Iterator[Finding]:
-    """Look at the memory of the machine whose /proc and /sys are given."""
+    """Check the memory of the machine whose /proc and /sys are given."""
     topology: Topology | None = None
     try:
         topology = read_topology(sys)
@@ -46,7 +46,7 @@ def _nodes(topology: Topology) -> Iterator[Finding]:
 
 
 def _size(node: LinuxNode) -> str:
-    """Return how much memory a node has, and how much of it no memory block shows to be its own and online."""
+    """Return how much memory a node has, and how much of it is in no online memory block of its own."""
     offline = f"{blocks(node.offline_blocks)} offline" if node.offline_blocks else ""
     if len(node.sections):
         return f"{gib(len(node.sections))}{', besides ' if offline else ''}{offline}"

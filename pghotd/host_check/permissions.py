@@ -1,4 +1,4 @@
-"""Look at what this process may do, and say what works without the rest."""
+"""Check what this process is permitted to do, and report what works without the rest."""
 
 import os
 import shutil
@@ -10,12 +10,12 @@ from pghotd.procfs.proc_mount import read_proc_mount, require_whole
 from pghotd.procfs.status import read_effective_capabilities
 
 _SYS_ADMIN, _PERFMON = 1 << 21, 1 << 38
-#: perf_allow_cpu() of the kernel: above this, whole CPUs are sampled with CAP_PERFMON alone.
+#: The kernel's perf_allow_cpu(): above this value, CAP_PERFMON is required to sample whole CPUs.
 _PARANOID_CPU = 0
 
 
 def permissions(proc: str) -> Iterator[Finding]:
-    """Look at the capabilities and limits that /proc tells."""
+    """Check the capabilities and limits shown in /proc."""
     lacking: list[str] = []
     may_sample = False
     try:

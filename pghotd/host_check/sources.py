@@ -1,4 +1,4 @@
-"""Probe each source of accesses as it would be used."""
+"""Probe each source of accesses the way it would be used."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -98,12 +98,12 @@ def _numab2(proc: str, sys: str) -> Finding:
 
 
 def _open(sampled: Sampled) -> None:
-    """Open an event on its first CPU and close it again; OSError when that fails."""
+    """Open an event on its first CPU and close it again; OSError if that fails."""
     Ring(sampled.event, sampled.cpus[0], PerfSettings().period, 1).close()
 
 
 def _kpageflags(proc: str) -> Finding:
-    """Look at kpageflags: promotion needs it, whether the source does or not."""
+    """Check kpageflags: promotion needs it, whether the source is used or not."""
     flags_any = False
 
     def read() -> None:

@@ -1,1 +1,1 @@
-"""Show what the daemon does to monitoring systems, as OpenMetrics."""
+"""Metrics of the daemon for monitoring systems, as OpenMetrics."""

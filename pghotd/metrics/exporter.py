@@ -1,7 +1,7 @@
-"""Hand metrics out: on a unix socket or a loopback port by HTTP, and as a file that is replaced every so often.
+"""Export metrics by HTTP on a unix socket or a loopback port, and as a file that is replaced periodically.
 
-HTTP is h11's; here is who is answered, and what is not waited for: a client that says nothing for ten seconds, or one
-of more than there may be at a time, is hung up on.
+HTTP is handled by h11; this file decides which clients are answered. A client that sends nothing for ten seconds, or
+that exceeds the number of simultaneous clients, is disconnected.
 """
 
 import logging
@@ -33,7 +33,7 @@ _READ_BYTES = 4096
 
 
 class Exporter:
-    """Export one daemon's metrics where it is configured."""
+    """Exporter of one daemon's metrics to the configured places."""
 
     def __init__(self, settings: MetricsSettings, families: Families) -> None:
         self._settings = settings
@@ -42,7 +42,7 @@ class Exporter:
         self._complained = False
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Listen and write until cancelled; ConfigError when a socket cannot be had."""
+        """Listen and write until cancelled; ConfigError if a socket is not available."""
         settings = self._settings
         async with trio.open_nursery() as nursery:
             listeners = await self._listen()
@@ -96,7 +96,7 @@ class Exporter:
     async def _keep_textfile(self, file: Path) -> None:
         while True:
             try:
-                # Rendered here, so that it is consistent; written where a slow disk holds nobody up.
+                # Rendered here, so that it is consistent; written in a thread, where a slow disk blocks no other task.
                 await trio.to_thread.run_sync(replace, file, self.prometheus_text())
             except OSError as wrong:
                 if not self._complained:
@@ -108,7 +108,7 @@ class Exporter:
 
 
 def unix_listener(path: Path) -> trio.SocketListener:
-    """Listen at a path, over a socket that a killed daemon left; OSError for what is no socket."""
+    """Listen at a path, replacing a socket that a killed daemon left; OSError if the path is not a socket."""
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise OSError(None, "is there and is no socket")
@@ -125,7 +125,7 @@ def unix_listener(path: Path) -> trio.SocketListener:
 
 
 def remove(*files: str | None) -> None:
-    """Remove what a stopped daemon would leave as if it went on."""
+    """Remove files of a stopped daemon that would look as if it were still running."""
     for file in files:
         if file is not None:
             with suppress(OSError):
@@ -145,7 +145,7 @@ async def _serve_one(stream: trio.SocketStream, text: Callable[[], bytes]) -> No
         elif isinstance(event, h11.EndOfMessage):
             break
         elif not isinstance(event, h11.Data):
-            return  # hung up before the end
+            return  # the client disconnected before the end
     assert request is not None
     code, body, kind = 404, b"metrics are at /metrics\n", "text/plain; charset=utf-8"
     if request.method not in (b"GET", b"HEAD"):

@@ -1,7 +1,7 @@
-"""Make OpenMetrics of what the daemon counts: each with help and a unit, and with labels of which there are few.
+"""Convert the daemon's counters to OpenMetrics, each with help text and a unit, and with few distinct labels.
 
-Labels are nodes, tiers, reasons, errnos, kinds and drivers: what there is of each is bounded by the machine and the
-build. Memory cgroups come and go without a bound, so they are in the control file `owners` alone.
+Labels are nodes, tiers, reasons, errnos, kinds and drivers, whose number is bounded by the machine and the build.
+Memory cgroups come and go without a bound, so they are only in the control file `owners`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,14 +19,14 @@ from pghotd.geometry import PAGE_SIZE
 
 
 class _Task(Protocol):
-    """Be what one node's kmigrated is doing."""
+    """State of one node's kmigrated."""
 
     wakeups: int
     passes: int
     batches: int
 
 
-#: Counters of a node that are metrics of their own: name, what it is here.
+#: Counters of a node that are metrics of their own: name, and meaning here.
 _NODE_COUNTERS = {
     "pgpromote_success": "pghotd_promoted",
     "pgpromote_candidate": "pghotd_promotion_candidates",
@@ -42,9 +42,10 @@ _TASK_COUNTERS = {
 
 
 class Families:
-    """Collect all metrics of one daemon.
+    """Collector of all metrics of one daemon.
 
-    `standing` is what else `status` shows, `task` a node's kmigrated, `sources` the `stat` of each driver by its name.
+    `standing` gives the additional lines of `status`, `task` a node's kmigrated, `sources` the `stat` of each driver by
+    its name.
     """
 
     def __init__(

@@ -1,16 +1,16 @@
-"""Say where metrics are to be had; nowhere unless it is configured."""
+"""Settings of the metrics, which are exported only if configured."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsSettings:
-    """Hold the [metrics] table."""
+    """The [metrics] table."""
 
     #: A unix socket that answers GET /metrics.
     socket: str | None = None
-    #: The same on a port of the loopback address.
+    #: A port of the loopback address that does the same.
     port: int | None = None
-    #: A file that is replaced every so often, for node_exporter's textfile collector.
+    #: A file that is replaced periodically, for node_exporter's textfile collector.
     textfile: str | None = None
     textfile_interval_s: int = 15

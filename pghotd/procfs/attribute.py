@@ -3,12 +3,12 @@
 import errno
 import os
 
-#: sysfs gives no attribute more than a page; a nodelist fits as well.
+#: sysfs limits an attribute to one page; a nodelist fits as well.
 _LONGEST = 1 << 16
 
 
 def read_attribute(path: str) -> str:
-    """Return the text of the file at `path` without white space around it; OSError as the package says."""
+    """Return the text of the file at `path` without surrounding white space; OSError as the package says."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data = os.read(fd, _LONGEST)

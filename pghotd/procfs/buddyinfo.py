@@ -11,19 +11,19 @@ _LINE = re.compile(rb"^Node ([0-9]{1,4}), zone +([A-Za-z0-9]{1,16})((?: +[0-9]{1
 
 @dataclass(frozen=True, slots=True)
 class FreeBlocks:
-    """Hold one zone's free blocks: `counts[order]` of 2^order pages each."""
+    """Free blocks of one zone: `counts[order]` of 2^order pages each."""
 
     nid: int
     zone: str
     counts: tuple[int, ...]
 
     def of(self, order: int) -> int:
-        """Return how many blocks of `order` could be handed out, larger ones split for it."""
+        """Return how many blocks of `order` could be allocated, splitting larger ones."""
         return sum(count << larger for larger, count in enumerate(self.counts[order:]))
 
 
 def parse_buddyinfo(text: bytes) -> list[FreeBlocks]:
-    """Parse the text of a buddyinfo file, in its order; a line that is none is passed over."""
+    """Parse the text of a buddyinfo file, in its order; malformed lines are skipped."""
     return [
         FreeBlocks(int(nid), zone.decode(), tuple(map(int, counts.split())))
         for nid, zone, counts in _LINE.findall(text)
@@ -31,7 +31,7 @@ def parse_buddyinfo(text: bytes) -> list[FreeBlocks]:
 
 
 def free_blocks(rows: Iterable[FreeBlocks], nid: int, order: int) -> int:
-    """Return how many blocks of `order` node `nid` could hand out, from all its zones."""
+    """Return how many blocks of `order` could be allocated on node `nid`, from all its zones."""
     return sum(row.of(order) for row in rows if row.nid == nid)
 
 

@@ -1,4 +1,4 @@
-"""Read /proc/PID/cgroup: where a process stands in each hierarchy of control groups."""
+"""Read /proc/PID/cgroup: the place of a process in each hierarchy of control groups."""
 
 import errno
 import posixpath
@@ -12,7 +12,7 @@ _MOUNTED = b"/sys/fs/cgroup"
 
 @dataclass(frozen=True, slots=True)
 class Cgroups:
-    """Hold a process's path in each hierarchy, and in the one that accounts its memory."""
+    """Paths of a process in each hierarchy, and in the one that accounts its memory."""
 
     paths: frozenset[bytes]
     memory: bytes
@@ -40,7 +40,7 @@ def _is_within(own: bytes, path: bytes) -> bool:
 
 
 def parse_cgroup(data: bytes) -> Cgroups:
-    """Parse lines `number:controllers:path`, of version 2 `0::path`; a path may hold colons and spaces."""
+    """Parse lines `number:controllers:path`, in version 2 `0::path`; a path may contain colons and spaces."""
     if not data:
         raise OSError(errno.ESRCH, "an empty cgroup")
     paths: set[bytes] = set()

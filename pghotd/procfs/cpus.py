@@ -1,4 +1,4 @@
-"""Read which CPUs are online, and on which node each of them is."""
+"""Read which CPUs are online, and the node of each."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ def online_cpus(sys: str = "/sys") -> tuple[int, ...]:
 
 
 def node_of_cpus(sys: str = "/sys") -> NDArray[np.int64]:
-    """Return the nid of each CPU by number, NUMA_NO_NODE where none is known; its last entry is one of these."""
+    """Return the nid of each CPU by number, NUMA_NO_NODE if it is not known; the last entry is always that."""
     base = f"{sys}/devices/system/node"
     found: dict[int, int] = {}
     try:

@@ -1,4 +1,4 @@
-"""Who on this machine monitors memory by DAMON: running, or left over and off."""
+"""Find the users of DAMON on this machine: running, or left over and off."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -13,12 +13,12 @@ IN_USE = "somebody else uses DAMON"
 
 
 def kdamond_runs(sys: str = "/sys") -> bool:
-    """Return whether a kdamond runs, whoever started it; a file that cannot be read shows none."""
+    """Return whether a kdamond runs, regardless of its owner; an unreadable file counts as none."""
     return _any(glob(f"{_kdamonds(sys)}/*/state"), "on") or any(running_modules(sys))
 
 
 def why_taken(sys: str = "/sys") -> str:
-    """Return in one line who has DAMON, where it is known that it is not to be had."""
+    """Return in one line who uses DAMON, for callers that know that it is not available."""
     if _any(glob(f"{_kdamonds(sys)}/*/state"), "on"):
         return IN_USE
     for module in running_modules(sys):
@@ -30,7 +30,7 @@ def why_taken(sys: str = "/sys") -> str:
 
 
 def running_modules(sys: str = "/sys") -> Iterator[str]:
-    """Yield the kernel's modules that monitor memory now: no other kdamond is started beside one."""
+    """Yield the kernel modules that monitor memory now: while one does, no other kdamond is started."""
     yield from (module for module in _MODULES if _any([f"{sys}/module/{module}/parameters/enabled"], "Y"))
 
 

@@ -1,6 +1,6 @@
-"""Read /proc/kpageflags: which folio a page frame belongs to, and whether that is on an LRU list.
+"""Read /proc/kpageflags: the folio to which a page frame belongs, and whether it is on an LRU list.
 
-One 8-byte word a PFN; the bits are those of the kernel's kernel-page-flags.h. About 17 ms a GB of page frames.
+One 8-byte word per PFN; the bits are those of the kernel's kernel-page-flags.h. About 17 ms a GB of page frames.
 """
 
 import os
@@ -32,10 +32,10 @@ KPF_ZERO_PAGE = 1 << 24
 
 
 def read_flags(first: int, count: int, proc: str = "/proc") -> Words:
-    """Return the flags of `count` page frames from PFN `first`, 0 behind the last one of the machine.
+    """Return the flags of `count` page frames from PFN `first`, 0 beyond the last one of the machine.
 
-    As stable_page_flags() of fs/proc/page.c has them, each at its own moment: a folio can be split or freed in between.
-    About half a millisecond a section; OSError as the package says.
+    They are as in stable_page_flags() of fs/proc/page.c, each read at a different moment: a folio can be split or freed
+    in between. About half a millisecond a section; OSError as the package says.
     """
     flags = np.zeros(count, dtype=np.uint64)
     fd = os.open(f"{proc}/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
@@ -54,12 +54,12 @@ def read_flags(first: int, count: int, proc: str = "/proc") -> Words:
 
 
 def lru_heads(pfns: Pfns, proc: str = "/proc") -> Pfns:
-    """Return the PFN of the head of each page's folio, -1 where that is on no LRU list or not known."""
+    """Return the PFN of the head of each page's folio, -1 if that is on no LRU list or not known."""
     fd = os.open(f"{proc}/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
     try:
         heads, flags = pfns.copy(), _flags(fd, pfns)
         for order in range(1, MAX_FOLIO_ORDER + 1):
-            # Folios are naturally aligned: whatever lies between a tail and its head is a tail too.
+            # Folios are naturally aligned: everything between a tail and its head is a tail too.
             tails = np.flatnonzero(flags & np.uint64(KPF_COMPOUND_TAIL))
             if not len(tails):
                 break

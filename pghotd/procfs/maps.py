@@ -15,7 +15,7 @@ Vpns = NDArray[np.int64]
 
 _LINE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ([-rwxsp]{4}) [0-9a-f]+ [0-9a-f]+:[0-9a-f]+ ([0-9]+)(?: +(.*))?$", re.M)
 
-#: What the kernel puts into every address space: not memory of the process. A file's name begins with a slash.
+#: Mappings that the kernel puts into every address space: not memory of the process. File names begin with a slash.
 _SPECIAL = frozenset((b"[vvar]", b"[vvar_vclock]", b"[vdso]", b"[vsyscall]", b"[uprobes]", b"[sigpage]", b"[vectors]"))
 
 #: Two mappings with fewer pages between them are read in one piece: a system call costs more than the hole.
@@ -26,9 +26,9 @@ _PART = 1 << 15
 
 @dataclass(frozen=True, slots=True)
 class Mappings:
-    """Hold mappings in address order, one a row: [start, end) in virtual page numbers; names as the kernel has them.
+    """Mappings in address order, one per row: [start, end) in virtual page numbers; names as in the kernel.
 
-    In a name a newline is `\\012`. Mappings of the kernel's own are left out; `after_special` counts those before each
+    In a name a newline is `\\012`. The kernel's own mappings are left out; `after_special` counts those before each
     row.
     """
 
@@ -43,9 +43,9 @@ class Mappings:
         return len(self.start)
 
     def runs(self) -> tuple[Vpns, Vpns]:
-        """Return the first pages and the ends of the ranges to read in one piece each.
+        """Return the first pages and the ends of the ranges, each to be read in one piece.
 
-        Mappings that nobody may access are not looked into: address space that was only reserved can be terabytes.
+        Inaccessible mappings are left out: address space that was only reserved can be terabytes.
         """
         rows = np.flatnonzero(np.array([perms[:3] != b"---" for perms in self.perms], dtype=bool))
         if not len(rows):
@@ -56,7 +56,7 @@ class Mappings:
 
 
 def parse_maps(text: bytes) -> Mappings:
-    """Parse the text of a maps file; a line that is none, as the last one of a text cut short, is passed over."""
+    """Parse the text of a maps file; a malformed line, such as the last one of a truncated text, is skipped."""
     start: list[int] = []
     end: list[int] = []
     perms: list[bytes] = []
@@ -90,7 +90,7 @@ def parse_maps(text: bytes) -> Mappings:
 
 
 def read_maps_text(pid: int, proc: str = "/proc") -> bytes:
-    """Read process `pid`'s maps as they are; OSError as the package says."""
+    """Read the text of process `pid`'s maps; OSError as the package says."""
     text = Path(f"{proc}/{pid}/maps").read_bytes()
     if not text:
         raise OSError(errno.ESRCH, "no memory any more")
@@ -103,7 +103,7 @@ def read_maps(pid: int, proc: str = "/proc") -> Mappings:
 
 
 def mapping_of(memory: mmap.mmap) -> Mappings:
-    """Return the one mapping that `memory`, of this process, is: for probes by a page of one's own."""
+    """Return the mapping of `memory` in this process, for probes with a page of pghotd's own."""
     first = np.frombuffer(memory, dtype=np.uint8).__array_interface__["data"][0] >> PAGE_SHIFT
     end = first + (len(memory) >> PAGE_SHIFT)
     return Mappings(

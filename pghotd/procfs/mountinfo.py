@@ -1,6 +1,6 @@
 r"""Read /proc/PID/mountinfo: what is mounted where (proc_pid_mountinfo(5)).
 
-Its fields have blanks, tabs, newlines and backslashes as octal escapes: `\040` in a path is a blank.
+Its fields contain blanks, tabs, newlines and backslashes as octal escapes: `\040` in a path is a blank.
 """
 
 import os
@@ -14,7 +14,7 @@ _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One mounted file system, as bytes: `root` is the directory of it that is seen at `mountpoint`."""
+    """One mounted file system, as bytes: `root` is its directory that is visible at `mountpoint`."""
 
     root: bytes
     mountpoint: bytes
@@ -30,7 +30,7 @@ class Mount:
 def parse_mountinfo(data: bytes) -> Iterator[Mount]:
     """Yield the mounts in the order of mounting; a line of any other form is skipped."""
     for line in data.split(b"\n"):
-        # Fields that come and go stand between the mount options and a lone "-".
+        # Optional fields are between the mount options and a lone "-".
         place, dash, filesystem = line.partition(b" - ")
         here, what = place.split(b" "), filesystem.split(b" ")
         if dash and len(here) > 4 and len(what) > 1:

@@ -1,4 +1,4 @@
-"""Make names that others chose safe to show: one column of one line, whatever is in them."""
+"""Make untrusted names safe to show: one column of one line, whatever they contain."""
 
 _LONGEST = 255
 
@@ -6,7 +6,7 @@ _LONGEST = 255
 def one_column(name: bytes) -> str:
     r"""Return `name` as one token of printable characters, never empty and never beginning with `#`.
 
-    What is not printable, white space, and the backslash itself become `\xNN` of each of their bytes; too long a name
+    White space, backslashes and unprintable characters become `\xNN` for each of their bytes; a name that is too long
     is cut.
     """
     shown = "".join(_shown(character) for character in name.decode("utf-8", "surrogateescape"))

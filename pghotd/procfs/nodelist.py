@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from pghotd.geometry import MAX_NUMNODES
 
-#: No kernel is built for more (CONFIG_NR_CPUS).
+#: The highest value with which a kernel is built (CONFIG_NR_CPUS).
 _NR_CPUS = 8192
 
 _PART = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?\Z", re.ASCII)
@@ -15,7 +15,7 @@ _PART = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?\Z", re.ASCII)
 def parse_nodelist(text: str, limit: int = MAX_NUMNODES) -> tuple[int, ...]:
     """Return the numbers of a list in ascending order, none for an empty one; all are below `limit`.
 
-    OSError (EBADMSG) for what is no list.
+    OSError (EBADMSG) for a malformed list.
     """
     text = text.strip()
     nids: set[int] = set()
@@ -42,5 +42,5 @@ def format_nodelist(nids: Iterable[int]) -> str:
 
 
 def parse_cpulist(text: str) -> tuple[int, ...]:
-    """Return the CPUs of a list, as parse_nodelist()."""
+    """Return the CPUs of a list, like parse_nodelist()."""
     return parse_nodelist(text, _NR_CPUS)

@@ -1,7 +1,7 @@
 """Read /proc/PID/numa_maps: the memory policy of each mapping, and how many of its pages are on which node.
 
-The policy is the mapping's own, else that of the process, as the kernel's mpol_to_str() prints it: `mode=flags:nodes`,
-and a mode may hold a space. About 2.6 ms a GB, mmap_lock held for reading.
+The policy is the mapping's own, or otherwise that of the process, as printed by the kernel's mpol_to_str():
+`mode=flags:nodes`, where a mode may contain a space. About 2.6 ms a GB, with mmap_lock held for reading.
 """
 
 import errno
@@ -20,7 +20,7 @@ _LINE = re.compile(
     rb"^([0-9a-f]{1,16}) ((?:prefer \(many\)|weighted interleave|[a-z]+)[^ \n]*)( [^\n]*)?$",
     re.M,
 )
-# White space and `=` in the name of a file are octal there: no name can pass for a count.
+# White space and `=` in a file name are octal there, so no name can pass for a count.
 _NODE = re.compile(rb" N([0-9]{1,4})=([0-9]{1,18})")
 _PAGE_SIZE_KB = re.compile(rb" kernelpagesize_kB=([0-9]{1,9})(?: |\Z)")
 _PAGE_KB = PAGE_SIZE // 1024
@@ -33,10 +33,10 @@ _PART = 1 << 15
 
 @dataclass(frozen=True, slots=True)
 class NumaMaps:
-    """Hold mappings in address order, one a row, and their resident pages by node, in 4 KiB pages.
+    """Mappings in address order, one per row, and their resident pages by node, in 4 KiB pages.
 
-    `start` is a mapping's first virtual page, `policy` an index into `policies`. Counts are in three columns:
-    mapping `row` has `pages` on node `nid`.
+    `start` is a mapping's first virtual page, `policy` an index into `policies`. Counts are in three columns: mapping
+    `row` has `pages` on node `nid`.
     """
 
     start: Vpns
@@ -50,9 +50,9 @@ class NumaMaps:
         return len(self.start)
 
     def rows_of(self, vpns: Vpns) -> NDArray[np.int64]:
-        """Return the row of the mapping that holds each virtual page, -1 before the first one.
+        """Return the row of the mapping that contains each virtual page, -1 before the first one.
 
-        A mapping's end is not in the file: a page that is in none gets the row before the hole.
+        A mapping's end is not in the file: a page outside all mappings gets the row before the hole.
         """
         return np.searchsorted(self.start, vpns, side="right") - 1
 
@@ -66,7 +66,7 @@ class NumaMaps:
 
 
 def is_default(policy: bytes) -> bool:
-    """Tell whether neither the mapping nor its process has a policy: the kernel may place its pages as it likes."""
+    """Return whether neither the mapping nor its process has a policy, so that the kernel may place pages freely."""
     return policy == _DEFAULT
 
 
@@ -83,17 +83,17 @@ def balancing_nodes(policy: bytes) -> tuple[int, ...] | None:
 
 
 def allows(policy: bytes, target: int) -> bool:
-    """Return whether a page under `policy` may be moved to node `target` behind its owner's back.
+    """Return whether a page under `policy` may be moved to node `target` without its owner's request.
 
-    Where the page is does not matter, as in the kernel's mpol_misplaced(): demotion takes pages out of their mask, and
-    they may come back.
+    The current node of the page does not matter, as in the kernel's mpol_misplaced(): demotion takes pages out of their
+    mask, and they may come back.
     """
     nodes = balancing_nodes(policy)
     return is_default(policy) or (nodes is not None and target in nodes)
 
 
 def parse_numa_maps(text: bytes) -> NumaMaps:
-    """Parse the text of a numa_maps file; a line that is none, as the last one of a text cut short, is passed over."""
+    """Parse the text of a numa_maps file; a malformed line, such as the last of a truncated text, is skipped."""
     starts: list[int] = []
     policies: dict[bytes, int] = {}
     policy: list[int] = []
@@ -107,7 +107,7 @@ def parse_numa_maps(text: bytes) -> NumaMaps:
                 continue
             if b" N" in rest:
                 size = _PAGE_SIZE_KB.search(rest)
-                # A mapping of hugetlb pages is counted in those.
+                # The counts of a hugetlb mapping are in pages of that size.
                 unit = max(int(size[1]) // _PAGE_KB, 1) if size else 1
                 counts += [
                     (len(starts), nid, int(pages) * unit)

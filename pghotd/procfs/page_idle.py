@@ -1,12 +1,12 @@
 """Use idle page tracking: mark page frames idle, and see later which still are (admin-guide/mm/idle_page_tracking).
 
 /sys/kernel/mm/page_idle/bitmap has a bit for each PFN in 8-byte words. Writing 1 marks the folio idle and clears its
-accessed bits, keeping for reclaim what they said; writing 0 does nothing. Only the head of a folio on an LRU list has a
-bit that can be set: see kpageflags. So a bit that reads 0 says that the frame was accessed, freed, taken off its list
-or made a tail, or never had such a bit; only if it was read as 1 after marking does it say anything.
+accessed bits, keeping their information for reclaim; writing 0 does nothing. Only the head of a folio on an LRU list
+has a bit that can be set: see kpageflags. So a bit that reads 0 means that the frame was accessed, freed, taken off its
+list or made a tail, or never had such a bit; it is significant only if it was read as 1 after marking.
 
-Reading a word makes the kernel visit its 64 frames and walk the mappings of those that are still idle, so words that
-are not asked for are not read.
+Reading a word makes the kernel visit its 64 frames and walk the mappings of those that are still idle, so only the
+requested words are read.
 """
 
 import contextlib
@@ -27,12 +27,12 @@ Pfns = NDArray[np.int64]
 
 WORD_SHIFT = 6
 _BIT = np.uint64(1) << np.arange(64, dtype=np.uint64)
-#: More than an LRU list's per-CPU batch takes in: a page that was touched just now is on no list yet.
+#: More pages than an LRU list's per-CPU batch holds: a page that was touched just now is on no list yet.
 _PROBE_PAGES = 256
 
 
 class PageIdle:
-    """Hold the open bitmap of the machine whose /sys is at `sys`; OSError where it has none."""
+    """The open bitmap of the machine whose /sys is at `sys`; OSError if it has none."""
 
     def __init__(self, sys: str = "/sys") -> None:
         try:
@@ -42,7 +42,7 @@ class PageIdle:
         self._calls = WordCalls(self._fd)
 
     def close(self) -> None:
-        """Close the bitmap; what is marked stays marked until it is accessed."""
+        """Close the bitmap; marked frames stay marked until they are accessed."""
         self._calls.close()
         os.close(self._fd)
 
@@ -51,7 +51,7 @@ class PageIdle:
         self._calls.read(first, words, runs)
 
     def mark_and_read(self, first: int, wanted: Words, now: Words, runs: Runs) -> None:
-        """Mark the frames idle whose bits are 1 in runs of `wanted`, and read each run back into `now` at once."""
+        """Mark idle the frames whose bits are 1 in runs of `wanted`, and read each run back into `now` immediately."""
         self._calls.write_and_read(first, wanted, now, runs)
 
     def mark(self, pfns: Pfns) -> None:
@@ -65,7 +65,7 @@ class PageIdle:
         write_words(self._fd, words[firsts], bits)
 
     def idle(self, pfns: Pfns) -> NDArray[np.bool_]:
-        """Tell of each page frame whether it is still marked idle."""
+        """Return, for each page frame, whether it is still marked idle."""
         indices, where = np.unique(pfns >> WORD_SHIFT, return_inverse=True)
         words = read_words(self._fd, indices).take(where)
         idle: NDArray[np.bool_] = (words & _BIT.take(pfns & 63)) != 0
@@ -73,7 +73,7 @@ class PageIdle:
 
 
 def probe(proc: str = "/proc", sys: str = "/sys") -> PageIdle:
-    """Return the bitmap if marking pages of one's own idle shows in it, else raise OSError: a file proves nothing."""
+    """Return the bitmap if marking own pages idle shows in it, else raise OSError: a file proves nothing."""
     tracker = PageIdle(sys)
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(tracker.close)

@@ -1,7 +1,7 @@
-"""The size of this kernel's pages: what /proc counts in, and what the numbers of pages and frames in it mean.
+"""The size of this kernel's pages, in which /proc counts, and to which its page and frame numbers refer.
 
 The records, the model and all arithmetic on real memory are in pages of 4 KiB. Kernels for ppc64le and aarch64 may have
-pages of 16 or 64 KiB: there every address, offset and size made of a page number would be another one's.
+pages of 16 or 64 KiB: there every address, offset and size computed from a page number would be wrong.
 """
 
 import errno
@@ -13,7 +13,7 @@ SYSTEM_PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 
 def misfit() -> str:
-    """Return in one sentence why real memory cannot be read on this kernel, empty where it can."""
+    """Return in one sentence why real memory cannot be read on this kernel, empty if it can."""
     if SYSTEM_PAGE_SIZE == PAGE_SIZE:
         return ""
     return (

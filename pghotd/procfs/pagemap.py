@@ -1,6 +1,6 @@
 """Read /proc/PID/pagemap: which pages of a process's mappings are resident, and in which frames.
 
-One 8-byte entry a virtual page: bit 63 present, bit 55 soft-dirty, bits 0-54 the PFN, 0 for who may not know
+One 8-byte entry per virtual page: bit 63 present, bit 55 soft-dirty, bits 0-54 the PFN, 0 for unprivileged readers
 (admin-guide/mm/pagemap). About 5 ms a GB of resident 4 KiB pages, most of it the kernel's walk.
 """
 
@@ -22,7 +22,7 @@ _WRITTEN = np.uint64(1 << 63 | 1 << 55)
 
 @dataclass(frozen=True, slots=True)
 class Resident:
-    """Hold resident pages by virtual page number, ascending, and their PFNs, all 0 when those were not wanted."""
+    """Resident pages by virtual page number, ascending, and their PFNs, all 0 if those were not requested."""
 
     vpns: Vpns
     pfns: NDArray[np.int64]
@@ -33,7 +33,7 @@ def read_resident(
 ) -> Resident:
     """Return the resident pages of process `pid`'s `mappings`; OSError as the package says.
 
-    With `only_written` those whose soft-dirty bit is set: written to since it was cleared, see clear_refs.py.
+    With `only_written`, only those whose soft-dirty bit is set: written to since it was cleared, see clear_refs.py.
     """
     buffer = np.empty(PIECE, dtype=np.uint64)
     vpns: list[Vpns] = []
@@ -46,7 +46,7 @@ def read_resident(
                 asked = min(end - first, PIECE)
                 got = os.preadv(fd, [buffer[:asked].data], first * WORD) // WORD
                 if not got:
-                    # The address space is gone, or this file was cut short.
+                    # The address space is gone, or this file was truncated.
                     raise OSError(errno.ESRCH, "no memory any more")
                 if only_written:
                     present = np.flatnonzero(buffer[:got] & _WRITTEN == _WRITTEN)

@@ -1,6 +1,7 @@
-"""Skip what was never touched of a large mapping, by the PAGEMAP_SCAN ioctl of pagemap (admin-guide/mm/pagemap).
+"""Skip the untouched parts of a large mapping, by the PAGEMAP_SCAN ioctl of pagemap (admin-guide/mm/pagemap).
 
-A reservation of 16 GiB with a few pages in it takes 33 us so, 15 ms by its pagemap entries. From Linux 6.7 on.
+A reservation of 16 GiB with a few pages in it takes 33 us this way, and 15 ms by its pagemap entries. The ioctl exists
+since Linux 6.7.
 """
 
 import fcntl
@@ -18,18 +19,18 @@ _ARGUMENT = struct.Struct("12Q")
 _PAGEMAP_SCAN = 3 << 30 | _ARGUMENT.size << 16 | ord("f") << 8 | 16
 _WALK_END = 4
 _PAGE_IS_PRESENT = 1 << 3
-#: Ranges that one call returns at most; struct page_region: start, end, categories.
+#: Maximum number of ranges that one call returns; struct page_region: start, end, categories.
 _REGIONS = 4096
 #: Ranges with fewer pages between them are read in one piece: a system call costs more than the hole.
 _GAP = 512
-#: Less is read as it is.
+#: Smaller ranges are read directly.
 _WORTH_IT = 1 << 16
 
 
 def present_ranges(fd: int, first: int, end: int) -> Iterator[tuple[int, int]]:
-    """Yield ranges of virtual pages, in order, that hold all the present ones of [first, end), by an open pagemap.
+    """Yield ranges of virtual pages, in order, that contain all the present ones of [first, end), by an open pagemap.
 
-    All of it as one range where it is small or the kernel cannot tell: nothing is lost by reading more.
+    A small range, or any range if the kernel lacks the ioctl, is yielded whole: reading more does no harm.
     """
     regions = np.zeros((_REGIONS, 3), dtype=np.uint64)
     while first < end:
@@ -43,12 +44,12 @@ def present_ranges(fd: int, first: int, end: int) -> Iterator[tuple[int, int]]:
             starts = pages[np.concatenate(([0], apart + 1)), 0]
             ends = pages[np.concatenate((apart, [len(pages) - 1])), 1]
             yield from zip(starts.tolist(), ends.tolist(), strict=True)
-        # A scan that has come to its end can report less: it had no more to say when its vector is not full.
+        # A scan that has reached its end can report less; if its vector is not full, there was nothing more to report.
         first = walked if len(found) == _REGIONS else end
 
 
 def _scan(fd: int, first: int, end: int, regions: Words) -> tuple[Words, int]:
-    """Return the present ranges from `first` on, as many as `regions` holds, and how far it looked; OSError never."""
+    """Return the present ranges from `first` on, up to the size of `regions`, and how far it scanned; never OSError."""
     argument = bytearray(
         _ARGUMENT.pack(
             *(_ARGUMENT.size, 0, first << PAGE_SHIFT, end << PAGE_SHIFT, 0),

@@ -1,4 +1,4 @@
-"""Read /proc/pressure/memory: which share of the time tasks waited for memory (accounting/psi)."""
+"""Read /proc/pressure/memory: the share of the time that tasks waited for memory (accounting/psi)."""
 
 import errno
 import re
@@ -8,7 +8,7 @@ _SOME = re.compile(rb"^some avg10=([0-9]{1,3}\.[0-9]{1,2}) ", re.M)
 
 
 def parse_some_avg10(text: bytes) -> float:
-    """Return `some avg10` of a pressure file, in percent; OSError (EBADMSG) where it has none."""
+    """Return `some avg10` of a pressure file, in percent; OSError (EBADMSG) if it has none."""
     match = _SOME.search(text)
     if match is None:
         raise OSError(errno.EBADMSG, "not a pressure file")
@@ -16,8 +16,8 @@ def parse_some_avg10(text: bytes) -> float:
 
 
 def read_memory_pressure(proc: str = "/proc") -> float:
-    """Read in percent how much of the last 10 s some task waited for memory.
+    """Read the percentage of the last 10 s in which some task waited for memory.
 
-    OSError as the package says; ENOENT or EOPNOTSUPP where the kernel does not account for it.
+    OSError as the package says; ENOENT or EOPNOTSUPP if the kernel does not account for it.
     """
     return parse_some_avg10(Path(f"{proc}/pressure/memory").read_bytes())

@@ -1,6 +1,7 @@
-"""What the mount of /proc hides: a file that it does not show is not one that the kernel lacks.
+"""What the mount of /proc hides: a file that it does not show may still exist in the kernel.
 
-With `subset=pid` it shows processes only, with `hidepid` those of others only to who may trace them (proc(5)).
+With `subset=pid` it shows only processes; with `hidepid` it shows those of others only to processes that may trace them
+(proc(5)).
 """
 
 import errno
@@ -14,18 +15,18 @@ _CAP_SYS_PTRACE = 1 << 19
 
 @dataclass(frozen=True, slots=True)
 class ProcMount:
-    """The options of the mount that hide something, as the kernel names them, empty where none does."""
+    """Mount options that hide something, as the kernel names them, each empty if not set."""
 
     subset: str = ""
     hidepid: str = ""
 
     def hides_processes(self, capabilities: int) -> bool:
-        """Return whether processes of others are hidden from who has these effective capabilities, a bit each."""
+        """Return whether others' processes are hidden from a process with these effective capabilities, a bit each."""
         return bool(self.hidepid) and not capabilities & _CAP_SYS_PTRACE
 
 
 def parse_proc_mount(text: bytes, mount_point: str) -> ProcMount:
-    """Return what the mountinfo `text` says of the /proc at `mount_point`; the last mount there hides those before."""
+    """Return the options of the /proc at `mount_point` in the mountinfo `text`; the last mount there hides others."""
     found = ProcMount()
     for line in text.split(b"\n"):
         place, _, mount = line.partition(b" - ")
@@ -40,7 +41,7 @@ def parse_proc_mount(text: bytes, mount_point: str) -> ProcMount:
 
 
 def read_proc_mount(proc: str = "/proc") -> ProcMount:
-    """Read what the mount at `proc` hides; nothing where that cannot be told."""
+    """Read what the mount at `proc` hides; nothing if that cannot be determined."""
     try:
         return parse_proc_mount(Path(f"{proc}/self/mountinfo").read_bytes(), proc)
     except OSError:
@@ -48,7 +49,7 @@ def read_proc_mount(proc: str = "/proc") -> ProcMount:
 
 
 def require_whole(proc: str = "/proc") -> None:
-    """Raise OSError (ENOENT) where the mount at `proc` hides what is no process."""
+    """Raise OSError (ENOENT) if the mount at `proc` hides files other than processes."""
     if subset := read_proc_mount(proc).subset:
         what = f"mounted with {subset}, which hides all but processes; mount it without (in a unit: ProcSubset=all)"
         raise OSError(errno.ENOENT, what, proc)

@@ -1,4 +1,4 @@
-"""Choose which real processes are watched. A process is known by (pid, start time): a pid comes back as another one."""
+"""Choose which real processes are watched. They are identified by (pid, start time), since a pid can be reused."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ import psutil
 from pghotd.procfs.cgroup import read_cgroup
 from pghotd.procfs.stat import ProcessStat, read_stat
 
-#: What the kernel keeps of a process's name.
+#: The length of a process's name in the kernel.
 _COMM_BYTES = 15
 
 Identity = tuple[int, int]
@@ -19,31 +19,31 @@ Identity = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Say which processes: those that fit everything given here, all user processes when nothing is.
+    """A set of processes: those that match everything given here, all user processes if nothing is given.
 
-    Kernel threads and pghotd itself never are. A process that fits several targets is the first one's.
+    Kernel threads and pghotd itself never match. A process that matches several targets belongs to the first.
     """
 
     #: The process with this pid.
     pid: int | None = None
-    #: Processes of this name, as /proc/PID/comm has it; a longer one than the kernel keeps is looked up in full.
+    #: Processes of this name, as in /proc/PID/comm; a name longer than the kernel keeps is looked up in full.
     name: str | None = None
     #: Processes of this user, by name or number.
     user: str | None = None
     #: Processes in this control group or below it, a path such as /system.slice, of any hierarchy; as a directory below
     #: /sys/fs/cgroup, too.
     cgroup: str | None = None
-    #: Only so many of them, those with the most resident memory.
+    #: Maximum number of them, by the most resident memory.
     largest: int | None = None
-    #: The node on which their pages are first touched; None: the one of the whole source.
+    #: The node on which their pages are first touched; None: that of the whole source.
     home_nid: int | None = None
-    #: Show size and placement only: their accesses are never read.
+    #: Only show size and placement: their accesses are never read.
     size_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """Hold the processes chosen, with the target each belongs to, and the errnos met on the way."""
+    """The processes chosen, with the target each belongs to, and the errnos met on the way."""
 
     processes: dict[Identity, tuple[ProcessStat, Target]]
     errnos: Counter[int]
@@ -52,11 +52,11 @@ class Chosen:
 
 
 def choose(targets: Sequence[Target], proc: str = "/proc", watched: Collection[Identity] = ()) -> Chosen:
-    """Return which processes `targets` mean now; those `watched` already stay among the largest a little longer.
+    """Return the processes that `targets` match now; those already `watched` stay among the largest a little longer.
 
-    OSError when the processes cannot be listed at all.
+    OSError if the processes cannot be listed at all.
     """
-    # psutil knows but one /proc at a time.
+    # psutil supports only one /proc at a time.
     psutil.PROCFS_PATH = proc
     errnos: Counter[int] = Counter()
     own = _own_pid(proc)
@@ -69,7 +69,7 @@ def choose(targets: Sequence[Target], proc: str = "/proc", watched: Collection[I
         try:
             stat = read_stat(pid, proc)
         except OSError as error:
-            # One that ends while being listed, or that is not there yet, is no loss.
+            # A process that ends while being listed, or has just begun, can be left out.
             if error.errno not in (errno.ESRCH, errno.ENOENT):
                 errnos[error.errno or 0] += 1
             continue
@@ -93,7 +93,7 @@ def _all_pids() -> list[int]:
     try:
         return list(psutil.pids())
     except IndexError:
-        # psutil takes it for granted that there is at least one.
+        # psutil assumes that there is at least one.
         return []
 
 
@@ -103,7 +103,7 @@ def _rank(stat: ProcessStat, watched: Collection[Identity]) -> int:
 
 
 def _own_pid(proc: str) -> int:
-    """Return pghotd's pid as the /proc at `proc` numbers it, which may be that of another pid namespace."""
+    """Return pghotd's pid in the /proc at `proc`, which may be that of another pid namespace."""
     try:
         return int(os.readlink(f"{proc}/self"))
     except (OSError, ValueError):
@@ -111,7 +111,7 @@ def _own_pid(proc: str) -> int:
 
 
 def _fits(target: Target, stat: ProcessStat, proc: str, errnos: Counter[int]) -> bool:
-    """Tell whether a process is what a target means; what cannot be read does not fit and is counted."""
+    """Return whether a process matches a target; one that cannot be read does not match and is counted."""
     if target.pid is not None and stat.pid != target.pid:
         return False
     try:
@@ -127,7 +127,7 @@ def _fits(target: Target, stat: ProcessStat, proc: str, errnos: Counter[int]) ->
     except OSError as error:
         errnos[error.errno or 0] += 1
     except (IndexError, ValueError, OverflowError):
-        # psutil trusts the form of what it reads.
+        # psutil does not check the form of what it reads.
         errnos[errno.EBADMSG] += 1
     return False
 

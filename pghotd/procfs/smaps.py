@@ -1,6 +1,6 @@
 """Read /proc/PID/smaps: how many pages of each mapping are resident, and how many were referenced.
 
-Referenced counts since the references were last cleared (see clear_refs). About 2.5 ms a GB, mmap_lock held for
+Referenced counts since the references were last cleared (see clear_refs). About 2.5 ms a GB, with mmap_lock held for
 reading.
 """
 
@@ -31,7 +31,7 @@ _PART = 1 << 17
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Hold a row for each mapping that has resident pages: [start, end) in virtual page numbers, the rest in pages."""
+    """One row for each mapping with resident pages: [start, end) in virtual page numbers, the rest in pages."""
 
     start: Vpns
     end: Vpns
@@ -40,7 +40,7 @@ class Usage:
 
 
 def parse_smaps(text: bytes) -> Usage:
-    """Parse the text of an smaps file; a mapping without its figures, as in a text cut short, is passed over."""
+    """Parse the text of an smaps file; a mapping without its figures, as in a truncated text, is skipped."""
     rows: list[tuple[int, int, int, int]] = []
     position = 0
     while position < len(text):
@@ -58,7 +58,7 @@ def parse_smaps(text: bytes) -> Usage:
 
 
 def read_smaps_text(pid: int, proc: str = "/proc") -> bytes:
-    """Read process `pid`'s smaps as they are; OSError as the package says."""
+    """Read the text of process `pid`'s smaps; OSError as the package says."""
     text = Path(f"{proc}/{pid}/smaps").read_bytes()
     if not text:
         raise OSError(errno.ESRCH, "no memory any more")

@@ -1,4 +1,4 @@
-"""Find out whether this kernel keeps soft-dirty bits: one that does not ignores the write silently."""
+"""Detect whether this kernel has soft-dirty bits: one without them ignores the write silently."""
 
 import errno
 import mmap
@@ -12,9 +12,9 @@ from pghotd.procfs.stat import read_stat
 
 
 def probe(proc: str = "/proc") -> None:
-    """Raise OSError unless clearing shows on a page of one's own, and writing to it shows again."""
+    """Raise OSError unless clearing shows on an own page, and writing to it shows again."""
     own = read_stat(os.getpid(), proc)
-    # Private, as most memory is; a mapping of its own has a bit of its own.
+    # Private, as most memory is; a separate mapping has a bit of its own.
     with mmap.mmap(-1, PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         mapping = mapping_of(memory)
         memory[0] = 1

@@ -1,4 +1,4 @@
-"""Read /proc/PID/stat: who a process is, and the few figures that tell whether its memory has changed."""
+"""Read /proc/PID/stat: the identity of a process, and the few figures that show whether its memory has changed."""
 
 import errno
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ _FIELDS_AFTER_COMM = 22
 
 @dataclass(frozen=True, slots=True)
 class ProcessStat:
-    """One reading; (pid, start_ticks) is the process, whoever has the pid later. rss in pages, vsize in bytes.
+    """One reading; (pid, start_ticks) identifies the process, even if the pid is reused. rss in pages, vsize in bytes.
 
-    cpu_ticks is what it has run, in user space and in the kernel.
+    cpu_ticks is its CPU time, in user space and in the kernel.
     """
 
     pid: int
@@ -29,12 +29,12 @@ class ProcessStat:
 
     @property
     def fingerprint(self) -> tuple[int, int, int, int]:
-        """Return what moves when a mapping or a resident page comes or goes."""
+        """Return the figures that change when a mapping or a resident page comes or goes."""
         return self.minor_faults, self.major_faults, self.vsize, self.rss
 
 
 def parse_stat(data: bytes) -> ProcessStat:
-    """Parse one stat line; the name between the first `(` and the last `)` may hold anything, `)` and newlines too."""
+    """Parse one stat line; the name between the first `(` and the last `)` may contain anything, even newlines."""
     if not data:
         raise OSError(errno.ESRCH, "an empty stat")
     left, right = data.find(b"("), data.rfind(b")")

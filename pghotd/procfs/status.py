@@ -1,4 +1,4 @@
-"""Read /proc/PID/status: on whose behalf a process runs, what it may do, and on which nodes it may have memory."""
+"""Read /proc/PID/status: the user of a process, its capabilities, and the nodes on which it may have memory."""
 
 import errno
 import re
@@ -13,7 +13,7 @@ _MEMS_ALLOWED = re.compile(rb"^Mems_allowed_list:\t([0-9,-]{0,4096})$", re.M)
 
 
 def parse_effective_uid(text: bytes) -> int:
-    """Return the effective user of a status file; OSError (ESRCH) when it is empty, EBADMSG where it has none."""
+    """Return the effective user of a status file; OSError (ESRCH) if it is empty, EBADMSG if it has none."""
     if not text:
         raise OSError(errno.ESRCH, "an empty status")
     match = _UID.search(text)
@@ -23,12 +23,12 @@ def parse_effective_uid(text: bytes) -> int:
 
 
 def read_effective_uid(pid: int, proc: str = "/proc") -> int:
-    """Read process `pid`'s effective user, as this user namespace numbers it; OSError as the package says."""
+    """Read process `pid`'s effective user, as numbered in this user namespace; OSError as the package says."""
     return parse_effective_uid(Path(f"{proc}/{pid}/status").read_bytes())
 
 
 def parse_effective_capabilities(text: bytes) -> int:
-    """Return the effective capabilities of a status file, a bit each; OSError as parse_effective_uid()."""
+    """Return the effective capabilities of a status file, a bit each; OSError as in parse_effective_uid()."""
     match = _CAPABILITIES.search(text)
     if match is None:
         raise OSError(errno.EBADMSG, "no CapEff in a status file")
@@ -41,7 +41,7 @@ def read_effective_capabilities(proc: str = "/proc") -> int:
 
 
 def parse_allowed_nodes(text: bytes) -> frozenset[int]:
-    """Return the nodes on which a process may have memory, its cpuset's; OSError as parse_effective_uid()."""
+    """Return the nodes on which a process may have memory, its cpuset's; OSError as in parse_effective_uid()."""
     if not text:
         raise OSError(errno.ESRCH, "an empty status")
     match = _MEMS_ALLOWED.search(text)

@@ -7,7 +7,7 @@ _LINE = re.compile(rb"^([a-z][a-z0-9_]{0,63}) (-?[0-9]{1,19})$", re.M)
 
 
 def parse_vmstat(text: bytes) -> dict[str, int]:
-    """Parse lines `name value`; what is no such line is passed over."""
+    """Parse lines `name value`; other lines are skipped."""
     return {name.decode(): int(value) for name, value in _LINE.findall(text)}
 
 

@@ -1,8 +1,8 @@
 """Many short reads and writes of a file of words in one system call, in order: io_submit(2).
 
-A look at the idle bits of a section is a few hundred short calls, and the interpreter's lock is given back for each:
-beside a busy event loop, every one of them waited up to sys.getswitchinterval() for it. Where the kernel has no such
-call, or none to give, they are made one by one.
+A look at the idle bits of a section is a few hundred short calls, each of which releases the interpreter's lock: next
+to a busy event loop, every one of them waited up to sys.getswitchinterval() to get it back. If the kernel has no such
+call, or none available, the reads and writes are made one by one.
 """
 
 import os
@@ -22,7 +22,7 @@ from pghotd.syscalls import (
     io_submit,
 )
 
-#: Calls under way at a time. The system has 65,536 for all by default, and gives twice of what is asked for.
+#: Calls in flight at a time. The system has 65,536 for all by default, and allocates twice the number requested.
 _MOST = 1024
 
 #: First word and end of each run of words, shape (n, 2).
@@ -30,7 +30,7 @@ Runs = NDArray[np.int64]
 
 
 class WordCalls:
-    """Calls on the open file `fd`, whose word `first` is meant by word 0 of the arrays; for one thread at a time."""
+    """Calls on the open file `fd`, where word 0 of the arrays is the file's word `first`; for one thread at a time."""
 
     def __init__(self, fd: int, together: bool = True) -> None:
         self._fd = fd
@@ -39,16 +39,16 @@ class WordCalls:
             try:
                 self._context = io_setup(_MOST)
             except OSError:
-                self._context = 0  # one by one, then
+                self._context = 0  # fall back to one by one
 
     def close(self) -> None:
-        """Give back what the kernel holds for it; the file stays open."""
+        """Release what the kernel holds for it; the file stays open."""
         if self._context:
             io_destroy(self._context)
             self._context = 0
 
     def read(self, first: int, words: Words, runs: Runs) -> None:
-        """Fill the runs of `words`; behind the end of the file they are 0. OSError."""
+        """Fill the runs of `words`; words beyond the end of the file are 0. OSError."""
         if self._context:
             self._make(_calls(self._fd, IOCB_CMD_PREAD, first, words, runs), words, first)
             return
@@ -56,7 +56,7 @@ class WordCalls:
             self._read(first, words, start, end)
 
     def write_and_read(self, first: int, words: Words, now: Words, runs: Runs) -> None:
-        """Write each run of `words`, and read it back at once into that of `now`. OSError."""
+        """Write each run of `words`, and read it back immediately into that of `now`. OSError."""
         if self._context:
             both = np.empty(2 * len(runs), dtype=IOCB)
             both[0::2] = _calls(self._fd, IOCB_CMD_PWRITE, first, words, runs)
@@ -72,7 +72,7 @@ class WordCalls:
         words[start + got : end] = 0
 
     def _make(self, calls: Iocbs, words: Words, first: int) -> None:
-        """Make calls that read into `words`, if they read."""
+        """Make the calls; those that read do so into `words`."""
         for at in range(0, len(calls), _MOST):
             some = np.ascontiguousarray(calls[at : at + _MOST])
             some["data"] = np.arange(len(some))
@@ -85,7 +85,7 @@ class WordCalls:
 
 
 def _check(calls: Iocbs, results: NDArray[np.int64], words: Words, first: int) -> None:
-    """Raise the error of the first of some calls that failed; what a read did not fill is 0."""
+    """Raise the error of the first call that failed; words that a read did not fill become 0."""
     if len(failed := np.flatnonzero(results < 0)):
         code = -int(results[failed[0]])
         raise OSError(code, os.strerror(code))

@@ -1,7 +1,7 @@
-"""Read and write files that are arrays of 8-byte words, as pagemap, kpageflags and the idle bitmap are.
+"""Read and write files that are arrays of 8-byte words, such as pagemap, kpageflags and the idle bitmap.
 
-Such files take only aligned reads, and a system call costs as much as a few hundred words: what lies near together is
-read in one piece, with the words in between.
+Such files accept only aligned reads, and a system call costs as much as a few hundred words: words that are close
+together are read in one piece, with the words in between.
 """
 
 import os
@@ -14,16 +14,16 @@ Words = NDArray[np.uint64]
 Indices = NDArray[np.int64]
 
 WORD = 8
-#: Words that are asked for in one system call at most: 1 MiB.
+#: Maximum number of words in one system call: 1 MiB.
 PIECE = 1 << 17
 #: Two words that are no farther apart are in one piece.
 _GAP = 64
-#: So many words looked up at a time are at most PIECE to read, however they lie.
+#: This many words looked up at a time need at most PIECE to be read, whatever their distances.
 _AT_ONCE = PIECE // _GAP
 
 
 def pieces(indices: Indices, gap: int = _GAP) -> Iterator[tuple[slice, int, int]]:
-    """Yield how sorted `indices` go together: which of them, the first index, and how many words from there."""
+    """Yield the pieces of sorted `indices`: which of them, the first index, and the number of words from there."""
     if not len(indices):
         return
     breaks = np.flatnonzero(np.diff(indices) > gap) + 1
@@ -37,7 +37,7 @@ def pieces(indices: Indices, gap: int = _GAP) -> Iterator[tuple[slice, int, int]
 
 
 def read_words(fd: int, indices: Indices) -> Words:
-    """Return the words at sorted `indices`, 0 behind the end of the file."""
+    """Return the words at sorted `indices`, 0 beyond the end of the file."""
     found = np.zeros(len(indices), dtype=np.uint64)
     for start in range(0, len(indices), _AT_ONCE):
         some = slice(start, start + _AT_ONCE)
@@ -46,7 +46,7 @@ def read_words(fd: int, indices: Indices) -> Words:
 
 
 def _read_some(fd: int, indices: Indices) -> Words:
-    """Read all pieces into one array, with nothing done for each but its system call: far-apart words are the rule."""
+    """Read all pieces into one array, with only a system call for each: far-apart words are the rule."""
     breaks = np.flatnonzero(indices[1:] - indices[:-1] > _GAP) + 1
     starts, ends = np.append(0, breaks), np.append(breaks, len(indices))
     firsts = indices.take(starts)

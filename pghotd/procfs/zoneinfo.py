@@ -1,7 +1,7 @@
 """Read /proc/zoneinfo: how much memory each zone of each node has, how much is free, and its watermarks.
 
-The figures of a zone are between its `pages free` and its `protection`; what follows, for each CPU a few lines, is
-most of the text and is not looked at. The file is made by the kernel's zoneinfo_show_print() in mm/vmstat.c.
+The figures of a zone are between its `pages free` and its `protection`; what follows, a few lines for each CPU, is most
+of the text and is skipped. The file is made by the kernel's zoneinfo_show_print() in mm/vmstat.c.
 """
 
 import errno
@@ -19,11 +19,11 @@ _HIGHEST = "Movable"
 
 @dataclass(frozen=True, slots=True)
 class ZoneInfo:
-    """Hold one zone's figures, all in pages.
+    """Figures of one zone, all in pages.
 
-    `promo` is high + (high - low) where the kernel gives none. `reserve` is the zone's lowmem reserve against an
-    allocation that may use the highest zone, as one for a page of a process may: the entry of `protection` for it.
-    `free_cma` are those of the free pages that wait for a contiguous allocation.
+    `promo` is high + (high - low) if the kernel gives none. `reserve` is the zone's lowmem reserve against an
+    allocation that may use the highest zone, such as one for a page of a process: its entry of `protection`.
+    `free_cma` are the free pages that are kept for contiguous allocations.
     """
 
     nid: int
@@ -41,10 +41,10 @@ class ZoneInfo:
 
 
 def parse_zoneinfo(text: bytes) -> list[ZoneInfo]:
-    """Parse the text of a zoneinfo file, in its order; a zone without its figures is passed over."""
+    """Parse the text of a zoneinfo file, in its order; a zone without its figures is skipped."""
     heads = list(_ZONE.finditer(text))
     ends = [head.start() for head in heads[1:]] + [len(text)] * bool(heads)
-    # A zone's number is its place among the zones of its node, and all of them are listed, empty ones too.
+    # A zone's number is its position among the zones of its node, all of which are listed, including empty ones.
     place: dict[int, dict[str, int]] = {}
     for head in heads:
         names = place.setdefault(int(head[1]), {})
