@@ -69,7 +69,7 @@ def apply(old: Settings, new: Settings, pghot: Pghot, sources: RunningSources) -
             pghot.tunables.check(name, value, together)
         except OSError as wrong:
             raise ConfigError(f"{name}: {wrong.strerror}") from None
-    # From here on only a driver that cannot be made is refused, and drivers come first.
+    # From here on the only refusal is for a driver that cannot be made, and drivers come first.
     drivers = sources.change(new.sources)
     for name, value in wanted.items():
         if name in pghot.tunables.written:

@@ -26,7 +26,7 @@ class ProcMount:
 
 
 def parse_proc_mount(text: bytes, mount_point: str) -> ProcMount:
-    """Return the options of the /proc at `mount_point` in the mountinfo `text`; the last mount there hides others."""
+    """Return the options of the /proc at `mount_point` in mountinfo `text`; the last mount there hides earlier ones."""
     found = ProcMount()
     for line in text.split(b"\n"):
         place, _, mount = line.partition(b" - ")

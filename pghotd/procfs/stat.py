@@ -34,7 +34,7 @@ class ProcessStat:
 
 
 def parse_stat(data: bytes) -> ProcessStat:
-    """Parse one stat line; the name between the first `(` and the last `)` may contain anything, even newlines."""
+    """Parse one stat line; the name between the first `(` and the last `)` may be anything, `)` and newlines too."""
     if not data:
         raise OSError(errno.ESRCH, "an empty stat")
     left, right = data.find(b"("), data.rfind(b")")

@@ -44,7 +44,7 @@ class Turns:
         self._short: set[int] = set()
         #: Sections of each group that went before the one that waits for longest.
         self._ahead: dict[bool, set[int]] = {True: set(), False: set()}
-        #: Weighted number of joins from each group while both waited.
+        #: Load that joined from each group while both waited, divided by the group's weight.
         self._served = {True: 0.0, False: 0.0}
 
     @property

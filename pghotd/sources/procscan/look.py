@@ -3,7 +3,7 @@
 Everything here takes time and runs in a thread; a look is a value, which the event loop applies. Accesses are detected
 by the best means available: idle page tracking, exact to the folio; otherwise, if the owner named the process for it,
 soft-dirty bits, exact to the page but for writes only; otherwise, if the owner named it for that, clear_refs, which
-shows only how much of each mapping was touched; otherwise not at all.
+shows only that a mapping was touched as a whole; otherwise not at all.
 """
 
 import errno
@@ -190,7 +190,7 @@ class Looker:
         return Look(stat, resident, written, means=ended or "softdirty", clear_s=clear_s, locked_s=reading_s + clear_s)
 
     def _look_by_clear_refs(self, stat: ProcessStat, now: int) -> Look:
-        """Return the look by clear_refs: read how much of each mapping was touched, and clear the references again."""
+        """Return the look by clear_refs: find mappings that were touched as a whole, and clear the references again."""
         resident = self._changed_pages(stat, now)
         cleared, self._cleared = self._cleared, False
         if why_not := self._limits.why_not(stat):

@@ -265,8 +265,8 @@ class Procscan:
     def _room(self) -> int:
         """Return how many pages of the model these processes may have, including those they already have.
 
-        The limit is the sum of the promo watermarks of all nodes, so that promotion and demotion still find room. First
-        touch goes lower on one node before it turns to the next, which must not count as room elsewhere.
+        Free memory counts down to the promo watermarks of all nodes together, so that promotion and demotion still find
+        room. First touch goes lower on one node before it turns to the next, which must not count as room elsewhere.
         """
         zones = [zone for node in self._machine.nodes() for zone in self._machine.zones(node.nid)]
         return sum(zone.free - zone.promo for zone in zones) + sum(one.mirror.pages for one in self._watched.values())
