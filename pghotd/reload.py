@@ -78,7 +78,7 @@ def apply(old: Settings, new: Settings, pghot: Pghot, sources: RunningSources) -
             pghot.tunables.set(name, value, together)
             log.info("%s is now %d", name, value)
     for name in drivers:
-        log.info("source %s: %s", name, "configured anew" if name in sources.by_name else "no longer configured")
+        log.info("source %s: %s", name, "configured again" if name in sources.by_name else "no longer configured")
 
 
 def changed_tunables(old: Settings, new: Settings) -> list[str]:

@@ -253,7 +253,7 @@ def test_damon_in_use_is_not_damon_missing(tmp_path, monkeypatch):
     assert found()[0] is None
     assert "cannot list regions (6.2 and later can)" in found()[1]
     tree.somebody_elses()
-    assert found() == (None, "somebody else uses DAMON; it works when they have stopped")
+    assert found() == (None, "DAMON is in use by something else; it works when they have stopped")
     (tree.root / "0/state").write_text("off")
     assert found()[1].startswith("DAMON is off, but settings are left over in it; to clear them: echo 0 > ")
     (tree.root / "nr_kdamonds").write_text("0\n")

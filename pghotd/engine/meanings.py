@@ -38,7 +38,7 @@ _REFUSED = {
         "turn on demotion, or make room on the target; where it is on, room_reason in status says why no room is made",
     ),
     "isolate": Meaning("pinned, or on no list of pages that can be moved", "nothing, where devices pin memory"),
-    "gone": Meaning("no longer where its record was: freed, moved, or swapped out meanwhile", "nothing"),
+    "gone": Meaning("no longer where its record was: freed, moved, or swapped out", "nothing"),
     "unmapped": Meaning(
         "no watched process maps it, and only a mapped page can be moved from user space",
         "watch the process: [[memory.watch]]",
@@ -65,9 +65,9 @@ _REFUSED = {
 }
 
 _FAILED = {
-    "ebusy": Meaning("somebody held the page", "nothing, unless it is most of all: then memory is pinned"),
+    "ebusy": Meaning("something else held the page", "nothing, unless it is most of all: then memory is pinned"),
     "enomem": Meaning("the target had no frame for it", "make room on the target"),
-    "enoent": Meaning("it was unmapped meanwhile", "nothing"),
+    "enoent": Meaning("it was unmapped before the move", "nothing"),
     "eagain": Meaning("it was locked or under writeback", "nothing"),
     "efault": Meaning("nothing was mapped there, or the zero page", "nothing"),
     "eacces": Meaning("mapped by several processes, or not allowed on the target", "nothing"),

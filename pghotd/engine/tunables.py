@@ -98,7 +98,7 @@ TUNABLES: dict[str, Tunable] = {
             PerMode(3968, 16383),
             PerMode(3000, 5000),
             "ms",
-            "an access later than this after the last one starts counting anew",
+            "an access later than this after the last one restarts the count",
             # Leaves a sweep at least 512 ms to clear records older than the window before their ages wrap.
             high_ageing=PerMode(3584, 15872),
         ),

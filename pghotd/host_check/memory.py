@@ -78,7 +78,7 @@ def _movers(proc: str, sys: str) -> Iterator[Finding]:
         what = f"none is seen, but {mount.hidepid} of {proc} hides processes of others from you"
         yield Finding("other movers", None, what, "run as root")
     elif not movers:
-        yield Finding("other movers", True, "nobody else moves pages between nodes")
+        yield Finding("other movers", True, "nothing else moves pages between nodes")
 
 
 def _demotion(sys: str) -> Finding:

@@ -117,4 +117,4 @@ def _kpageflags(proc: str) -> Finding:
     if why:
         todo = "run as root on a kernel with CONFIG_PROC_PAGE_MONITOR"
         return Finding("source kpageflags", False, f"does not work, and no page's state is known: {why}", todo)
-    return Finding("source kpageflags", True, "works: page cache that nobody maps")
+    return Finding("source kpageflags", True, "works: page cache that is not mapped")

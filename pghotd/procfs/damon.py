@@ -9,7 +9,7 @@ from pghotd.procfs.attribute import read_attribute
 #: Modules that have a kdamond of their own, which DAMON's sysfs interface does not show.
 _MODULES = ("damon_stat", "damon_reclaim", "damon_lru_sort")
 
-IN_USE = "somebody else uses DAMON"
+IN_USE = "DAMON is in use by something else"
 
 
 def kdamond_runs(sys: str = "/sys") -> bool:

@@ -60,7 +60,7 @@ def test_it_is_left_as_it_was_found(damon):
 
 def test_nothing_of_somebody_elses_is_touched(damon):
     damon.somebody_elses()
-    with pytest.raises(OSError, match="somebody else") as busy:
+    with pytest.raises(OSError, match="in use by something else") as busy:
         damon.take(RANGES, Intervals())
     damon.give_back()
     assert busy.value.errno == errno.EBUSY
@@ -114,7 +114,7 @@ def test_one_that_was_stopped_is_not_one_that_refuses(damon):
 
 def test_who_was_faster_keeps_it(damon):
     damon.answers["nr_kdamonds", "1"] = [errno.EBUSY]
-    with pytest.raises(OSError, match="somebody else uses DAMON"):
+    with pytest.raises(OSError, match="DAMON is in use by something else"):
         damon.take(RANGES, Intervals())
     assert damon.written == [("nr_kdamonds", "1")]
     assert not damon.note.exists()
@@ -131,7 +131,7 @@ def test_one_that_cannot_be_started_is_given_back(damon):
     ):
         damon.take(RANGES, Intervals())
     module.write_text("N\n")
-    with pytest.raises(OSError, match="somebody else uses DAMON"):
+    with pytest.raises(OSError, match="DAMON is in use by something else"):
         damon.take(RANGES, Intervals())
     assert damon.number == 0
     assert not damon.note.exists()
@@ -240,5 +240,5 @@ def test_a_real_one_of_somebody_else_is_not_taken(tmp_path):
     except OSError:
         number = 0
     require(number, "somebody who uses DAMON")
-    with pytest.raises(OSError, match="somebody else"):
+    with pytest.raises(OSError, match="in use by something else"):
         Kdamond(owner=tmp_path / "note").take(RANGES, Intervals())

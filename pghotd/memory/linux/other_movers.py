@@ -46,7 +46,7 @@ def _numa_balancing(proc: str) -> list[Mover]:
         return []
     if not mode:
         return []
-    does = "promotes hot pages by itself" if mode & 2 else "moves pages to the node of whoever uses them"
+    does = "promotes hot pages by itself" if mode & 2 else "moves pages to the node that uses them"
     return [
         Mover("numa_balancing", f"kernel.numa_balancing is {mode}: the kernel {does}", "sysctl kernel.numa_balancing=0")
     ]

@@ -48,7 +48,7 @@ def test_none(found, tmp_path):
     assert found() == []
 
 
-@pytest.mark.parametrize(("mode", "does"), [(1, "whoever uses"), (2, "promotes hot"), (3, "promotes hot")])
+@pytest.mark.parametrize(("mode", "does"), [(1, "node that uses them"), (2, "promotes hot"), (3, "promotes hot")])
 def test_numa_balancing(found, tmp_path, mode, does):
     write(tmp_path, "sys/kernel/numa_balancing", f"{mode}\n")
     (mover,) = found()
