@@ -206,6 +206,16 @@ def test_what_has_been_on_the_node_for_longest_is_demoted_first():
     assert victims(0, S + 20).tolist() == [*range(100, S + 100), *range(20)]
 
 
+def test_no_victim_is_chosen_twice_in_one_search():
+    """The search comes back to a section for those that arrived later, while the first ones do not move yet."""
+    rig = Rig(two_nodes(2, 1), [ProcessSpec("early", 100, 0), ProcessSpec("cold", S, 0)])
+    rig.machine.residency.remove_process(rig.machine.processes[1])
+    rig.time.now += 5000
+    rig.machine.residency.touch(rig.machine.residency.add_process(ProcessSpec("young", 100, 0)), np.arange(100))
+    age(rig, 3, 2)
+    assert rig.machine.reclaim.generations.victims(0, 2 * S).tolist() == [*range(100, S + 100), *range(100)]
+
+
 def test_a_section_without_victims_is_not_searched_again_before_it_ages(monkeypatch):
     rig = Rig(two_nodes(4, 1), [ProcessSpec("a", 4 * S, 0)])
     generations = rig.machine.reclaim.generations

@@ -64,14 +64,16 @@ class Generations:
             if first_arrival == _NEVER:
                 break
             victims = self._victims_in(section)
-            now = self._arrivals(victims) < first_arrival + _STEP_MS
-            heads = self._frames.only_heads(victims[now])
+            arrivals = self._arrivals(victims)
+            # What arrived before has been taken: in this search, and does not move yet, or in an earlier one.
+            step = (arrivals >= first_arrival) & (arrivals < first_arrival + _STEP_MS)
+            heads = self._frames.only_heads(victims[step])
             sizes = np.int64(1) << self._frames.orders_of(heads)
             enough = int(np.searchsorted(np.cumsum(sizes), pages)) + 1
             found.append(heads[:enough])
             pages -= int(sizes[:enough].sum())
             if pages > 0:
-                self._note_first(section, victims[~now])
+                self._note_first(section, victims[arrivals >= first_arrival + _STEP_MS])
         return np.concatenate(found) if found else np.zeros(0, dtype=np.int64)
 
     def _victims_in(self, section: int) -> Pfns:
