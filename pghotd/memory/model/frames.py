@@ -31,6 +31,9 @@ class Flag:
     USED = 0x80
 
 
+#: Times of frames are ms modulo 2^32.
+TIME_MASK = 0xFFFF_FFFF
+
 GENERATION_SHIFT = 1
 OLDEST = 3
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
-from pghotd.memory.model.frames import GENERATION_SHIFT, OLDEST, Flag, Frames
+from pghotd.memory.model.frames import GENERATION_SHIFT, OLDEST, TIME_MASK, Flag, Frames
 from pghotd.memory.protocol import PageState, Pfns
 
 _BYTES = np.arange(256, dtype=np.int64)
@@ -26,7 +26,6 @@ _AGING = np.where(_BYTES & Flag.USED, _AGED | _REST, _BYTES).astype(np.uint8)
 _VICTIM_MASK = Flag.USED | Flag.GENERATION | Flag.ACCESSED | Flag.MOVING
 _VICTIM = Flag.USED | OLDEST << GENERATION_SHIFT
 
-_UINT32 = 0xFFFF_FFFF
 #: Victims that arrived within this time of each other are taken in one step.
 _STEP_MS = 1000
 #: First arrival of a section that will have no victim before the next aging.
@@ -89,6 +88,6 @@ class Generations:
     def _arrivals(self, pfns: Pfns) -> NDArray[np.int64]:
         """Return the arrival times of pages on their node, in ms; a past time for pages that a process started with."""
         now = self._clock()
-        ages = np.uint32(now & _UINT32) - self._frames.moved_at.take(pfns)
+        ages = np.uint32(now & TIME_MASK) - self._frames.moved_at.take(pfns)
         arrivals: NDArray[np.int64] = now - ages.astype(np.int64)
         return arrivals

@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from pghotd.geometry import PAGE_SHIFT, SECTION_SHIFT
 from pghotd.memory.model.figures import Figures
-from pghotd.memory.model.frames import Flag, Frames, Orders
+from pghotd.memory.model.frames import TIME_MASK, Flag, Frames, Orders
 from pghotd.memory.model.nodes import Nodes
 from pghotd.memory.model.process import ModelProcess
 from pghotd.memory.protocol import NEVER, PageState, Pfns
 
 #: A page moved one way and back within this time has bounced.
 BOUNCE_MS = 60_000
-_UINT32 = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ class Mover:
         flags = frames.flags.take(old)
         if direction:
             bounced = self._count_move_between_tiers(old, flags, direction, now)
-            frames.moved_at[new] = now & _UINT32
+            frames.moved_at[new] = now & TIME_MASK
             frames.flags[new] = Flag.USED | direction
             if direction == Flag.DEMOTED:
                 frames.flags[new[bounced]] |= Flag.RETURNED
@@ -133,13 +132,13 @@ class Mover:
         """Return the time in ms since each folio's last move between tiers, if that was a demotion; else NEVER."""
         frames = self._frames
         demoted = (frames.flags.take(heads) & Flag.DEMOTED) != 0
-        ages = np.uint32(self._clock() & _UINT32) - frames.moved_at.take(heads)
+        ages = np.uint32(self._clock() & TIME_MASK) - frames.moved_at.take(heads)
         return np.where(demoted, ages.astype(np.int64), NEVER)
 
     def came_back(self, heads: Pfns) -> NDArray[np.bool_]:
         """Return which folios were recently demoted soon after their promotion; each return is reported once."""
         frames = self._frames
-        recent = np.uint32(self._clock() & _UINT32) - frames.moved_at.take(heads) <= BOUNCE_MS
+        recent = np.uint32(self._clock() & TIME_MASK) - frames.moved_at.take(heads) <= BOUNCE_MS
         back: NDArray[np.bool_] = ((frames.flags.take(heads) & Flag.RETURNED) != 0) & recent
         frames.flags[heads[back]] &= ~Flag.RETURNED & 0xFF
         return back
@@ -155,7 +154,7 @@ class Mover:
         else:
             self._figures.bytes_demoted += size
             opposite = Flag.PROMOTED
-        recent = np.uint32(now & _UINT32) - self._frames.moved_at.take(old) <= BOUNCE_MS
+        recent = np.uint32(now & TIME_MASK) - self._frames.moved_at.take(old) <= BOUNCE_MS
         bounced: NDArray[np.bool_] = ((flags & opposite) != 0) & recent
         self._figures.pages_bounced += int(bounced.sum())
         return bounced

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pghotd.engine.counters import Counters
 from pghotd.geometry import SECTION_SHIFT
 from pghotd.memory.model.figures import Figures
-from pghotd.memory.model.frames import Flag, Frames, as_run
+from pghotd.memory.model.frames import TIME_MASK, Flag, Frames, as_run
 from pghotd.memory.model.nodes import Nodes
 from pghotd.memory.model.process import FIRST_MODEL_PID, ModelProcess
 from pghotd.memory.model.reclaim import Reclaim
@@ -20,7 +20,6 @@ from pghotd.memory.model.spec import ProcessSpec
 from pghotd.memory.protocol import PageState, Pfns
 
 _CHUNK = 1 << 20
-_UINT32 = 0xFFFF_FFFF
 
 Slots = NDArray[np.int64]
 
@@ -105,7 +104,7 @@ class Residency:
                 self._reclaim.demote_direct(nid, wanted - self._nodes.room(nid))
             heads = self._frames.allocate(nid, min(len(missing), self._nodes.room(nid) >> order), order)
             self._map(process, heads, missing[: len(heads)] << order)
-            self._frames.moved_at[self._frames.pages_of(heads, np.full(len(heads), order))] = self._clock() & _UINT32
+            self._frames.moved_at[self._frames.pages_of(heads, np.full(len(heads), order))] = self._clock() & TIME_MASK
             missing = missing[len(heads) :]
             if self._nodes.is_low(nid):
                 self._reclaim.wake(nid)
