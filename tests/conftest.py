@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import psutil
 import pytest
 from hypothesis import settings
 
@@ -10,9 +9,8 @@ from tests.made_up_world import World
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(tmp_path: Path) -> World:
     """Give a made-up /proc and /sys, and a small machine that follows it."""
-    monkeypatch.setattr(psutil, "PROCFS_PATH", psutil.PROCFS_PATH)
     return World(tmp_path)
 
 

@@ -2,8 +2,10 @@
 
 import errno
 import os
+import threading
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
@@ -13,6 +15,8 @@ from pghotd.procfs.stat import ProcessStat, read_stat
 
 #: The length of a process's name in the kernel.
 _COMM_BYTES = 15
+
+_psutil_lock = threading.Lock()
 
 Identity = tuple[int, int]
 
@@ -56,8 +60,23 @@ def choose(targets: Sequence[Target], proc: str = "/proc", watched: Collection[I
 
     OSError if the processes cannot be listed at all.
     """
-    # psutil supports only one /proc at a time.
-    psutil.PROCFS_PATH = proc
+    with _psutil_at(proc):
+        return _choose(targets, proc, watched)
+
+
+@contextmanager
+def _psutil_at(proc: str) -> Iterator[None]:
+    """Let psutil read `proc`: it supports only one /proc at a time, for all threads."""
+    with _psutil_lock:
+        before = psutil.PROCFS_PATH
+        psutil.PROCFS_PATH = proc
+        try:
+            yield
+        finally:
+            psutil.PROCFS_PATH = before
+
+
+def _choose(targets: Sequence[Target], proc: str, watched: Collection[Identity]) -> Chosen:
     errnos: Counter[int] = Counter()
     own = _own_pid(proc)
     if all(target.pid is not None for target in targets):

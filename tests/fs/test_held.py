@@ -54,7 +54,7 @@ def test_names_are_bounded_and_still_work(tree: Path) -> None:
     numbers = [os.stat(path).st_ino for path in before]
     as_nobody(STATS, tree / "pfn", MOST_NAMES + 3000)
     assert int((tree / "known_names").read_text()) <= known + MOST_NAMES + 2
-    # The kernel asks again for what it knew by a number that is gone, once what it has cached is too old, and what is open
+    # Once its entries are too old, the kernel asks again for what it knew by a number that is gone; what is open
     # keeps its own.
     eventually(lambda: not {os.stat(path).st_ino for path in before} & set(numbers))
     assert [path.read_text() for path in before] == [f"pfn {path.name}\n" for path in before]

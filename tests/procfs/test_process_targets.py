@@ -1,6 +1,7 @@
 import os
 import pwd
 
+import psutil
 import pytest
 
 from pghotd.procfs.process_targets import Target, choose
@@ -62,6 +63,13 @@ def test_how_many_processes_fit_each_target_whichever_they_belong_to(world):
     targets = (Target(largest=1), Target(name="a"), Target(cgroup="/nowhere"))
     found = choose(targets, str(world.proc.root))
     assert found.fitting == (2, 1, 0)
+
+
+def test_what_else_uses_psutil_reads_its_own_proc_again(world):
+    before = psutil.PROCFS_PATH
+    assert str(world.proc.root) != before
+    choose((Target(),), str(world.proc.root))
+    assert before == psutil.PROCFS_PATH
 
 
 def test_kernel_threads_and_pghotd_itself_are_never_chosen(world, chosen):

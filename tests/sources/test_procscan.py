@@ -6,7 +6,6 @@ import sys
 import time
 
 import numpy as np
-import psutil
 import pytest
 import trio
 
@@ -392,7 +391,6 @@ async def test_a_hundred_thousand_mappings(world):
 
 async def test_a_real_process_from_its_touching_to_the_record(world, monkeypatch):
     require(os.geteuid() == 0, "clear_refs of another process is for root")
-    monkeypatch.setattr(psutil, "PROCFS_PATH", "/proc")
     with subprocess.Popen(  # noqa: ASYNC220 - starting it is all that is done with it
         [sys.executable, "-m", "pghotd.demo", "--mappings", "64", "--hot", "8", "--move-after", "0"],
         stdin=subprocess.PIPE,

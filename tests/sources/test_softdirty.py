@@ -1,7 +1,6 @@
 """Follow writes by soft-dirty bits on made-up processes: who is looked at, what is credited, what ends it."""
 
 import numpy as np
-import psutil
 import pytest
 import trio
 
@@ -48,7 +47,6 @@ class Bench:
 
 @pytest.fixture
 async def bench(tmp_path, monkeypatch):
-    monkeypatch.setattr(psutil, "PROCFS_PATH", psutil.PROCFS_PATH)
     monkeypatch.setattr(softdirty, "probe", lambda proc: None)
     return Bench(tmp_path)
 
@@ -88,7 +86,6 @@ async def test_nobody_named_nobody_looked_at(bench):
 
 
 async def test_a_huge_page_is_one_folio(tmp_path, monkeypatch, nursery, autojump_clock):
-    monkeypatch.setattr(psutil, "PROCFS_PATH", psutil.PROCFS_PATH)
     monkeypatch.setattr(softdirty, "probe", lambda proc: None)
     bench = Bench(tmp_path, order=9)
     bench.process(10, 1024)

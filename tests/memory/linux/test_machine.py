@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 
 from pghotd.engine.counters import Counters
@@ -45,8 +44,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path, monkeypatch):
-    monkeypatch.setattr(psutil, "PROCFS_PATH", psutil.PROCFS_PATH)
+def bench(tmp_path):
     return Bench(tmp_path)
 
 
