@@ -18,7 +18,7 @@ help:
 
 # The demonstration watches the accesses of what it started itself alone: a child with a hot set, and a workload.
 run: $(VENV)/run
-	@$(BIN)/python -m pghotd.demo & child=$$!; \
+	@$(BIN)/python -m tests.demo & child=$$!; \
 	trap 'kill $$child 2>/dev/null' EXIT; trap : INT TERM; \
 	$(BIN)/pghotd --config docs/pghotd.toml
 
@@ -62,7 +62,7 @@ COMPLETION_fish := $(PREFIX)/share/fish/vendor_completions.d/pghotctl.fish
 COMPLETIONS := $(COMPLETION_bash) $(COMPLETION_zsh) $(COMPLETION_fish)
 PAGES := man8/pghotd.8 man8/mount.pghotd.8 man1/pghotctl.1 man5/pghotd.toml.5
 
-MANUAL = $(DESTDIR)$(HOME_DIR)/bin/python -P -m pghotd.manual
+MANUAL = $(DESTDIR)$(HOME_DIR)/bin/python -P -m pghotd.cli.manual
 
 # build/ would add what a former version had. Scripts begin with the path of their interpreter, which is without DESTDIR.
 # What is installed is for all users, whatever the umask of who does it.

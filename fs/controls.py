@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from functools import partial
 
 from pghotd import __version__
-from pghotd.census_taker import CensusTaker
 from pghotd.engine.counters import render
 from pghotd.engine.kinds import KINDS
 from pghotd.engine.kstrtox import kstrtouint
+from pghotd.engine.memory import Tier
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.engine.tunables import TUNABLES
 from pghotd.fs.node_controls import node_dir
 from pghotd.fs.page_controls import addr_dir, explain_dir, hot, pfn_dir
 from pghotd.fs.tree import Attr, Dir, DynamicDir, Node, Stream
-from pghotd.kmigrated import KmigratedSet
+from pghotd.inject.binary import InjectRawWriter
+from pghotd.inject.text import InjectWriter
 from pghotd.memory.model.machine import Machine
-from pghotd.memory.protocol import Tier
-from pghotd.sources.inject import InjectWriter
-from pghotd.sources.inject_raw import InjectRawWriter
 from pghotd.sources.running import RunningSources
 from pghotd.sources.source import Source
+from pghotd.tasks.census_taker import CensusTaker
+from pghotd.tasks.kmigrated import KmigratedSet
 
 INTERFACE = 1
 

@@ -4,14 +4,14 @@ import errno
 import re
 from collections.abc import Iterable
 
-from pghotd.census_taker import CensusTaker
 from pghotd.engine.counters import render
+from pghotd.engine.memory import Node as MemoryNode
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.fs.tree import Attr, Dir, DynamicDir, Node, Window
 from pghotd.geometry import PAGE_SIZE, PAGES_PER_SECTION, SECTION_SHIFT
-from pghotd.kmigrated import KmigratedSet
 from pghotd.memory.model.hotplug import Hotplug
-from pghotd.memory.protocol import Node as MemoryNode
+from pghotd.tasks.census_taker import CensusTaker
+from pghotd.tasks.kmigrated import KmigratedSet
 
 AGE_CLASSES = ("1s", "window", "older")
 _SECTION_NAME = re.compile(r"memory(0|[1-9][0-9]{0,12})\Z", re.ASCII)

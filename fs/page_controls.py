@@ -5,11 +5,11 @@ import re
 
 import numpy as np
 
-from pghotd.census_taker import CensusTaker
+from pghotd.engine.memory import NO_SECTION, PageState
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.fs.tree import Attr, DynamicDir, Node
 from pghotd.geometry import PFN_LIMIT, SECTION_SHIFT
-from pghotd.memory.protocol import NO_SECTION, PageState
+from pghotd.tasks.census_taker import CensusTaker
 
 _NUMBER = r"0[xX][0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}"
 _PFN_NAME = re.compile(rf"({_NUMBER})\Z", re.ASCII)

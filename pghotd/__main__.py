@@ -1,5 +1,5 @@
 """Entry point of `python -m pghotd`."""
 
-from pghotd.program import main
+from pghotd.cli.program import main
 
 main()

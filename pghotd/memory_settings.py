@@ -2,12 +2,12 @@
 
 from typing import Any, Literal
 
+from pghotd.engine.memory import Tier
 from pghotd.geometry import MAX_FOLIO_PAGES, MAX_NUMNODES, PAGES_PER_GB, PAGES_PER_SECTION
 from pghotd.memory.linux.settings import LinuxSettings, OtherMovers, Watch
 from pghotd.memory.model.spec import MachineSpec, NodeSpec, ProcessSpec
-from pghotd.memory.protocol import Tier
 from pghotd.procfs.process_targets import Target
-from pghotd.settings_table import (
+from pghotd.settings.table import (
     SettingsTable,
     boolean,
     choice,

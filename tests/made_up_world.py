@@ -10,8 +10,8 @@ import trio
 
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.process import ModelProcess
-from pghotd.sources.procscan.scan import Procscan
-from pghotd.sources.procscan.settings import ProcscanSettings
+from pghotd.sources.model.procscan.scan import Procscan
+from pghotd.sources.model.procscan.settings import ProcscanSettings
 from tests.machines import Rig, two_nodes
 
 HEAP = 0x100

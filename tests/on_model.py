@@ -21,12 +21,12 @@ from pghotd.engine.counters import Counters
 from pghotd.engine.pghot import Pghot
 from pghotd.engine.tunables import TUNABLES
 from pghotd.geometry import PAGES_PER_MB
-from pghotd.kmigrated import KmigratedSet
 from pghotd.memory.model.machine import Machine
 from pghotd.memory.model.process import ModelProcess
 from pghotd.memory.model.spec import MachineSpec, ProcessSpec
-from pghotd.sources.observers import Observer, Scanning
-from pghotd.sweeper import Sweeper
+from pghotd.sources.model.observers import Observer, Scanning
+from pghotd.tasks.kmigrated import KmigratedSet
+from pghotd.tasks.sweeper import Sweeper
 from tests.machines import two_nodes
 from tests.rows import Point, Row, parse, table
 from tests.vm.guest.hot_sets import Facts

@@ -4,10 +4,10 @@ import numpy as np
 import trio
 import trio.testing
 
-from pghotd import census_taker
-from pghotd.census_taker import CensusTaker
-from pghotd.daemon import clock
+from pghotd.daemon.run import clock
 from pghotd.memory.model.spec import ProcessSpec
+from pghotd.tasks import census_taker
+from pghotd.tasks.census_taker import CensusTaker
 from tests.machines import Rig, node
 
 

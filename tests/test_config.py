@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pghotd import config
+from pghotd.daemon import config
 from pghotd.engine.tunables import TUNABLES
 from pghotd.geometry import PAGES_PER_GB
 from pghotd.memory.linux.settings import LinuxSettings, Watch
 from pghotd.procfs.process_targets import Target
-from pghotd.settings_table import ConfigError, SettingsTable
-from pghotd.sources.damon import DamonSettings
-from pghotd.sources.idle import IdleSettings
-from pghotd.sources.kpageflags import KpageflagsSettings
-from pghotd.sources.numab2 import Numab2Settings
-from pghotd.sources.perf import PerfSettings
+from pghotd.settings.table import ConfigError, SettingsTable
+from pghotd.sources.damon.damon import DamonSettings
+from pghotd.sources.perf.numab2 import Numab2Settings
+from pghotd.sources.perf.perf import PerfSettings
+from pghotd.sources.scan.idle import IdleSettings
+from pghotd.sources.scan.kpageflags import KpageflagsSettings
+from pghotd.sources.scan.softdirty import SoftdirtySettings
 from pghotd.sources.settings import SourceSettings
-from pghotd.sources.softdirty import SoftdirtySettings
 
 DOCUMENTED = Path(__file__).parents[1] / "docs" / "pghotd.toml"
 NODE = '[[memory.node]]\nnid = 0\nsize = "1G"\ntier = "top"\ndistance = [10]\n'

@@ -5,8 +5,8 @@ import tomllib
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pghotd import config
-from pghotd.settings_table import ConfigError
+from pghotd.daemon import config
+from pghotd.settings.table import ConfigError
 from tests.program.daemons import ROOT
 
 DOCUMENTED = [(ROOT / "docs" / name).read_text() for name in ("pghotd.toml", "pghotd-linux.toml")]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from pghotd import config
-from pghotd.daemon import build
+from pghotd.daemon import config
+from pghotd.daemon.run import build
 from pghotd.engine.counters import Counters
 from pghotd.engine.kinds import KINDS
 from pghotd.engine.tunables import MODES, TUNABLES

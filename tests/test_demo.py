@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pghotd import demo
 from pghotd.procfs.clear_refs import clear_referenced
 from pghotd.procfs.smaps import read_smaps
 from pghotd.procfs.stat import read_stat
+from tests import demo
 from tests.requirements import require
 
 PAGES = 64
@@ -24,7 +24,7 @@ PAGES = 64
 @contextlib.contextmanager
 def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     with subprocess.Popen(
-        [sys.executable, "-m", "pghotd.demo", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-m", "tests.demo", *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
         try:
             assert child.stdout is not None
@@ -90,7 +90,7 @@ def test_stops_when_stdin_closes():
 def test_stops_when_its_parent_dies():
     program = (
         "import subprocess, sys\n"
-        "child = subprocess.Popen([sys.executable, '-m', 'pghotd.demo'], stdin=subprocess.DEVNULL,"
+        "child = subprocess.Popen([sys.executable, '-m', 'tests.demo'], stdin=subprocess.DEVNULL,"
         " stdout=subprocess.PIPE)\n"
         "child.stdout.readline()\n"
         "print(child.pid, flush=True)\n"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from pghotd.engine.kinds import HWHINTS
 from pghotd.geometry import PAGES_PER_SECTION
-from pghotd.kmigrated import KmigratedSet
 from pghotd.memory.model.spec import ProcessSpec
+from pghotd.tasks.kmigrated import KmigratedSet
 from tests.books import balance
 from tests.machines import Rig, node, two_nodes
 

@@ -9,8 +9,8 @@ import numpy as np
 import trio
 
 from pghotd.engine.kinds import PGTSCANS
-from pghotd.kmigrated import KmigratedSet
 from pghotd.memory.model.spec import ProcessSpec
+from pghotd.tasks.kmigrated import KmigratedSet
 from tests.books import balance
 from tests.machines import Rig, two_nodes
 from tests.memory.recount import check

@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from pghotd import manual, mount_helper, program
-from pghotd.config import CONFIG_FILE
+from pghotd.cli import manual, mount_helper, program
 from pghotd.ctl import program as ctl
+from pghotd.daemon.config import CONFIG_FILE
 from pghotd.engine.counters import VMSTAT
 from pghotd.engine.tunables import TUNABLES
 from tests.program.daemons import ROOT

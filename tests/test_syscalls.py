@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from pghotd.memory.linux.move import locate, move
+from pghotd.memory.linux.migrate.move import locate, move
 from pghotd.syscalls import MPOL_MF_MOVE, NOT_WRITTEN, move_pages
 from tests.requirements import require
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pghotd import __version__
-from pghotd.command_line import EXIT_USAGE, CommandLine, address_range, interval, number, positive, seconds
+from pghotd.cli.command_line import EXIT_USAGE, CommandLine, address_range, interval, number, positive, seconds
 from pghotd.ctl import change
 from pghotd.ctl.client import GONE, NotMountedError, connect
 from pghotd.ctl.command import UsageError

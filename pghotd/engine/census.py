@@ -11,10 +11,10 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from pghotd.engine.memory import PageState
 from pghotd.engine.pghot import Pghot
 from pghotd.engine.records import Records
 from pghotd.geometry import NUMA_NO_NODE, SECTION_SHIFT
-from pghotd.memory.protocol import PageState
 
 HOT_LINES = 1000
 

@@ -10,7 +10,7 @@ import errno
 
 from pghotd.engine.changes import Changes
 from pghotd.engine.kinds import KINDS
-from pghotd.memory.protocol import BACKEND_REFUSALS
+from pghotd.engine.memory import BACKEND_REFUSALS
 
 #: Reasons why kmigrated does not pass a folio whose record was taken to the backend, in the order of the checks.
 WALK_REFUSALS: tuple[str, ...] = ("same_node", "age", "rate_limit", "dirty", "no_space", "isolate")

@@ -17,6 +17,7 @@ from pghotd.engine.counters import Counters
 from pghotd.engine.decisions import DECISIONS, Decisions
 from pghotd.engine.heat import Heat
 from pghotd.engine.kept import Kept
+from pghotd.engine.memory import Memory
 from pghotd.engine.record_default import DefaultFormat
 from pghotd.engine.record_precise import PreciseFormat
 from pghotd.engine.recording import Recorder
@@ -27,7 +28,6 @@ from pghotd.engine.store import RecordStore
 from pghotd.engine.targets import Targets
 from pghotd.engine.tunables import Mode, Tunables
 from pghotd.geometry import SECTION_SHIFT
-from pghotd.memory.protocol import Memory
 
 log = logging.getLogger(__name__)
 

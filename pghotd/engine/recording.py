@@ -19,6 +19,7 @@ from pghotd.engine.ageing import Ageing
 from pghotd.engine.counters import Counters
 from pghotd.engine.heat import Heat
 from pghotd.engine.kinds import KINDS
+from pghotd.engine.memory import NO_SECTION, Memory, PageState
 from pghotd.engine.records import Revision, Step
 from pghotd.engine.store import RecordStore
 from pghotd.engine.targets import Targets
@@ -29,7 +30,6 @@ from pghotd.geometry import (
     PAGES_PER_SECTION,
     SECTION_SHIFT,
 )
-from pghotd.memory.protocol import NO_SECTION, Memory, PageState
 
 CHUNK = 32768
 _MOST_TAG_BITS = 16

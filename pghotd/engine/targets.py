@@ -5,9 +5,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from pghotd.engine.memory import Memory, Node
 from pghotd.engine.tunables import Tunables
 from pghotd.geometry import MAX_NUMNODES, NUMA_NO_NODE
-from pghotd.memory.protocol import Memory, Node
 
 
 class Targets:

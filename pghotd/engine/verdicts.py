@@ -1,7 +1,7 @@
 """Numbers of the possible outcomes for a folio whose ready record was taken: admitted, moved, failed, or refused."""
 
 from pghotd.engine.counters import REFUSALS
-from pghotd.memory.protocol import BACKEND_REFUSALS
+from pghotd.engine.memory import BACKEND_REFUSALS
 
 ADMITTED = 0
 PROMOTED = 1
@@ -19,7 +19,7 @@ REFUSED_COOLED = REFUSED["cooled"]
 REFUSED_PINGPONG = REFUSED["pingpong"]
 REFUSED_RETURNING = REFUSED["returning"]
 
-#: The verdict of each backend refusal, at index -1 - result: see memory/protocol.py.
+#: The verdict of each backend refusal, at index -1 - result: see engine/memory.py.
 REFUSED_BY_BACKEND: tuple[int, ...] = tuple(REFUSED[reason] for reason in BACKEND_REFUSALS)
 
 #: The name of each verdict, by number.

@@ -18,6 +18,7 @@ from pghotd.engine.admission import has_free_space
 from pghotd.engine.competition import Contenders, seen_in_most
 from pghotd.engine.counters import failure_name, refusal_name
 from pghotd.engine.decisions import Circumstances
+from pghotd.engine.memory import Moved, PageState, Refusal
 from pghotd.engine.pghot import Pghot
 from pghotd.engine.records import Records
 from pghotd.engine.rests import AWAKE, BRAKED, FOR_ROOM, TIMED, UNMAPPED
@@ -36,7 +37,6 @@ from pghotd.engine.verdicts import (
     VERDICTS,
 )
 from pghotd.geometry import NUMA_NO_NODE, PAGES_PER_SECTION, SECTION_SHIFT
-from pghotd.memory.protocol import Moved, PageState, Refusal
 
 #: Ready folios judged in one step: about 100 us of work.
 RUN = 2048

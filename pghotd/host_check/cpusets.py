@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 from pghotd.host_check.finding import Finding, attribute
-from pghotd.memory.linux.topology import Topology
+from pghotd.memory.linux.topology.topology import Topology
 from pghotd.procfs.nodelist import format_nodelist, parse_nodelist
 
 #: What says which nodes a group may have memory on, in version 2 and 1.

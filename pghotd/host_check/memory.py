@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from pghotd.host_check.cpusets import cpusets
 from pghotd.host_check.finding import Finding, attribute, because, look_at
-from pghotd.memory.linux.memory_blocks import blocks, gib, how_to_online
 from pghotd.memory.linux.other_movers import find_other_movers
-from pghotd.memory.linux.tiers import NoLowerTierError, require_lower_tier
-from pghotd.memory.linux.topology import LinuxNode, Topology, read_topology
+from pghotd.memory.linux.topology.memory_blocks import blocks, gib, how_to_online
+from pghotd.memory.linux.topology.tiers import NoLowerTierError, require_lower_tier
+from pghotd.memory.linux.topology.topology import LinuxNode, Topology, read_topology
 from pghotd.procfs.attribute import read_attribute
 from pghotd.procfs.nodelist import format_nodelist
 from pghotd.procfs.proc_mount import read_proc_mount

@@ -10,11 +10,11 @@ from pghotd.procfs.cpus import online_cpus
 from pghotd.procfs.damon import IN_USE, kdamond_runs, running_modules, why_taken
 from pghotd.procfs.kpageflags import read_flags
 from pghotd.procfs.proc_mount import read_proc_mount
-from pghotd.sources.idle import KDAMOND_RUNS
-from pghotd.sources.kdamond import NO_DAMON, Kdamond
-from pghotd.sources.perf import PerfSettings
-from pghotd.sources.perf_event import Event, Ring
-from pghotd.sources.pmu import Sampled, memory_events
+from pghotd.sources.damon.kdamond import NO_DAMON, Kdamond
+from pghotd.sources.perf.event import Event, Ring
+from pghotd.sources.perf.perf import PerfSettings
+from pghotd.sources.perf.pmu import Sampled, memory_events
+from pghotd.sources.scan.idle import KDAMOND_RUNS
 
 _ANOTHER = "use another source"
 #: PERF_TYPE_SOFTWARE, PERF_COUNT_SW_PAGE_FAULTS_MIN.

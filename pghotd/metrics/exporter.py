@@ -20,7 +20,7 @@ from prometheus_client.openmetrics import exposition
 from pghotd import __version__
 from pghotd.metrics.families import Families
 from pghotd.metrics.settings import MetricsSettings
-from pghotd.settings_table import ConfigError
+from pghotd.settings.table import ConfigError
 from pghotd.whole_file import replace
 
 log = logging.getLogger(__name__)

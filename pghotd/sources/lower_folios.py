@@ -6,9 +6,9 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
+from pghotd.engine.memory import PageState
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.geometry import NUMA_NO_NODE, SECTION_SHIFT
-from pghotd.memory.protocol import PageState
 
 
 def lower_sections(pghot: Pghot) -> list[int]:

@@ -8,7 +8,7 @@ from pghotd.engine.pghot import Clock, Pghot
 from pghotd.geometry import MAX_FOLIO_PAGES, MAX_NUMNODES
 from pghotd.memory.model.machine import Machine
 from pghotd.procfs.process_targets import Target
-from pghotd.settings_table import (
+from pghotd.settings.table import (
     SettingsTable,
     boolean,
     choice,
@@ -21,18 +21,18 @@ from pghotd.settings_table import (
     text,
     word,
 )
-from pghotd.sources.damon import Damon, DamonSettings
-from pghotd.sources.idle import Idle, IdleSettings
-from pghotd.sources.kdamond import Intervals
-from pghotd.sources.kpageflags import Kpageflags, KpageflagsSettings
-from pghotd.sources.numab2 import Numab2, Numab2Settings
-from pghotd.sources.observers import Observe
-from pghotd.sources.perf import Perf, PerfSettings
-from pghotd.sources.procscan.scan import Procscan
-from pghotd.sources.procscan.settings import ProcscanSettings
-from pghotd.sources.softdirty import Softdirty, SoftdirtySettings
+from pghotd.sources.damon.damon import Damon, DamonSettings
+from pghotd.sources.damon.kdamond import Intervals
+from pghotd.sources.model.observers import Observe
+from pghotd.sources.model.procscan.scan import Procscan
+from pghotd.sources.model.procscan.settings import ProcscanSettings
+from pghotd.sources.model.workload import Workload, WorkloadSettings
+from pghotd.sources.perf.numab2 import Numab2, Numab2Settings
+from pghotd.sources.perf.perf import Perf, PerfSettings
+from pghotd.sources.scan.idle import Idle, IdleSettings
+from pghotd.sources.scan.kpageflags import Kpageflags, KpageflagsSettings
+from pghotd.sources.scan.softdirty import Softdirty, SoftdirtySettings
 from pghotd.sources.source import Source
-from pghotd.sources.workload import Workload, WorkloadSettings
 
 Settings = TypeVar("Settings")
 

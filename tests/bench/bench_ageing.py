@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from pghotd.engine.kinds import PGTSCANS
+from pghotd.engine.memory import PageState
 from pghotd.geometry import PAGES_PER_SECTION
-from pghotd.memory.protocol import PageState
 from tests.machines import Rig, node
 
 SECTIONS = 8192

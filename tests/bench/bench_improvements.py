@@ -12,9 +12,9 @@ import pytest
 import trio
 import trio.testing
 
-from pghotd.kmigrated import KmigratedSet
 from pghotd.memory.model.spec import ProcessSpec
-from pghotd.sources.observers import Observer, make_view
+from pghotd.sources.model.observers import Observer, make_view
+from pghotd.tasks.kmigrated import KmigratedSet
 from tests.machines import Rig, node
 
 SECONDS = 40

@@ -10,8 +10,8 @@ import trio
 from pghotd.engine.decisions import DECISIONS, Decisions
 from pghotd.engine.walk import SectionWalk, settle
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
-from pghotd.kmigrated import Kmigrated, Standing
 from pghotd.memory.model.spec import ProcessSpec
+from pghotd.tasks.kmigrated import Kmigrated, Standing
 from tests.machines import Rig, node
 
 SECTIONS = 8192

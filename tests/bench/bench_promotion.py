@@ -15,16 +15,16 @@ from statistics import median
 import numpy as np
 import trio
 
-from pghotd.daemon import clock
+from pghotd.daemon.run import clock
 from pghotd.engine.counters import Counters
 from pghotd.engine.kinds import PGTSCANS
 from pghotd.engine.pghot import Pghot
 from pghotd.geometry import PAGE_SHIFT, SECTION_SHIFT
-from pghotd.kmigrated import Kmigrated, Standing
 from pghotd.memory.linux.machine import LinuxMachine
 from pghotd.memory.linux.settings import LinuxSettings, Watch
 from pghotd.procfs.process_targets import Target
 from pghotd.syscalls import move_pages
+from pghotd.tasks.kmigrated import Kmigrated, Standing
 from tests.bench.owner import owner
 from tests.memory.linux.trees import machine
 

@@ -9,13 +9,13 @@ from statistics import median
 import numpy as np
 
 from pghotd.geometry import PAGES_PER_GB, PAGES_PER_SECTION
-from pghotd.memory.linux.mapped import read_mapped
+from pghotd.memory.linux.readings.mapped import read_mapped
 from pghotd.memory.linux.settings import Watch
 from pghotd.procfs.maps import read_maps
 from pghotd.procfs.page_idle import PageIdle
 from pghotd.procfs.process_targets import Target
-from pghotd.sources.idle_bits import SectionBits
-from pghotd.sources.kpageflags import _look
+from pghotd.sources.scan.idle_bits import SectionBits
+from pghotd.sources.scan.kpageflags import _look
 from tests.bench.owner import owner
 from tests.requirements import require
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from pghotd.engine.kinds import HWHINTS
+from pghotd.engine.memory import PageState
 from pghotd.geometry import PAGES_PER_SECTION
-from pghotd.memory.protocol import PageState
 from tests.machines import Rig, node
 
 RECORDS = 1 << 28

@@ -11,15 +11,15 @@ from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.spec import ProcessSpec
 from pghotd.procfs.kpageflags import KPF_LRU, KPF_REFERENCED
 from pghotd.procfs.process_targets import Target
-from pghotd.sources import softdirty
-from pghotd.sources.damon import Damon, DamonSettings
-from pghotd.sources.kdamond import Intervals
-from pghotd.sources.kpageflags import Kpageflags, KpageflagsSettings
-from pghotd.sources.numab2 import Numab2, Numab2Settings
-from pghotd.sources.perf import Perf, PerfSettings
-from pghotd.sources.perf_ring import parse
+from pghotd.sources.damon.damon import Damon, DamonSettings
+from pghotd.sources.damon.kdamond import Intervals
+from pghotd.sources.perf.numab2 import Numab2, Numab2Settings
+from pghotd.sources.perf.perf import Perf, PerfSettings
+from pghotd.sources.perf.ring import parse
 from pghotd.sources.rule import Rule
-from pghotd.sources.softdirty import Softdirty, SoftdirtySettings
+from pghotd.sources.scan import softdirty
+from pghotd.sources.scan.kpageflags import Kpageflags, KpageflagsSettings
+from pghotd.sources.scan.softdirty import Softdirty, SoftdirtySettings
 from tests.bench.faults import fault_samples
 from tests.machines import Rig, two_nodes
 from tests.made_up_world import HEAP, MadeUpProc, World, at_once

@@ -13,7 +13,7 @@ from statistics import median, quantiles
 import numpy as np
 import pytest
 
-from pghotd.sources.inject_raw import RECORD
+from pghotd.inject.binary import RECORD
 from tests.program.daemons import LOWER_FIRST, LOWER_PAGES, ROOT, Program
 from tests.requirements import require
 

@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 
-from pghotd.sources.perf_event import Event, Ring
+from pghotd.sources.perf.event import Event, Ring
 from tests.requirements import require
 
 #: PERF_TYPE_SOFTWARE, PERF_COUNT_SW_PAGE_FAULTS_MIN.

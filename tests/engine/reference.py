@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-#: A page's state byte (pghotd/memory/protocol.py), in numbers of its own.
+#: A page's state byte (pghotd/engine/memory.py), in numbers of its own.
 LRU, DIRTY, PINNED = 0x10, 0x20, 0x40
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from pghotd.engine.counters import DROPS
 from pghotd.engine.kinds import FMA, HINTFAULTS, HWHINTS, KINDS, PGTSCANS
+from pghotd.engine.memory import PageState
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.spec import ProcessSpec
-from pghotd.memory.protocol import PageState
 from tests.engine.reference import default_access, precise_access
 from tests.machines import Rig, node, two_nodes
 

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from pghotd.engine.counters import VMSTAT
 from pghotd.engine.kinds import HWHINTS
+from pghotd.engine.memory import Moved
 from pghotd.engine.pghot import Pghot
 from pghotd.engine.walk import RUN, SectionWalk, settle
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.frames import Flag
 from pghotd.memory.model.spec import ProcessSpec
-from pghotd.memory.protocol import Moved
 from tests.books import balance
 from tests.engine.reference import ScalarWalk
 from tests.machines import Rig, node

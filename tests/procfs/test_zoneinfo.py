@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pghotd.engine.admission import has_free_space
-from pghotd.memory.linux.zones import present_pages, zones_of
+from pghotd.memory.linux.readings.zones import present_pages, zones_of
 from pghotd.procfs.buddyinfo import free_blocks, parse_buddyinfo, read_buddyinfo
 from pghotd.procfs.vmstat import parse_vmstat, read_node_vmstat, read_vmstat
 from pghotd.procfs.zoneinfo import parse_zoneinfo, read_zoneinfo

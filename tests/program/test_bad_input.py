@@ -10,8 +10,8 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pghotd.config import parse
-from pghotd.daemon import build
+from pghotd.daemon.config import parse
+from pghotd.daemon.run import build
 from pghotd.engine.tunables import TUNABLES
 from pghotd.fs.controls import control_tree
 from tests.fs.mounted import refusal

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from pghotd import daemon, program
-from pghotd.config import Settings
-from pghotd.mount_helper import OptionError, daemon_arguments
+from pghotd.cli import program
+from pghotd.cli.mount_helper import OptionError, daemon_arguments
+from pghotd.daemon.config import Settings
+from pghotd.daemon.run import run as daemon
 from pghotd.procfs.mountinfo import parse_mountinfo
 from tests.program.daemons import DEADLINE_S, ROOT, SMALL
 
 
 def helper(*arguments):
-    call = "from pghotd.mount_helper import main; main()"
+    call = "from pghotd.cli.mount_helper import main; main()"
     return subprocess.run(
         [sys.executable, "-c", call, *map(str, arguments)],
         capture_output=True,

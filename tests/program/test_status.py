@@ -3,8 +3,8 @@
 import tomllib
 from dataclasses import replace
 
-from pghotd.config import parse
-from pghotd.daemon import build
+from pghotd.daemon.config import parse
+from pghotd.daemon.run import build
 from pghotd.fs.controls import control_tree
 from pghotd.fs.tree import Attr, resolve
 

@@ -4,7 +4,7 @@ import errno
 import os
 from pathlib import Path
 
-from pghotd.sources.kdamond import Kdamond
+from pghotd.sources.damon.kdamond import Kdamond
 
 #: The kernel thread's pid, as 0/pid shows it while it runs.
 THREAD = 77

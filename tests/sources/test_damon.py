@@ -9,8 +9,8 @@ import trio
 from pghotd.engine.kinds import PGTSCANS
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.spec import ProcessSpec
-from pghotd.sources.damon import Damon, DamonSettings
-from pghotd.sources.kdamond import Intervals
+from pghotd.sources.damon.damon import Damon, DamonSettings
+from pghotd.sources.damon.kdamond import Intervals
 from tests.machines import Rig, two_nodes
 from tests.made_up_world import MadeUpProc, at_once
 from tests.sources.damon_tree import THREAD, MadeUpDamon

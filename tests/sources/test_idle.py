@@ -7,11 +7,11 @@ import pytest
 import trio
 
 from pghotd.engine.competition import seen_in_most
+from pghotd.engine.memory import PageState
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.spec import ProcessSpec
-from pghotd.memory.protocol import PageState
-from pghotd.sources import idle
-from pghotd.sources.idle import KDAMOND_RUNS, Idle, IdleSettings
+from pghotd.sources.scan import idle
+from pghotd.sources.scan.idle import KDAMOND_RUNS, Idle, IdleSettings
 from tests.machines import Rig, two_nodes
 from tests.made_up_world import at_once
 from tests.sources.made_up_idle import MadeUpIdle

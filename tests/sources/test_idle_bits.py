@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pghotd.geometry import PAGES_PER_SECTION
-from pghotd.sources.idle_bits import WORDS, SectionBits
+from pghotd.sources.scan.idle_bits import WORDS, SectionBits
 from tests.sources.made_up_idle import MadeUpIdle
 
 S = PAGES_PER_SECTION

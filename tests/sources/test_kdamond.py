@@ -6,7 +6,7 @@ import os
 import pytest
 
 from pghotd.procfs.stat import read_stat
-from pghotd.sources.kdamond import Intervals, Kdamond
+from pghotd.sources.damon.kdamond import Intervals, Kdamond
 from tests.requirements import require
 from tests.sources.damon_tree import THREAD, MadeUpDamon
 

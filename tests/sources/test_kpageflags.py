@@ -17,7 +17,7 @@ from pghotd.procfs.kpageflags import (
     KPF_REFERENCED,
     KPF_SWAPBACKED,
 )
-from pghotd.sources.kpageflags import Kpageflags, KpageflagsSettings, risen, seen
+from pghotd.sources.scan.kpageflags import Kpageflags, KpageflagsSettings, risen, seen
 from tests.machines import Rig, two_nodes
 from tests.made_up_world import at_once
 

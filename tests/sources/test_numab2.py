@@ -8,9 +8,9 @@ import trio
 
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.spec import ProcessSpec
-from pghotd.sources import numab2, sampling
-from pghotd.sources.numab2 import Armings, Numab2, Numab2Settings
-from pghotd.sources.perf_ring import SAMPLE, Records
+from pghotd.sources.perf import numab2, sampling
+from pghotd.sources.perf.numab2 import Armings, Numab2, Numab2Settings
+from pghotd.sources.perf.ring import SAMPLE, Records
 from tests.machines import Rig, two_nodes
 from tests.made_up_world import at_once
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.spec import ProcessSpec
-from pghotd.sources import perf, sampling
-from pghotd.sources.perf import Perf, PerfSettings, next_period
-from pghotd.sources.perf_event import Event
-from pghotd.sources.perf_ring import SAMPLE, Records
-from pghotd.sources.pmu import Sampled
+from pghotd.sources.perf import perf, sampling
+from pghotd.sources.perf.event import Event
+from pghotd.sources.perf.perf import Perf, PerfSettings, next_period
+from pghotd.sources.perf.pmu import Sampled
+from pghotd.sources.perf.ring import SAMPLE, Records
 from pghotd.sources.standing import NOT_YET_PROBED
 from tests.machines import Rig, node
 from tests.made_up_world import at_once

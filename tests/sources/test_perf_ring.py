@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pghotd.sources.perf_event import Event, Ring
-from pghotd.sources.perf_ring import SAMPLE, from_memory, parse
+from pghotd.sources.perf.event import Event, Ring
+from pghotd.sources.perf.ring import SAMPLE, from_memory, parse
 from tests.requirements import require
 
 #: PERF_TYPE_SOFTWARE: page faults, and those that need no reading, told when they are done.

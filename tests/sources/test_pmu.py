@@ -2,8 +2,8 @@
 
 import pytest
 
-from pghotd.sources.perf_event import Event
-from pghotd.sources.pmu import encode, memory_events
+from pghotd.sources.perf.event import Event
+from pghotd.sources.perf.pmu import encode, memory_events
 
 
 @pytest.fixture

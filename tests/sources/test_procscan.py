@@ -12,9 +12,9 @@ import trio
 from pghotd.procfs import page_size
 from pghotd.procfs.process_targets import Target
 from pghotd.procfs.smaps import read_smaps
-from pghotd.sources.procscan import look as procscan_look
-from pghotd.sources.procscan.scan import Procscan
-from pghotd.sources.procscan.settings import ProcscanSettings
+from pghotd.sources.model.procscan import look as procscan_look
+from pghotd.sources.model.procscan.scan import Procscan
+from pghotd.sources.model.procscan.settings import ProcscanSettings
 from tests.made_up_world import HEAP
 from tests.requirements import require
 
@@ -392,7 +392,7 @@ async def test_a_hundred_thousand_mappings(world):
 async def test_a_real_process_from_its_touching_to_the_record(world, monkeypatch):
     require(os.geteuid() == 0, "clear_refs of another process is for root")
     with subprocess.Popen(  # noqa: ASYNC220 - starting it is all that is done with it
-        [sys.executable, "-m", "pghotd.demo", "--mappings", "64", "--hot", "8", "--move-after", "0"],
+        [sys.executable, "-m", "tests.demo", "--mappings", "64", "--hot", "8", "--move-after", "0"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as child:

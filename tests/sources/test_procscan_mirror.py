@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pghotd.geometry import PAGES_PER_SECTION as SECTION
 from pghotd.memory.model.machine import Machine
 from pghotd.memory.model.spec import ProcessSpec
-from pghotd.sources.procscan.mirror import Mirror, water_level
+from pghotd.sources.model.procscan.mirror import Mirror, water_level
 from tests.machines import Rig, two_nodes
 
 

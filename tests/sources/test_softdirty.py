@@ -5,8 +5,8 @@ import pytest
 import trio
 
 from pghotd.memory.model.spec import ProcessSpec
-from pghotd.sources import softdirty
-from pghotd.sources.softdirty import Softdirty, SoftdirtySettings
+from pghotd.sources.scan import softdirty
+from pghotd.sources.scan.softdirty import Softdirty, SoftdirtySettings
 from tests.machines import Rig, two_nodes
 from tests.made_up_world import HEAP, MadeUpProc, at_once
 

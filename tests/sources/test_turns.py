@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pghotd.sources.turns import Turns
+from pghotd.sources.scan.turns import Turns
 
 LONGEST_MS = 2154
 VISITS = 4

@@ -11,8 +11,8 @@ import trio.testing
 from pghotd.engine.kinds import HINTFAULTS, HWHINTS, KINDS, PGTSCANS
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.spec import ProcessSpec
-from pghotd.sources.observers import Everything, Faulting, Observe, Observer, Sampling, Scanning
-from pghotd.sources.workload import Workload, WorkloadSettings
+from pghotd.sources.model.observers import Everything, Faulting, Observe, Observer, Sampling, Scanning
+from pghotd.sources.model.workload import Workload, WorkloadSettings
 from tests.machines import Rig, two_nodes
 from tests.memory.recount import check
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from pghotd.geometry import PAGE_SIZE
-from pghotd.memory.linux.zones import zones_of
+from pghotd.memory.linux.readings.zones import zones_of
 from pghotd.procfs.zoneinfo import read_zoneinfo
 from pghotd.syscalls import bind_to_node
 

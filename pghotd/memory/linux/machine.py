@@ -15,24 +15,24 @@ import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.counters import Counters
+from pghotd.engine.memory import NO_SECTION, Moved, Node, PageState, Pfns, Zone
 from pghotd.engine.pghot import Clock
 from pghotd.geometry import PAGE_SHIFT, SECTION_SHIFT, SECTION_SIZE
 from pghotd.memory.exchange import Reading
 from pghotd.memory.linux import kswapd
-from pghotd.memory.linux.batch_part import Request
-from pghotd.memory.linux.calls import Calls
 from pghotd.memory.linux.capabilities import require as require_capabilities
-from pghotd.memory.linux.frame_states import FrameStates
-from pghotd.memory.linux.mapped import Mapped, read_mapped
-from pghotd.memory.linux.move import MovePages
-from pghotd.memory.linux.promotion import Promotion
-from pghotd.memory.linux.room import read_room
+from pghotd.memory.linux.migrate.batch_part import Request
+from pghotd.memory.linux.migrate.calls import Calls
+from pghotd.memory.linux.migrate.move import MovePages
+from pghotd.memory.linux.migrate.promotion import Promotion
+from pghotd.memory.linux.readings.frame_states import FrameStates
+from pghotd.memory.linux.readings.mapped import Mapped, read_mapped
+from pghotd.memory.linux.readings.room import read_room
+from pghotd.memory.linux.readings.zone_readings import ZoneReadings
 from pghotd.memory.linux.settings import LinuxSettings
-from pghotd.memory.linux.tiers import LowerNodesError, require_lower_tier, with_lower_nodes
-from pghotd.memory.linux.topology import Topology, read_topology
-from pghotd.memory.linux.uevents import Uevents, open_socket
-from pghotd.memory.linux.zone_readings import ZoneReadings
-from pghotd.memory.protocol import NO_SECTION, Moved, Node, PageState, Pfns, Zone
+from pghotd.memory.linux.topology.tiers import LowerNodesError, require_lower_tier, with_lower_nodes
+from pghotd.memory.linux.topology.topology import Topology, read_topology
+from pghotd.memory.linux.topology.uevents import Uevents, open_socket
 from pghotd.memory.room_keeper import RoomKeeper
 from pghotd.procfs.page_size import require_page_size
 from pghotd.procfs.proc_mount import require_whole

@@ -7,9 +7,9 @@ table. All arrays are sparse and 0 stands for a free page, so creating a machine
 import numpy as np
 from numpy.typing import NDArray
 
+from pghotd.engine.memory import NO_SECTION, PageState, Pfns
 from pghotd.geometry import MAX_FOLIO_ORDER, MAX_FOLIO_PAGES, PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.memory.model.spec import NodeSpec
-from pghotd.memory.protocol import NO_SECTION, PageState, Pfns
 from pghotd.sparse import discard, sparse_array
 
 Orders = NDArray[np.int64]

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from pghotd.engine.memory import PageState, Pfns
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.memory.model.frames import GENERATION_SHIFT, OLDEST, TIME_MASK, Flag, Frames
-from pghotd.memory.protocol import PageState, Pfns
 
 _BYTES = np.arange(256, dtype=np.int64)
 _OLDER = np.minimum(((_BYTES & Flag.GENERATION) >> GENERATION_SHIFT) + 1, OLDEST)

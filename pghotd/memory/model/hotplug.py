@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from pghotd.engine.memory import NO_SECTION, PageState, Pfns
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.memory.model.frames import Flag, Frames
 from pghotd.memory.model.movement import Move, Mover
 from pghotd.memory.model.nodes import Nodes
-from pghotd.memory.protocol import NO_SECTION, PageState, Pfns
 
 Notify = Callable[[int, int, bool], None]
 

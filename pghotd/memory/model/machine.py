@@ -7,6 +7,7 @@ import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.counters import Counters
+from pghotd.engine.memory import Moved, Node, Pfns, Zone
 from pghotd.geometry import PAGE_SHIFT
 from pghotd.memory.exchange import Reading
 from pghotd.memory.model.figures import Figures
@@ -19,7 +20,6 @@ from pghotd.memory.model.reclaim import Reclaim
 from pghotd.memory.model.residency import Residency
 from pghotd.memory.model.spec import MachineSpec
 from pghotd.memory.model.watermarks import Watermarks
-from pghotd.memory.protocol import Moved, Node, Pfns, Zone
 from pghotd.memory.room_keeper import RoomKeeper
 
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pghotd.engine.memory import NEVER, PageState, Pfns
 from pghotd.geometry import PAGE_SHIFT, SECTION_SHIFT
 from pghotd.memory.model.figures import Figures
 from pghotd.memory.model.frames import TIME_MASK, Flag, Frames, Orders
 from pghotd.memory.model.nodes import Nodes
 from pghotd.memory.model.process import ModelProcess
-from pghotd.memory.protocol import NEVER, PageState, Pfns
 
 #: A page moved one way and back within this time has bounced.
 BOUNCE_MS = 60_000

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from pghotd.engine.memory import Node, Zone
 from pghotd.memory.model.frames import Frames
 from pghotd.memory.model.spec import NodeSpec
 from pghotd.memory.model.watermarks import Watermarks, watermarks
-from pghotd.memory.protocol import Node, Zone
 
 
 class Nodes:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pghotd.engine.counters import Counters
+from pghotd.engine.memory import PageState, Pfns
 from pghotd.geometry import SECTION_SHIFT
 from pghotd.memory.model.figures import Figures
 from pghotd.memory.model.frames import TIME_MASK, Flag, Frames, as_run
@@ -17,7 +18,6 @@ from pghotd.memory.model.nodes import Nodes
 from pghotd.memory.model.process import FIRST_MODEL_PID, ModelProcess
 from pghotd.memory.model.reclaim import Reclaim
 from pghotd.memory.model.spec import ProcessSpec
-from pghotd.memory.protocol import PageState, Pfns
 
 _CHUNK = 1 << 20
 

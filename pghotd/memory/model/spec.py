@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from pghotd.memory.protocol import Tier
+from pghotd.engine.memory import Tier
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pghotd.memory.linux.backoff import Backoff
-from pghotd.memory.protocol import Refusal
+from pghotd.engine.memory import Refusal
+from pghotd.memory.linux.migrate.backoff import Backoff
 
 EBUSY, EACCES = errno.EBUSY, errno.EACCES
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pghotd.memory.linux.brakes import CallRate, MoveLimit, SplitPause, pressure_reason
+from pghotd.memory.linux.migrate.brakes import CallRate, MoveLimit, SplitPause, pressure_reason
 
 MB = 256
 

@@ -7,9 +7,9 @@ import numpy as np
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from pghotd.daemon import clock
-from pghotd.memory.linux.calls import FILL_MS, Calls
-from pghotd.memory.protocol import Refusal
+from pghotd.daemon.run import clock
+from pghotd.engine.memory import Refusal
+from pghotd.memory.linux.migrate.calls import FILL_MS, Calls
 from pghotd.syscalls import MPOL_MF_MOVE, MPOL_MF_MOVE_ALL
 
 

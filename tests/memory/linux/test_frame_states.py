@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pghotd.engine.memory import PageState
 from pghotd.geometry import PAGES_PER_SECTION
-from pghotd.memory.linux.frame_states import FrameStates
-from pghotd.memory.protocol import PageState
+from pghotd.memory.linux.readings.frame_states import FrameStates
 from pghotd.procfs.kpageflags import KPF_ANON, KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL, KPF_HUGE, KPF_LRU, KPF_SWAPBACKED
 
 S = PAGES_PER_SECTION

@@ -5,10 +5,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from pghotd.memory.linux.batch_part import Request
-from pghotd.memory.linux.gathered import Gathered
-from pghotd.memory.linux.mapped import Mapped
-from pghotd.memory.protocol import Moved
+from pghotd.engine.memory import Moved
+from pghotd.memory.linux.migrate.batch_part import Request
+from pghotd.memory.linux.migrate.gathered import Gathered
+from pghotd.memory.linux.readings.mapped import Mapped
 
 MAPPED = Mapped()
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pghotd.memory.linux.history import PromotionHistory
-from pghotd.memory.protocol import NEVER
+from pghotd.engine.memory import NEVER
+from pghotd.memory.linux.migrate.history import PromotionHistory
 
 VPNS = np.arange(1000, 1010)
 

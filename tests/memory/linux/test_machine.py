@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from pghotd.engine.counters import Counters
+from pghotd.engine.memory import PageState
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.linux import machine as linux_machine
 from pghotd.memory.linux.machine import LinuxMachine
-from pghotd.memory.linux.mapped import Mapped
+from pghotd.memory.linux.readings.mapped import Mapped
 from pghotd.memory.linux.settings import LinuxSettings, Watch
-from pghotd.memory.protocol import PageState
 from pghotd.procfs import page_size
 from pghotd.procfs.kpageflags import KPF_LRU
 from pghotd.procfs.process_targets import Target

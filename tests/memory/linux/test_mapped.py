@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pghotd.memory.linux.mapped import Mapped, WatchedProcess, landed
+from pghotd.memory.linux.readings.mapped import Mapped, WatchedProcess, landed
 from pghotd.memory.linux.settings import Watch
 from pghotd.procfs.process_targets import Target
 from tests.memory.linux.trees import write

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pghotd.memory.linux.move import locate, move
-from pghotd.memory.protocol import Refusal
+from pghotd.engine.memory import Refusal
+from pghotd.memory.linux.migrate.move import locate, move
 from pghotd.syscalls import NOT_WRITTEN
 
 SOURCE, TARGET, ELSEWHERE = 1, 0, 2

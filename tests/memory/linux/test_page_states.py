@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pghotd.memory.linux.page_states import states_of
-from pghotd.memory.protocol import PageState
+from pghotd.engine.memory import PageState
+from pghotd.memory.linux.readings.page_states import states_of
 from pghotd.procfs import kpageflags as kpf
 from pghotd.procfs.kpageflags import read_flags
 from pghotd.procfs.maps import Mappings

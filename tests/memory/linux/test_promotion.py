@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import trio
 
-from pghotd.daemon import clock
-from pghotd.memory.linux.batch_part import Request
-from pghotd.memory.linux.calls import FILL_MS, Calls
-from pghotd.memory.linux.mapped import Mapped, WatchedProcess
-from pghotd.memory.linux.promotion import Promotion
+from pghotd.daemon.run import clock
+from pghotd.engine.memory import BACKEND_REFUSALS
+from pghotd.memory.linux.migrate.batch_part import Request
+from pghotd.memory.linux.migrate.calls import FILL_MS, Calls
+from pghotd.memory.linux.migrate.promotion import Promotion
+from pghotd.memory.linux.readings.mapped import Mapped, WatchedProcess
+from pghotd.memory.linux.readings.zone_readings import ZoneReadings
 from pghotd.memory.linux.settings import LinuxSettings, Watch
-from pghotd.memory.linux.zone_readings import ZoneReadings
-from pghotd.memory.protocol import BACKEND_REFUSALS
 from pghotd.procfs.process_targets import Target
 from tests.memory.linux.trees import write
 

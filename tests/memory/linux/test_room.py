@@ -6,8 +6,8 @@ import pytest
 import trio
 
 from pghotd.memory.linux.kswapd import above_low, make_room
-from pghotd.memory.linux.room import read_room
-from pghotd.memory.linux.zone_readings import ZoneReadings
+from pghotd.memory.linux.readings.room import read_room
+from pghotd.memory.linux.readings.zone_readings import ZoneReadings
 from pghotd.memory.room_keeper import RoomKeeper
 from tests.memory.linux.trees import write
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from pghotd.geometry import PAGES_PER_SECTION
-from pghotd.memory.linux.tiers import LowerNodesError, NoLowerTierError, require_lower_tier, with_lower_nodes
-from pghotd.memory.linux.topology import Speed, lower_by_tiers, read_topology
+from pghotd.memory.linux.topology.tiers import LowerNodesError, NoLowerTierError, require_lower_tier, with_lower_nodes
+from pghotd.memory.linux.topology.topology import Speed, lower_by_tiers, read_topology
 from tests.memory.linux.trees import machine, write
 from tests.requirements import require
 

@@ -7,7 +7,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pghotd.memory.linux.uevents import LOST, Uevent, Uevents, is_from_kernel, open_socket, parse_uevent
+from pghotd.memory.linux.topology.uevents import LOST, Uevent, Uevents, is_from_kernel, open_socket, parse_uevent
 
 OFFLINE = (
     b"offline@/devices/system/memory/memory40\0ACTION=offline\0DEVPATH=/devices/system/memory/memory40\0"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pghotd.memory.linux.zone_readings import ZoneReadings
+from pghotd.memory.linux.readings.zone_readings import ZoneReadings
 from tests.memory.linux.trees import write
 
 HIGH = 100

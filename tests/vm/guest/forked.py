@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 #: What `python -m NAME` runs, by the module that holds its `main`.
 _PROGRAMS = {
-    "pghotd": "pghotd.program",
+    "pghotd": "pghotd.cli.program",
     "tests.vm.guest.ballast": "tests.vm.guest.ballast",
     "tests.vm.guest.bystander": "tests.vm.guest.bystander",
     "tests.vm.guest.target": "tests.vm.guest.target",

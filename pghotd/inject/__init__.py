@@ -1,0 +1,1 @@
+"""Accesses injected through the control tree, as text or as binary records."""

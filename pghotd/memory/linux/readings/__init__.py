@@ -1,0 +1,1 @@
+"""Readings of a real machine: states of frames, zones, room, and what watched processes map."""

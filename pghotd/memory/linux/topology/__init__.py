@@ -1,0 +1,1 @@
+"""Topology of a real machine: nodes, tiers, memory blocks, and the uevents that announce changes."""

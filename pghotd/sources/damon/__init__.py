@@ -1,0 +1,1 @@
+"""Source that sees regions of physical memory through DAMON."""

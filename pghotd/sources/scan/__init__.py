@@ -1,0 +1,1 @@
+"""Sources that scan pages: accessed bits, soft-dirty bits and page flags, section by section."""
