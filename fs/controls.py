@@ -5,7 +5,7 @@ Everything here runs in the event loop and touches memory only, so it never wait
 
 import errno
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +13,7 @@ from pghotd import __version__
 from pghotd.engine.counters import render
 from pghotd.engine.kinds import KINDS
 from pghotd.engine.kstrtox import kstrtouint
-from pghotd.engine.memory import Tier
+from pghotd.engine.memory import Memory, Tier
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.engine.tunables import TUNABLES
 from pghotd.fs.node_controls import node_dir
@@ -21,7 +21,6 @@ from pghotd.fs.page_controls import addr_dir, explain_dir, hot, pfn_dir
 from pghotd.fs.tree import Attr, Dir, DynamicDir, Node, Stream
 from pghotd.inject.binary import InjectRawWriter
 from pghotd.inject.text import InjectWriter
-from pghotd.memory.model.machine import Machine
 from pghotd.sources.running import RunningSources
 from pghotd.sources.source import Source
 from pghotd.tasks.census_taker import CensusTaker
@@ -32,18 +31,15 @@ INTERFACE = 1
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Parts of the daemon that the control files show and change; `model` is None if memory is real."""
+    """Parts of the daemon that the control files show and change."""
 
     pghot: Pghot
     clock: Clock
     kmigrated: KmigratedSet
     census: CensusTaker
     sources: RunningSources
-    model: Machine | None
-    #: Other tasks, each running until it is cancelled.
-    background: Sequence[Callable[[], Awaitable[None]]]
-    #: Additional lines of `status`: the state of the backend, and the cost of the daemon.
-    standing: Callable[[], Mapping[str, int | str]]
+    #: What the daemon itself costs: lines of `status`.
+    cost: Callable[[], Mapping[str, int | str]]
 
 
 def control_tree(parts: Parts) -> Dir:
@@ -69,7 +65,7 @@ def control_tree(parts: Parts) -> Dir:
             "explain": explain_dir(pghot, clock),
             "sources": _sources(parts),
             "nodes": _nodes(parts),
-            **({"model": _model(parts.model)} if parts.model is not None else {}),
+            **_backend(pghot.memory),
         }
     )
 
@@ -97,8 +93,8 @@ def _show_tunable(pghot: Pghot, name: str) -> str:
 
 def _status(parts: Parts) -> dict[str, int | str]:
     pghot = parts.pghot
-    standing = dict(parts.standing())
-    watches = str(standing.pop("unmatched", "-"))
+    backend = dict(pghot.memory.stat())
+    watches = str(backend.pop("unmatched", "-"))
     unmatched = [*([watches] if watches != "-" else []), *parts.sources.unmatched()]
     return {
         "state": "paused" if pghot.paused else "running",
@@ -114,7 +110,8 @@ def _status(parts: Parts) -> dict[str, int | str]:
         "held_back": _held_back(pghot, parts.clock()),
         "inject_dropped": _injected_dropped(pghot),
         "unmatched": "; ".join(unmatched) or "-",
-        **standing,
+        **backend,
+        **parts.cost(),
     }
 
 
@@ -207,36 +204,14 @@ def _nodes(parts: Parts) -> DynamicDir:
         if tier is None:
             return None
         if (nid, tier) not in made:
-            hotplug = parts.model.hotplug if parts.model is not None else None
-            made[nid, tier] = node_dir(parts.pghot, nid, parts.clock, parts.kmigrated, parts.census, hotplug)
+            made[nid, tier] = node_dir(parts.pghot, nid, parts.clock, parts.kmigrated, parts.census)
         return made[nid, tier]
 
     return DynamicDir(names, lookup)
 
 
-def _model(machine: Machine) -> Dir:
-    return Dir(
-        {
-            "stat": Attr(lambda: lines(machine.figures.report())),
-            "processes": Attr(lambda: _processes(machine), size=0),
-        }
-    )
-
-
-def _processes(machine: Machine) -> str:
-    header = "# name pid home_nid owner pages_top pages_lower pages_not_modelled accesses_top accesses_lower\n"
-    rows = [
-        (
-            process.name,
-            process.pid,
-            process.home_nid,
-            process.spec.owner or "-",
-            process.pages_top,
-            process.pages_lower,
-            process.pages_not_modelled,
-            process.accesses_top,
-            process.accesses_lower,
-        )
-        for process in machine.processes.values()
-    ]
-    return header + "".join(f"{' '.join(map(str, row))}\n" for row in rows)
+def _backend(memory: Memory) -> dict[str, Node]:
+    """Return the directory of the backend's own files, if it has any."""
+    if not memory.files:
+        return {}
+    return {memory.backend: Dir({name: Attr(show, size=0) for name, show in memory.files.items()})}

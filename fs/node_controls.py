@@ -9,7 +9,6 @@ from pghotd.engine.memory import Node as MemoryNode
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.fs.tree import Attr, Dir, DynamicDir, Node, Window
 from pghotd.geometry import PAGE_SIZE, PAGES_PER_SECTION, SECTION_SHIFT
-from pghotd.memory.model.hotplug import Hotplug
 from pghotd.tasks.census_taker import CensusTaker
 from pghotd.tasks.kmigrated import KmigratedSet
 
@@ -17,10 +16,8 @@ AGE_CLASSES = ("1s", "window", "older")
 _SECTION_NAME = re.compile(r"memory(0|[1-9][0-9]{0,12})\Z", re.ASCII)
 
 
-def node_dir(
-    pghot: Pghot, nid: int, clock: Clock, kmigrated: KmigratedSet, census: CensusTaker, hotplug: Hotplug | None
-) -> DynamicDir:
-    """Return the directory of node `nid`; `hotplug` switches its sections if the backend allows that."""
+def node_dir(pghot: Pghot, nid: int, clock: Clock, kmigrated: KmigratedSet, census: CensusTaker) -> DynamicDir:
+    """Return the directory of node `nid`; its sections can be switched if the backend allows that."""
     node = next(node for node in pghot.memory.nodes() if node.nid == nid)
     standing = kmigrated.standing(nid)
     files: dict[str, Node] = {
@@ -47,25 +44,27 @@ def node_dir(
         if section not in pghot.memory.node_sections(nid):
             return None
         if section not in sections:
-            sections[section] = _section_dir(pghot, nid, section, hotplug)
+            sections[section] = _section_dir(pghot, nid, section)
         return sections[section]
 
     return DynamicDir(names, lookup)
 
 
-def _section_dir(pghot: Pghot, nid: int, section: int, hotplug: Hotplug | None) -> Dir:
+def _section_dir(pghot: Pghot, nid: int, section: int) -> Dir:
+    set_online = pghot.memory.set_online
+
     def show() -> str:
         section_nid = pghot.memory.section_nid
         return "online\n" if section < len(section_nid) and section_nid[section] == nid else "offline\n"
 
     def store(text: bytes) -> None:
-        assert hotplug is not None
+        assert set_online is not None
         word = text.removesuffix(b"\n")
         if word not in (b"online", b"offline"):
             raise OSError(errno.EINVAL, "neither online nor offline")
-        hotplug.set_online(section, word == b"online")
+        set_online(section, word == b"online")
 
-    return Dir({"state": Attr(show, store if hotplug is not None else None)})
+    return Dir({"state": Attr(show, store if set_online is not None else None)})
 
 
 def _spans(pghot: Pghot, nid: int) -> str:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 from pghotd.engine.counters import Counters
 from pghotd.engine.memory import Tier
+from pghotd.engine.modes import Mode
 from pghotd.engine.pghot import Pghot
 from pghotd.engine.records import Revision
-from pghotd.engine.tunables import Mode
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.machine import Machine
 from pghotd.memory.model.spec import MachineSpec, NodeSpec, ProcessSpec

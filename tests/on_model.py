@@ -98,7 +98,7 @@ async def _run(scenario: Scenario) -> Row:
     if scenario.ballast:
         _fill(machine, huge=scenario.ballast == "huge")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(machine.run)
+        nursery.start_soon(machine.run, pghot)
         await nursery.start(KmigratedSet(pghot, _clock).run)
         nursery.start_soon(Sweeper(pghot, _clock).run)
         if scenario.bystander:

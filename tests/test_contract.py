@@ -11,7 +11,8 @@ from pghotd.daemon import config
 from pghotd.daemon.run import build
 from pghotd.engine.counters import Counters
 from pghotd.engine.kinds import KINDS
-from pghotd.engine.tunables import MODES, TUNABLES
+from pghotd.engine.modes import MODES
+from pghotd.engine.tunables import TUNABLES
 from pghotd.fs.controls import control_tree
 from pghotd.fs.tree import Dir, DynamicDir, Node
 from pghotd.geometry import MAX_NUMNODES

@@ -58,7 +58,7 @@ async def test_a_day(autojump_clock):
     after_an_hour = 0
     before = dict(rig.counters.total)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(rig.machine.run)
+        nursery.start_soon(rig.machine.run, rig.pghot)
         await nursery.start(KmigratedSet(rig.pghot, clock).run)
         nursery.start_soon(work)
         for minute in range(_MINUTES):

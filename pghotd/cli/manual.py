@@ -6,16 +6,16 @@ configurations, which the tests check against what is read, so they cannot diffe
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pghotd import __version__
 from pghotd.cli import mount_helper, program
+from pghotd.cli.documented import documented, tunable_help
 from pghotd.ctl import program as ctl
 from pghotd.daemon.config import CONFIG_FILE, MOUNTPOINT
 from pghotd.engine.counters import VMSTAT
 from pghotd.engine.meanings import MEANINGS
-from pghotd.engine.tunables import TUNABLES
 
 _SHELLS = ("bash", "zsh", "fish")
 
@@ -46,21 +46,11 @@ def _from_parser(parser: argparse.ArgumentParser, section: str, short: str) -> s
     return f'.TH {parser.prog.upper()} "{section}" "" "pghotd {__version__}" "pghotd"\n{rest.rstrip()}\n'
 
 
-def _tunables() -> Iterator[tuple[str, str]]:
-    for tunable in TUNABLES.values():
-        ranges = f"{tunable.low}..{tunable.high.default} {tunable.unit}, default {tunable.default.default}"
-        if tunable.high.precise != tunable.high.default or tunable.default.precise != tunable.default.default:
-            ranges += f"; in precise mode {tunable.low}..{tunable.high.precise}, default {tunable.default.precise}"
-        if tunable.on_real_nodes is not None:
-            ranges += f"; on real nodes default {tunable.on_real_nodes}"
-        yield tunable.name, f"{tunable.help} ({ranges})"
-
-
 def pghotd_8(configurations: list[str]) -> str:
     """Return the manual page of the daemon."""
     return (
         _from_parser(program.parser(), "8", "track hot pages and promote them to fast memory")
-        + _list("TUNABLES", _tunables())
+        + _list("TUNABLES", tunable_help())
         + _list("COUNTERS", ((name, f"{one.what}. {one.todo}".rstrip(". ") + ".") for name, one in MEANINGS.items()))
         + _list(
             "SIGNALS",
@@ -93,7 +83,7 @@ def pghotctl_1(configurations: list[str]) -> str:
     """Return the manual page of the control program."""
     return (
         _from_parser(ctl.parser(), "1", "see and steer a mounted pghotd")
-        + _list("TUNABLES", _tunables())
+        + _list("TUNABLES", tunable_help())
         + _list(
             "EXIT STATUS",
             [
@@ -116,7 +106,7 @@ def mount_pghotd_8(configurations: list[str]) -> str:
             [
                 ("mode=default|precise", "1 byte a page, or 4 with time and node"),
                 ("config=FILE", f"the configuration (default: {CONFIG_FILE})"),
-                *((f"{name}=VALUE", what) for name, what in _tunables()),
+                *((f"{name}=VALUE", what) for name, what in tunable_help()),
             ],
         )
         + _section(
@@ -145,7 +135,7 @@ def pghotd_toml_5(configurations: list[str]) -> str:
         "systemctl reload pghotd (or SIGHUP) applies tunables and [sources] whose value here has changed. A change in "
         "[memory], [mount], [state], [metrics] or of mode, revision and decisions is refused: it needs a restart.",
     )
-    page += _list("TUNABLES IN [pghot]", _tunables())
+    page += _list("TUNABLES IN [pghot]", tunable_help())
     for name in configurations:
         page += (
             f".SH EVERY KEY, AS IN {_escaped(Path(name).name.upper())}\n.nf\n{_escaped(Path(name).read_text())}.fi\n"
@@ -190,13 +180,17 @@ def completion(shell: str) -> str:
 def main() -> int:
     """Print the requested page and return the exit code."""
     options = argparse.ArgumentParser(prog="python -m pghotd.cli.manual", description="Print a manual page.")
-    options.add_argument("page", choices=[*PAGES, *(f"completion.{shell}" for shell in _SHELLS), "counters.md"])
+    options.add_argument(
+        "page", choices=[*PAGES, *(f"completion.{shell}" for shell in _SHELLS), "counters.md", "documented"]
+    )
     options.add_argument("configurations", nargs="*", metavar="CONFIGURATION")
     arguments = options.parse_args()
     if arguments.page in PAGES:
         sys.stdout.write(PAGES[arguments.page](arguments.configurations))
     elif arguments.page == "counters.md":
         sys.stdout.write(counters_md())
+    elif arguments.page == "documented":
+        sys.stdout.write("".join(documented(Path(name).read_text()) for name in arguments.configurations))
     else:
         print(completion(arguments.page.partition(".")[2]))
     return 0

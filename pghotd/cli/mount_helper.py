@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from pghotd.cli.command_line import CommandLine
-from pghotd.engine.tunables import MODES, TUNABLES
+from pghotd.engine.modes import MODES
+from pghotd.engine.tunables import TUNABLES
 
 #: mount(8), "EXIT STATUS".
 EXIT_USAGE = 1

@@ -21,7 +21,7 @@ from pghotd import __version__, host_check
 from pghotd.cli.command_line import EXIT_USAGE, CommandLine
 from pghotd.daemon import config, service
 from pghotd.daemon import run as daemon
-from pghotd.engine.tunables import MODES
+from pghotd.engine.modes import MODES
 from pghotd.fs.mount import MountError, UnmountedError
 from pghotd.settings.table import ConfigError
 
@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--source", metavar="NAME", help=f"what mount tables name as mounted (default: {config.SOURCE})"
     )
-    options.add_argument("--mode", choices=MODES, help="1 byte a page, or 4 with time and node")
+    options.add_argument("--mode", choices=tuple(MODES), help="1 byte a page, or 4 with time and node")
     options.add_argument(
         "--set", action="append", default=[], metavar="TUNABLE=VALUE", help="set a tunable; may be repeated"
     )

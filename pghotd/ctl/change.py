@@ -7,7 +7,7 @@ from collections import Counter
 from pghotd.ctl.client import Client
 from pghotd.ctl.command import UsageError, print_json
 from pghotd.engine.meanings import MEANINGS
-from pghotd.engine.tunables import TUNABLES, Mode
+from pghotd.engine.tunables import TUNABLES
 
 SETTABLE = (*TUNABLES, "paused")
 #: Names in the kernel series: sysctls beside NUMA balancing's, which its admission took over.
@@ -64,7 +64,7 @@ def right_for(client: Client, name: str) -> str:
     """Return which values a settable name takes."""
     if name == "paused":
         return "0 or 1"
-    mode: Mode = "precise" if client.value("mode") == "precise" else "default"
+    mode = client.mode()
     tunable = TUNABLES[name]
     if name == "target_nid":
         nodes = (node for node in client.names("nodes") if client.value(f"nodes/{node}/tier") == "top")
@@ -84,7 +84,11 @@ def inject_accesses(client: Client, arguments: argparse.Namespace) -> None:
         if refused.errno != errno.EINVAL:
             raise
         right = "PFN[+NR] is decimal or 0x, below 2^52, and --nid is -1"
-        right += " or in precise mode a top-tier node" if client.value("mode") == "precise" else " or a node"
+        # With numpy, which takes longer to load than this program otherwise runs.
+        from pghotd.engine.formats import FORMATS
+
+        mode = client.mode()
+        right += f" or in {mode} mode a top-tier node" if FORMATS[mode]("v6").keeps_nid else " or a node"
         raise UsageError(f"{' '.join(arguments.pfns)}, --nid {arguments.nid}: refused; {right}") from None
     for reason, dropped in (_injected_dropped(client) - before).items():
         meaning = MEANINGS[f"pghotd_dropped_{reason}"]

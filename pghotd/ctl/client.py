@@ -6,6 +6,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from pghotd.engine.modes import MODES, Mode
 from pghotd.procfs.mountinfo import parse_mountinfo
 
 MOUNTPOINT = Path("/run/pghot")
@@ -18,6 +19,10 @@ ANSWER_S = 10.0
 
 class NotMountedError(Exception):
     """Error for a place where no daemon is mounted."""
+
+
+class UnknownModeError(Exception):
+    """Error for a daemon whose mode this version does not know."""
 
 
 class Client:
@@ -36,6 +41,13 @@ class Client:
     def value(self, path: str) -> str:
         """Return the single value of a control file."""
         return self.text(path).rstrip("\n")
+
+    def mode(self) -> Mode:
+        """Return the daemon's mode; UnknownModeError for one of which only a newer pghotctl knows the records."""
+        mode = self.value("mode")
+        if mode not in MODES:
+            raise UnknownModeError(f"unknown mode {mode!r} of the daemon; this pghotctl knows: {', '.join(MODES)}")
+        return mode
 
     def values(self, path: str) -> dict[str, str]:
         """Return a control file's `name value` lines; comment lines are left out."""

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pghotd.ctl.client import GONE, Client
-from pghotd.engine.record_default import DefaultFormat
-from pghotd.engine.record_precise import PreciseFormat
+from pghotd.engine.formats import FORMATS
 from pghotd.engine.records import RecordFormat
 
 PAGE = 4096
@@ -147,7 +146,7 @@ class ByAddress:
 
 def record_format(client: Client) -> RecordFormat:
     """Return the format of the daemon's records."""
-    return PreciseFormat() if client.value("mode") == "precise" else DefaultFormat()
+    return FORMATS[client.mode()]("v6")
 
 
 def moment(client: Client) -> tuple[int, int]:

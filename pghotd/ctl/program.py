@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from pghotd import __version__
 from pghotd.cli.command_line import EXIT_USAGE, CommandLine, address_range, interval, number, positive, seconds
 from pghotd.ctl import change
-from pghotd.ctl.client import GONE, NotMountedError, connect
+from pghotd.ctl.client import GONE, NotMountedError, UnknownModeError, connect
 from pghotd.ctl.command import UsageError
 from pghotd.engine.kinds import KINDS
 
@@ -148,6 +148,8 @@ def main() -> NoReturn:
         sys.stdout.flush()  # here, where an error of it can still be reported
     except NotMountedError as wrong:
         die(EXIT_NOT_MOUNTED, str(wrong))
+    except UnknownModeError as wrong:
+        die(EXIT_FAILED, str(wrong))
     except UsageError as wrong:
         die(EXIT_USAGE, str(wrong))
     except BrokenPipeError:

@@ -1,34 +1,29 @@
-"""Read the configuration: all tables and keys, checked as a whole before anything is started.
+"""The configuration: all tables and keys, read and checked as a whole before anything is started.
 
 Precedence, low to high: default, file, --set, control file. A wrong key or value is reported in one line with the file,
-the key and what would be right. `docs/pghotd.toml` comments each key; a test checks it against what is read here.
+the key and what would be right. Each part declares its own keys: TABLES names them all, and the comments of the
+documented configurations are those of the declarations (pghotd/cli/documented.py).
 """
 
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pghotd.engine.decisions import DECISIONS
 from pghotd.engine.kinds import kind_bits
+from pghotd.engine.modes import DEFAULT_MODE, MODES, Mode
 from pghotd.engine.records import Revision
-from pghotd.engine.tunables import TUNABLES, Mode, wrong_value
+from pghotd.engine.tunables import TUNABLES, wrong_value
 from pghotd.engine.tunables import parse as parse_tunable
 from pghotd.geometry import NUMA_NO_NODE
-from pghotd.memory.model.spec import MachineSpec
-from pghotd.memory_settings import BUILT_IN_MACHINE, MemorySettings, memory_settings
+from pghotd.memory.model.spec import BUILT_IN_MACHINE
+from pghotd.memory.registry import BACKENDS, DEFAULT_BACKEND, MemorySettings, memory_settings
 from pghotd.metrics.settings import MetricsSettings
-from pghotd.settings.table import (
-    ConfigError,
-    SettingsTable,
-    boolean,
-    choice,
-    integer,
-    list_of,
-    word,
-)
-from pghotd.sources.settings import SourceSettings, source_settings
+from pghotd.settings.table import ConfigError, Key, SettingsTable
+from pghotd.settings.values import absolute_path, boolean, choice, integer, list_of, word
+from pghotd.sources.registry import DRIVERS, SourceSettings, source_settings
 
 CONFIG_FILE = Path("/etc/pghotd.toml")
 MOUNTPOINT = "/run/pghot"
@@ -36,16 +31,88 @@ SOURCE = "pghotd"
 
 
 @dataclass(frozen=True, slots=True)
+class PghotTable:
+    """The engine. Each tunable is also a control file, where it can be changed while pghotd runs."""
+
+    mode: Annotated[
+        Mode,
+        Key(
+            choice(tuple(MODES)),
+            'What is kept of each page: "default", 1 byte; or "precise", 4 bytes with the accessing node and the time'
+            " in ms.",
+        ),
+    ] = DEFAULT_MODE
+    revision: Annotated[
+        Revision,
+        Key(
+            choice(Revision),
+            'When a page is ready for promotion, after revisions of the kernel series: "v6", once ready it stays so'
+            ' until it is taken; "v8", it is ready only while its frequency reaches the threshold; "v8-nid", as v8, and'
+            " in precise mode an access from an unknown node leaves a known one as it is, and a page without one goes"
+            " to target_nid as it is when the page is taken.",
+        ),
+    ] = "v6"
+    decisions: Annotated[
+        int,
+        Key(
+            integer(0, 1 << 22),
+            "How many of kmigrated's last decisions are remembered, for pghotctl explain: 60 bytes each, 0 for none.",
+        ),
+    ] = DECISIONS
+
+
+@dataclass(frozen=True, slots=True)
+class MountTable:
+    """The control tree."""
+
+    mountpoint: Annotated[
+        str, Key(absolute_path, "An empty directory; it is created if only its last component is missing.")
+    ] = MOUNTPOINT
+    allow_other: Annotated[
+        bool | None,
+        Key(
+            boolean,
+            "Whether other users see the tree, as its modes let them. Default: true when root runs pghotd, else false.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class StateTable:
+    """What is kept over a restart."""
+
+    save: Annotated[
+        bool,
+        Key(
+            boolean,
+            "Keep the tunables that were written at run time, in the service's state directory. They count for more"
+            " than this file, and for less than --set. Default: false.",
+        ),
+    ] = False
+
+
+#: The declaration of every table, by its path. That of [memory] depends on the backend.
+TABLES: dict[str, type[Any]] = {
+    "pghot": PghotTable,
+    **{f"sources.{name}": driver.table for name, driver in DRIVERS.items()},
+    "mount": MountTable,
+    "state": StateTable,
+    "metrics": MetricsSettings,
+}
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The configuration; `tunables` has only those that differ from their defaults for the mode."""
 
-    mode: Mode = "default"
+    mode: Mode = DEFAULT_MODE
     revision: Revision = "v6"
     #: Number of decisions remembered for `explain`.
     decisions: int = DECISIONS
     tunables: Mapping[str, int] = field(default_factory=dict)
+    backend: str = DEFAULT_BACKEND
     memory: MemorySettings = BUILT_IN_MACHINE
-    sources: SourceSettings = field(default_factory=SourceSettings)
+    sources: SourceSettings = field(default_factory=dict)
     mountpoint: str = MOUNTPOINT
     #: None: on if root runs the daemon, else off.
     allow_other: bool | None = None
@@ -83,84 +150,62 @@ def load(file: Path | None, mode: Mode | None, set_options: list[str]) -> Settin
 def parse(values: dict[str, Any], file: str, mode: Mode | None, set_options: list[str]) -> Settings:
     """Return the settings of a configuration file's tables, with `mode` and --set over them."""
     root = SettingsTable(values, file, "")
-    pghot, memory, mount = root.table("pghot"), root.table("memory"), root.table("mount")
-    sources, state, metrics = root.table("sources"), root.table("state"), root.table("metrics")
-    root.finish(("pghot", "memory", "sources", "mount", "state", "metrics"))
+    pghot, memory, sources = root.table("pghot"), root.table("memory"), root.table("sources")
+    mount, state, metrics = (root.table(name) for name in ("mount", "state", "metrics"))
+    root.finish()
 
-    configured: Mode = pghot.take("mode", choice(Mode), "default")
-    mode = configured if mode is None else mode
-    revision: Revision = pghot.take("revision", choice(Revision), "v6")
-    decisions = pghot.take("decisions", integer(0, 1 << 22), DECISIONS)
-    machine = memory_settings(memory)
-    # The nodes of a real machine are known only when it is examined: see daemon.build().
-    model_nodes = machine.nodes if isinstance(machine, MachineSpec) else None
-    top = None if model_nodes is None else [node.nid for node in model_nodes if node.tier == "top"]
-    tunables = {
+    configured = {
         name: pghot.take(name, _kinds if name == "enabled_sources" else integer(min(TUNABLES[name].low, 0), 2**32))
         for name in TUNABLES
         if pghot.has(name)
     }
-    pghot.finish(("mode", "revision", "decisions", *TUNABLES))
+    engine = pghot.read(PghotTable, known=TUNABLES)
+    mode = engine.mode if mode is None else mode
+    backend, machine = memory_settings(memory)
     by_option = dict(map(_set_option, set_options))
-    wanted = {**tunables, **by_option}
-    # Check each with all others at their final values, since a range may depend on another tunable.
-    effective = {name: wanted.get(name, one.default_for(mode, model_nodes is None)) for name, one in TUNABLES.items()}
+    wanted = {**configured, **by_option}
     if wanted.get("target_nid") == NUMA_NO_NODE and wanted.get("target_policy") == 0:
         raise ConfigError(f"{file}: target_policy 0 contradicts target_nid -1: leave target_policy out")
-    for name, value in tunables.items():
+    # Check each with all others at their final values, since a range may depend on another tunable.
+    real = BACKENDS[backend].real_nodes
+    effective = {name: wanted.get(name, one.default_for(mode, real)) for name, one in TUNABLES.items()}
+    # The nodes of a real machine are known only when it is examined: see run.build().
+    top = None if machine.nodes is None else [node.nid for node in machine.nodes if node.tier == "top"]
+    for name, value in configured.items():
         if (wrong := _wrong(name, effective | {name: value}, mode, top)) is not None:
             raise pghot.error(name, wrong)
     for name in by_option:
         if (wrong := _wrong(name, effective, mode, top)) is not None:
             raise ConfigError(f"--set {name}: {wrong}")
-
-    mountpoint = mount.take("mountpoint", _absolute, MOUNTPOINT)
-    allow_other = mount.take("allow_other", boolean, None)
-    mount.finish(("mountpoint", "allow_other"))
-    save = state.take("save", boolean, False)
-    state.finish(("save",))
+    nids = None if machine.nodes is None else [node.nid for node in machine.nodes]
+    where = mount.read(MountTable)
     return Settings(
-        mode,
-        revision,
-        decisions,
-        wanted,
-        machine,
-        source_settings(sources, None if model_nodes is None else {node.nid for node in model_nodes}),
-        mountpoint,
-        allow_other,
-        save,
-        _metrics(metrics),
-        frozenset(by_option),
-        values,
+        mode=mode,
+        revision=engine.revision,
+        decisions=engine.decisions,
+        tunables=wanted,
+        backend=backend,
+        memory=machine,
+        sources=source_settings(sources, backend, nids),
+        mountpoint=where.mountpoint,
+        allow_other=where.allow_other,
+        state=state.read(StateTable).save,
+        metrics=metrics.read(MetricsSettings),
+        set_options=frozenset(by_option),
+        raw=values,
     )
-
-
-def _metrics(table: SettingsTable) -> MetricsSettings:
-    default = MetricsSettings()
-    settings = MetricsSettings(
-        table.take("socket", _absolute, default.socket),
-        table.take("port", integer(1, 65_535), default.port),
-        table.take("textfile", _absolute, default.textfile),
-        table.take("textfile_interval_s", integer(1, 3600), default.textfile_interval_s),
-    )
-    table.finish(("socket", "port", "textfile", "textfile_interval_s"))
-    return settings
 
 
 def _kinds(value: Any) -> int:
-    return kind_bits(list_of(word)(value))
-
-
-def _absolute(value: Any) -> str:
-    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
-        raise ValueError(f"{value!r} is not an absolute path")
-    return value
+    return kind_bits(list(list_of(word)(value)))
 
 
 def _set_option(option: str) -> tuple[str, int]:
     name, equals, text = option.partition("=")
-    if name not in TUNABLES or not equals:
-        raise ConfigError(f"--set {option}: is not TUNABLE=VALUE; tunables are: {', '.join(TUNABLES)}")
+    if name not in TUNABLES:
+        raise ConfigError(f"--set {option}: unknown tunable {name!r}; there are: {', '.join(TUNABLES)}")
+    if not equals:
+        raise ConfigError(f"--set {option}: no value; the form is {name}=VALUE")
     try:
         return name, parse_tunable(name, text.encode(errors="replace"))
     except OSError as wrong:

@@ -90,7 +90,7 @@ def needing_a_restart(old: Settings, new: Settings) -> list[str]:
     """Return the keys whose changes take effect only at a start."""
     same = all(
         getattr(old, name) == getattr(new, name)
-        for name in (*_AT_START_KEYS, "memory", "mountpoint", "allow_other", "state", "metrics")
+        for name in (*_AT_START_KEYS, "backend", "memory", "mountpoint", "allow_other", "state", "metrics")
     )
     if same:
         return []  # at most spelt differently

@@ -7,7 +7,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import psutil
@@ -23,18 +23,12 @@ from pghotd.fs.controls import Parts, control_tree
 from pghotd.fs.mount import MountOptions, UnmountedError, serve
 from pghotd.fs.mountpoint import escaped, final_path
 from pghotd.fs.operations import TreeOperations
-from pghotd.memory.linux.guards import Guards
-from pghotd.memory.linux.machine import LinuxMachine
-from pghotd.memory.linux.topology.tiers import LowerNodesError, NoLowerTierError
-from pghotd.memory.model.machine import Machine
-from pghotd.memory.model.residency import SpecError
-from pghotd.memory.model.spec import MachineSpec
-from pghotd.memory_settings import MemorySettings
+from pghotd.memory.registry import BACKENDS
 from pghotd.metrics.exporter import Exporter
 from pghotd.metrics.families import Families
 from pghotd.settings.table import ConfigError
+from pghotd.sources.registry import DRIVERS
 from pghotd.sources.running import RunningSources
-from pghotd.sources.settings import make_source
 from pghotd.tasks.census_taker import CensusTaker
 from pghotd.tasks.kmigrated import KmigratedSet
 from pghotd.tasks.sweeper import Sweeper
@@ -73,48 +67,21 @@ class Cost:
 def build(settings: Settings) -> Parts:
     """Return the daemon's parts, none of them running; ConfigError if the machine cannot be as described."""
     counters = Counters()
-    memory = _memory(settings.memory, counters)
-    model = memory if isinstance(memory, Machine) else None
+    memory = BACKENDS[settings.backend].make(settings.memory, counters, clock)
     pghot = Pghot(memory, counters, clock(), settings.mode, settings.revision, settings.decisions)
     for name, value in settings.tunables.items():
         try:
             pghot.tunables.set(name, value, settings.tunables)
         except OSError as wrong:
             raise ConfigError(f"{name}: {wrong.strerror}") from None
-    background: list[Callable[[], Awaitable[None]]] = [memory.run]
-    if isinstance(memory, LinuxMachine):
-        memory.stop_while(lambda: pghot.paused)
-        background.append(Guards(pghot, memory, clock).run)
     return Parts(
         pghot=pghot,
         clock=clock,
         kmigrated=KmigratedSet(pghot, clock),
         census=CensusTaker(pghot, clock),
-        sources=RunningSources(settings.sources, lambda name, one: make_source(name, one, model, pghot, clock)),
-        model=model,
-        background=background,
-        standing=_standing(memory),
+        sources=RunningSources(settings.sources, lambda name, one: DRIVERS[name].make(one, memory, pghot, clock)),
+        cost=Cost(),
     )
-
-
-def _memory(settings: MemorySettings, counters: Counters) -> Machine | LinuxMachine:
-    """Make the backend; ConfigError has the reason, in one line, if that fails."""
-    try:
-        if isinstance(settings, MachineSpec):
-            return Machine(settings, counters, clock)
-        return LinuxMachine(settings, counters, clock)
-    except SpecError as wrong:
-        raise ConfigError(f"memory.process: {wrong}") from None
-    except (NoLowerTierError, LowerNodesError) as wrong:
-        raise ConfigError(f"memory.{wrong}" if isinstance(wrong, LowerNodesError) else str(wrong)) from None
-    except OSError as wrong:
-        raise ConfigError(f"memory.backend: {wrong.filename or 'the machine'}: {wrong.strerror}") from None
-
-
-def _standing(memory: Machine | LinuxMachine) -> Callable[[], Mapping[str, int | str]]:
-    """Return the additional lines of `status`: the state of the backend, and the cost of the daemon."""
-    cost = Cost()
-    return lambda: {**(memory.stat() if isinstance(memory, LinuxMachine) else {}), **cost()}
 
 
 async def run(settings: Settings, reread: Callable[[], Settings], until_unmounted: bool = False) -> None:
@@ -127,8 +94,7 @@ async def run(settings: Settings, reread: Callable[[], Settings], until_unmounte
         parts = build(settings)
         # What stops last comes first: the machine, since a batch in flight needs it to complete.
         async with trio.open_nursery() as beneath:
-            for task in parts.background:
-                beneath.start_soon(task)
+            beneath.start_soon(parts.pghot.memory.run, parts.pghot)
             async with trio.open_nursery() as nursery:
                 await nursery.start(parts.kmigrated.run)
                 nursery.start_soon(parts.census.run)
@@ -181,7 +147,7 @@ def _exporter(settings: Settings, parts: Parts) -> Exporter:
     families = Families(
         pghot,
         lambda: clock() - pghot.started_at,
-        parts.standing,
+        lambda: {**pghot.memory.stat(), **parts.cost()},
         parts.kmigrated.standing,
         lambda: {name: source.stat() for name, source in parts.sources.by_name.items()},
     )

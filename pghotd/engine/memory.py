@@ -117,12 +117,33 @@ class Moved:
 NEVER = 1 << 62
 
 
+class Pausable(Protocol):
+    """Promotion, as a backend may pause it while conditions are against it."""
+
+    paused: bool
+    pause_reason: str
+
+    def pause(self, paused: bool, reason: str = "") -> None:
+        """Stop promotion for a reason, or let it continue."""
+
+
 class Memory(Protocol):
     """The machine as the engine sees it. All PFN arrays are int64; results have the length of their argument."""
 
     backend: str
     #: Whether pages are moved on real nodes, where some tunables have different defaults.
     real_nodes: bool
+
+    #: Control files of the backend itself, in a directory with its name: what each shows. Mostly there are none.
+    files: Mapping[str, Callable[[], str]]
+    #: Switch a section online or offline, with OSError if it cannot be; None where that is the kernel's business.
+    set_online: Callable[[int, bool], None] | None
+
+    async def run(self, promotion: Pausable) -> None:
+        """Do what the machine needs beside the engine, until cancelled; nothing moves while promotion is paused."""
+
+    def stat(self) -> Mapping[str, int | str]:
+        """Return the lines that the backend adds to `status`."""
 
     @property
     def section_nid(self) -> NDArray[np.int16]:

@@ -15,18 +15,18 @@ from pghotd.engine.changes import Changes
 from pghotd.engine.competition import Room
 from pghotd.engine.counters import Counters
 from pghotd.engine.decisions import DECISIONS, Decisions
+from pghotd.engine.formats import FORMATS
 from pghotd.engine.heat import Heat
 from pghotd.engine.kept import Kept
 from pghotd.engine.memory import Memory
-from pghotd.engine.record_default import DefaultFormat
-from pghotd.engine.record_precise import PreciseFormat
+from pghotd.engine.modes import DEFAULT_MODE, Mode
 from pghotd.engine.recording import Recorder
 from pghotd.engine.records import RecordFormat, Records, Revision
 from pghotd.engine.rests import Rests
 from pghotd.engine.returns import Returns
 from pghotd.engine.store import RecordStore
 from pghotd.engine.targets import Targets
-from pghotd.engine.tunables import Mode, Tunables
+from pghotd.engine.tunables import Tunables
 from pghotd.geometry import SECTION_SHIFT
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Pghot:
         memory: Memory,
         counters: Counters,
         now: int,
-        mode: Mode = "default",
+        mode: Mode = DEFAULT_MODE,
         revision: Revision = "v6",
         decisions: int = DECISIONS,
     ) -> None:
@@ -51,7 +51,7 @@ class Pghot:
         self.mode = mode
         self.revision = revision
         self.started_at = now
-        self.format: RecordFormat = DefaultFormat() if mode == "default" else PreciseFormat(revision)
+        self.format: RecordFormat = FORMATS[mode](revision)
         self.counters = counters
         self.targets = Targets(memory)
         self.tunables = Tunables(mode, self.targets.lowest, self.targets.is_target, real_nodes=memory.real_nodes)

@@ -7,29 +7,31 @@ a whole, so it is never torn between two writers.
 import errno
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from pghotd.engine.changes import Changes
 from pghotd.engine.kinds import ALL_KINDS
 from pghotd.engine.kstrtox import kstrtouint
+from pghotd.engine.modes import MODES, Mode, ModeRow
 from pghotd.geometry import NUMA_NO_NODE
 
 #: Two names for one setting: a write to either counts as a write to both.
 _ONE_MECHANISM = frozenset({"target_nid", "target_policy"})
-
-Mode = Literal["default", "precise"]
-MODES: tuple[Mode, ...] = ("default", "precise")
 
 
 @dataclass(frozen=True, slots=True)
 class PerMode:
     """A number for each mode."""
 
-    default: int
-    precise: int
+    numbers: Mapping[Mode, int]
+
+    @classmethod
+    def by(cls, number: Callable[[ModeRow], int]) -> "PerMode":
+        """Return what each mode's row gives."""
+        return cls({mode: number(row) for mode, row in MODES.items()})
 
     def of(self, mode: Mode) -> int:
-        return self.default if mode == "default" else self.precise
+        """Return the number of a mode."""
+        return self.numbers[mode]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class Tunable:
 
 
 def _same(value: int) -> PerMode:
-    return PerMode(value, value)
+    return PerMode(dict.fromkeys(MODES, value))
 
 
 #: docs/rules.md, section 4; the kernel's pghot_* debugfs files and NUMA balancing's promotion rate limit.
@@ -87,7 +89,7 @@ TUNABLES: dict[str, Tunable] = {
         Tunable(
             "freq_threshold",
             1,
-            PerMode(3, 7),
+            PerMode.by(lambda mode: mode.threshold_high),
             _same(2),
             "accesses",
             "accesses within the window that make a page ready for promotion",
@@ -95,12 +97,11 @@ TUNABLES: dict[str, Tunable] = {
         Tunable(
             "promote_freq_window_ms",
             1000,
-            PerMode(3968, 16383),
-            PerMode(3000, 5000),
+            PerMode.by(lambda mode: mode.window_high),
+            PerMode.by(lambda mode: mode.window_default),
             "ms",
             "an access later than this after the last one restarts the count",
-            # Leaves a sweep at least 512 ms to clear records older than the window before their ages wrap.
-            high_ageing=PerMode(3584, 15872),
+            high_ageing=PerMode.by(lambda mode: mode.ageing_window_high),
         ),
         Tunable(
             "promote_rate_limit_MBps",
@@ -154,7 +155,7 @@ TUNABLES: dict[str, Tunable] = {
         Tunable(
             "recheck_age_ms",
             0,
-            PerMode(3968, 16383),
+            PerMode.by(lambda mode: mode.window_high),
             _same(0),
             "ms",
             "a page last accessed longer ago than this when its turn comes is refused as cooled; 0: never",

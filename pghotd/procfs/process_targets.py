@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Annotated
 
 import psutil
 
 from pghotd.procfs.cgroup import read_cgroup
 from pghotd.procfs.stat import ProcessStat, read_stat
+from pghotd.settings.table import Key
+from pghotd.settings.values import boolean, integer, node_id, process_id, text
 
 #: The length of a process's name in the kernel.
 _COMM_BYTES = 15
@@ -23,26 +26,33 @@ Identity = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A set of processes: those that match everything given here, all user processes if nothing is given.
+    """Processes that match everything given in one of these tables, every user process if nothing is given.
 
-    Kernel threads and pghotd itself never match. A process that matches several targets belongs to the first.
+    Kernel threads and pghotd itself never match. A process that matches several belongs to the first. Default: none.
     """
 
-    #: The process with this pid.
-    pid: int | None = None
-    #: Processes of this name, as in /proc/PID/comm; a name longer than the kernel keeps is looked up in full.
-    name: str | None = None
-    #: Processes of this user, by name or number.
-    user: str | None = None
-    #: Processes in this control group or below it, a path such as /system.slice, of any hierarchy; as a directory below
-    #: /sys/fs/cgroup, too.
-    cgroup: str | None = None
-    #: Maximum number of them, by the most resident memory.
-    largest: int | None = None
-    #: The node on which their pages are first touched; None: that of the whole source.
-    home_nid: int | None = None
-    #: Only show size and placement: their accesses are never read.
-    size_only: bool = False
+    pid: Annotated[int | None, Key(process_id, "The process with this pid.")] = None
+    name: Annotated[
+        str | None,
+        Key(text, "Processes of this name, as in /proc/PID/comm; a longer one is looked up in full."),
+    ] = None
+    user: Annotated[str | None, Key(text, "Processes of this user, by name or number.")] = None
+    cgroup: Annotated[
+        str | None,
+        Key(
+            text,
+            "Processes in this control group or below it: by its path, as /system.slice, of any hierarchy, or as a"
+            " directory below /sys/fs/cgroup.",
+        ),
+    ] = None
+    home_nid: Annotated[
+        int | None, Key(node_id, "The node on which their pages are first touched. Default: that of the whole source.")
+    ] = None
+    largest: Annotated[
+        int | None,
+        Key(integer(1, 2**22), "The N with the most resident memory, of those that match everything else given."),
+    ] = None
+    size_only: Annotated[bool, Key(boolean, "Show size and placement only; their accesses are never read.")] = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import trio
 
 from pghotd.engine.changes import Changes
-from pghotd.sources.settings import SourceSettings, configured
+from pghotd.sources.registry import SourceSettings
 from pghotd.sources.source import Source
 
 
@@ -25,7 +25,7 @@ class RunningSources:
 
     def __init__(self, settings: SourceSettings, make: Callable[[str, object], Source]) -> None:
         self._make = make
-        self._settings = configured(settings)
+        self._settings = settings
         self._tasks: dict[str, _Task] = {}
         self._changed = Changes()
         self.by_name: Mapping[str, Source] = {name: make(name, one) for name, one in self._settings.items()}
@@ -58,9 +58,8 @@ class RunningSources:
                 finally:
                     self._changed.unsubscribe(changed.set)
 
-    def change(self, settings: SourceSettings) -> list[str]:
+    def change(self, wanted: SourceSettings) -> list[str]:
         """Apply new settings; return the names of the drivers that they affect."""
-        wanted = configured(settings)
         names = [name for name in {**self._settings, **wanted} if wanted.get(name) != self._settings.get(name)]
         made = {name: self._make(name, wanted[name]) for name in names if name in wanted}
         for name, source in made.items():

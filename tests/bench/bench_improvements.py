@@ -70,7 +70,7 @@ async def live(workload: str, improvements: dict[str, int]) -> Rig:
     rig.machine.residency.touch(process, np.arange(PAGES))
     observer = Observer(make_view("pgtscans", 1, 1, PAGES, 0), rig.pghot, rig.machine, process)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(rig.machine.run)
+        nursery.start_soon(rig.machine.run, rig.pghot)
         await nursery.start(KmigratedSet(rig.pghot, rig.clock).run)
         for slots in accesses(workload):
             rig.machine.residency.access(process, slots)

@@ -100,7 +100,7 @@ def _promote(folder, pid, pages, call, standing, tell, rounds=ROUNDS):
         pghot = Pghot(memory, counters, clock(), "default", "v6")
         task = Kmigrated(pghot, 1, clock, standing)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(memory.run)
+            nursery.start_soon(memory.run, pghot)
             await memory.freshen(pages.pfns)
             for _ in range(rounds):
                 pghot.recorder.record(pages.pfns, -1, PGTSCANS, clock(), 2)

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pghotd.engine.tunables import MODES, TUNABLES, Tunables
+from pghotd.engine.modes import MODES
+from pghotd.engine.tunables import TUNABLES, Tunables
 
 #: By name: low, high and default in default mode, then high and default in precision mode.
 TABLE = {

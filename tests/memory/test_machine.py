@@ -96,7 +96,7 @@ class AnyOrder(RuleBasedStateMachine):
     def kswapd_runs(self, nid, for_promotion):
         async def main() -> None:
             with trio.move_on_after(0.7):
-                await self.machine.run()
+                await self.machine.run(self.rig.pghot)
 
         self.machine.reclaim.wake(nid, for_promotion=for_promotion)
         trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))

@@ -33,7 +33,7 @@ def age(rig: Rig, times: int, sections: int = 1) -> None:
 @pytest.mark.parametrize(("for_promotion", "goal"), [(False, HIGH), (True, PROMO)])
 async def test_woken_it_demotes_up_to_high_or_for_a_promotion_to_promo(nursery, autojump_clock, for_promotion, goal):
     rig = make_rig(ProcessSpec("cold", S - 400, 0))
-    nursery.start_soon(rig.machine.run)
+    nursery.start_soon(rig.machine.run, rig.pghot)
     age(rig, 3)
     rig.machine.reclaim.wake(0, for_promotion=for_promotion)
     await trio.sleep(0.5)
@@ -48,7 +48,7 @@ async def test_an_allocation_below_low_wakes_it_also_before_it_runs(nursery, aut
     age(rig, 3)
     process = rig.machine.residency.add_process(ProcessSpec("a", 50, 0))
     rig.machine.residency.touch(process, np.arange(50))
-    nursery.start_soon(rig.machine.run)
+    nursery.start_soon(rig.machine.run, rig.pghot)
     await trio.sleep(0.5)
     assert rig.machine.frames.free_pages[0] == HIGH + 1
     rig.machine.residency.touch(process, np.arange(50))
@@ -61,7 +61,7 @@ async def test_a_node_without_promise_of_victims_waits_for_the_agings(nursery, a
     calls = []
     victims = rig.machine.reclaim.generations.victims
     rig.machine.reclaim.generations.victims = lambda *args: calls.append(trio.current_time()) or victims(*args)
-    nursery.start_soon(rig.machine.run)
+    nursery.start_soon(rig.machine.run, rig.pghot)
     rig.machine.reclaim.wake(0)
     await trio.sleep(2.9)
     # One look when it is woken, one after each aging: it does not spin.
@@ -78,7 +78,7 @@ async def test_a_node_that_waits_for_victims_keeps_no_other_waiting(nursery, aut
         node(2, 1, "lower", (30, 30, 10)),
     )
     rig = make_rig(ProcessSpec("young", S - 400, 0), ProcessSpec("cold", S - 400, 1), nodes=nodes)
-    nursery.start_soon(rig.machine.run)
+    nursery.start_soon(rig.machine.run, rig.pghot)
     for _ in range(3):
         rig.machine.reclaim.generations.age(1)
     rig.machine.reclaim.wake(0)
@@ -90,7 +90,7 @@ async def test_a_node_that_waits_for_victims_keeps_no_other_waiting(nursery, aut
 
 async def test_what_cannot_move_does_not_keep_what_is_behind_it(nursery, autojump_clock):
     rig = make_rig(ProcessSpec("busy", 3000, 0, busy=1.0), ProcessSpec("cold", S - 3400, 0))
-    nursery.start_soon(rig.machine.run)
+    nursery.start_soon(rig.machine.run, rig.pghot)
     age(rig, 3)
     rig.machine.reclaim.wake(0)
     await trio.sleep(0.5)
@@ -107,7 +107,7 @@ async def test_victims_come_from_the_oldest_and_accessed_ones_are_spared(nursery
     age(rig, 1)
     spared = np.arange(0, 1000, 2)
     rig.machine.residency.access(cold, spared)
-    nursery.start_soon(rig.machine.run)
+    nursery.start_soon(rig.machine.run, rig.pghot)
     rig.machine.reclaim.wake(0)
     await trio.sleep(0.5)
     assert cold.pages_lower == HIGH + 1 - 400
@@ -125,7 +125,7 @@ async def test_the_other_lower_node_is_taken_when_the_nearest_has_no_room(nurser
         node(2, 1, "lower", (30, 30, 10)),
     )
     rig = make_rig(ProcessSpec("cold", S - 400, 0), ProcessSpec("full", S - MIN - 10, 1), nodes=nodes)
-    nursery.start_soon(rig.machine.run)
+    nursery.start_soon(rig.machine.run, rig.pghot)
     age(rig, 3)
     rig.machine.reclaim.wake(0)
     await trio.sleep(0.5)
@@ -135,7 +135,7 @@ async def test_the_other_lower_node_is_taken_when_the_nearest_has_no_room(nurser
 
 async def test_without_room_anywhere_it_waits(nursery, autojump_clock):
     rig = make_rig(ProcessSpec("cold", S - 400, 0), ProcessSpec("full", S - MIN, 1))
-    nursery.start_soon(rig.machine.run)
+    nursery.start_soon(rig.machine.run, rig.pghot)
     age(rig, 3)
     rig.machine.reclaim.wake(0)
     await trio.sleep(1.5)
@@ -150,7 +150,7 @@ async def test_it_can_be_cancelled_and_then_nothing_is_on_the_move(autojump_cloc
     age(rig, 3)
     with trio.move_on_after(0.3):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(rig.machine.run)
+            nursery.start_soon(rig.machine.run, rig.pghot)
             rig.machine.reclaim.wake(0, for_promotion=True)
             await trio.sleep_forever()
     # The move that was under way ended, and no other began.

@@ -1,7 +1,6 @@
 """What `status` says, without a mount."""
 
 import tomllib
-from dataclasses import replace
 
 from pghotd.daemon.config import parse
 from pghotd.daemon.run import build
@@ -18,10 +17,11 @@ name = "postgrse"
 
 async def test_watches_and_targets_that_fit_nothing_are_named():
     parts = build(parse(tomllib.loads(TARGETS), "test", None, []))
-    standing, procscan = parts.standing, parts.sources.by_name["procscan"]
+    memory, procscan = parts.pghot.memory, parts.sources.by_name["procscan"]
 
     def told(watches: str) -> str:
-        status = resolve(control_tree(replace(parts, standing=lambda: {**standing(), "unmatched": watches})), "status")
+        memory.stat = lambda: {"unmatched": watches}  # type: ignore[method-assign]
+        status = resolve(control_tree(parts), "status")
         assert isinstance(status, Attr)
         (line,) = (line for line in status.render().decode().splitlines() if line.startswith("unmatched "))
         return line.partition(" ")[2]

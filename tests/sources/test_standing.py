@@ -1,27 +1,23 @@
 """What every driver's stat begins with, before it has run."""
 
-from dataclasses import fields
-
 import pytest
 
-from pghotd.sources.settings import SourceSettings, make_source
+from pghotd.sources.registry import DRIVERS
 from pghotd.sources.source import Source
 from pghotd.sources.standing import ALL_PPM, Standing
 from tests.machines import Rig
 
 NAMES = ["works", "why", "covered_ppm", "round_ms", "budget_ppm", "cpu_us"]
-DRIVERS = [field.name for field in fields(SourceSettings)]
-
-
-def settings_of(name):
-    """Return a driver's default settings."""
-    made = next(field.type for field in fields(SourceSettings) if field.name == name)
-    return made.__args__[0]()
 
 
 def driver(name) -> Source:
     rig = Rig()
-    return make_source(name, settings_of(name), rig.machine, rig.pghot, rig.clock)
+    return DRIVERS[name].make(DRIVERS[name].table(), rig.machine, rig.pghot, rig.clock)
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+def test_a_driver_has_the_name_of_its_row(name):
+    assert driver(name).name == name
 
 
 @pytest.mark.parametrize("name", DRIVERS)

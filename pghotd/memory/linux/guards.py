@@ -1,17 +1,21 @@
 """Monitoring of the conditions for promotion on real nodes: other movers, memory pressure, demotions.
 
-The decisions are in memory/linux; this module has the tasks that poll, and their reactions: pausing, switching to a dry
-run, counting. None of them changes a kernel setting.
+The decisions are elsewhere in this package; here are the tasks that poll, and their reactions: pausing, switching to a
+dry run, counting. None of them changes a kernel setting.
 """
 
 import logging
+from collections.abc import Callable, Sequence
 
 import trio
 
-from pghotd.engine.pghot import Clock, Pghot
-from pghotd.memory.linux.machine import LinuxMachine
+from pghotd.engine.counters import Counters
+from pghotd.engine.memory import Node, Pausable
+from pghotd.engine.pghot import Clock
 from pghotd.memory.linux.migrate.brakes import pressure_reason
+from pghotd.memory.linux.migrate.promotion import Promotion
 from pghotd.memory.linux.other_movers import Mover, find_other_movers
+from pghotd.memory.linux.settings import LinuxSettings
 from pghotd.procfs.pressure import read_memory_pressure
 from pghotd.procfs.vmstat import read_node_vmstat
 from pghotd.settings.table import ConfigError
@@ -25,29 +29,38 @@ _DEMOTIONS = ("pgdemote_kswapd", "pgdemote_direct")
 
 
 class Guards:
-    """Guards of one engine on one real machine; ConfigError if another mover is active and other_movers is "refuse"."""
+    """Guards of promotion on one real machine; ConfigError if another mover is active and other_movers is "refuse"."""
 
     def __init__(
-        self, pghot: Pghot, machine: LinuxMachine, clock: Clock, proc: str = "/proc", sys: str = "/sys"
+        self,
+        settings: LinuxSettings,
+        promotion: Promotion,
+        nodes: Callable[[], Sequence[Node]],
+        counters: Counters,
+        clock: Clock,
+        proc: str = "/proc",
+        sys: str = "/sys",
     ) -> None:
-        self._pghot = pghot
-        self._machine = machine
+        self._settings = settings
+        self._promotion = promotion
+        self._nodes = nodes
+        self._counters = counters
         self._clock = clock
         self._proc = proc
         self._sys = sys
         self._seen: dict[int, dict[str, int]] = {}
         self._paused_for = ""
         movers = find_other_movers(proc, sys)
-        if movers and machine.settings.other_movers == "refuse":
+        if movers and settings.other_movers == "refuse":
             raise ConfigError(
                 f"{movers[0].what}; turn it off with: {movers[0].how_to_stop}, or set memory.other_movers"
             )
         self._heed(movers)
 
-    async def run(self) -> None:
+    async def run(self, promotion: Pausable) -> None:
         """Monitor until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_pressure)
+            nursery.start_soon(self._watch_pressure, promotion)
             nursery.start_soon(self._watch_movers)
             nursery.start_soon(self._watch_demotions)
 
@@ -58,7 +71,7 @@ class Guards:
 
     def _heed(self, movers: list[Mover]) -> None:
         """Switch to a dry run while another mover is active, unless other movers are ignored."""
-        settings, promotion = self._machine.settings, self._machine.promotion
+        settings, promotion = self._settings, self._promotion
         dry_run = settings.dry_run or (bool(movers) and settings.other_movers != "ignore")
         if dry_run and not promotion.dry_run:
             log.warning("%s; a dry run until it is gone: %s", movers[0].what, movers[0].how_to_stop)
@@ -66,27 +79,27 @@ class Guards:
             log.info("no other mover is left: moving again")
         promotion.dry_run = dry_run
 
-    async def _watch_pressure(self) -> None:
+    async def _watch_pressure(self, promotion: Pausable) -> None:
         while True:
             try:
                 some_avg10 = await trio.to_thread.run_sync(read_memory_pressure, self._proc)
             except OSError:
                 some_avg10 = None  # a kernel that does not account for it
-            reason = pressure_reason(some_avg10, self._machine.settings.pause_pressure)
-            if reason and not self._pghot.paused:
+            reason = pressure_reason(some_avg10, self._settings.pause_pressure)
+            if reason and not promotion.paused:
                 log.warning("paused: %s", reason)
-                self._pghot.pause(True, reason)
+                promotion.pause(True, reason)
                 self._paused_for = reason
-            elif not reason and self._paused_for and self._pghot.pause_reason == self._paused_for:
+            elif not reason and self._paused_for and promotion.pause_reason == self._paused_for:
                 log.info("memory pressure is over: going on")
-                self._pghot.pause(False)
+                promotion.pause(False)
                 self._paused_for = ""
             await trio.sleep(_PRESSURE_S)
 
     async def _watch_demotions(self) -> None:
         """Count the demotions of each top-tier node as the kernel does."""
         while True:
-            for node in self._machine.nodes():
+            for node in self._nodes():
                 if node.tier == "top":
                     try:
                         vmstat = await trio.to_thread.run_sync(read_node_vmstat, node.nid, self._sys)
@@ -96,11 +109,10 @@ class Guards:
             await trio.sleep(_DEMOTIONS_S)
 
     def _count_demotions(self, nid: int, vmstat: dict[str, int]) -> None:
-        counters = self._pghot.counters
         before = self._seen.setdefault(nid, vmstat)
         for name in _DEMOTIONS:
             grown = vmstat.get(name, 0) - before.get(name, 0)
             if grown > 0:
-                counters.demoted(nid, grown, direct=name == "pgdemote_direct")
-                self._machine.promotion.history.demoting(nid, self._clock())
+                self._counters.demoted(nid, grown, direct=name == "pgdemote_direct")
+                self._promotion.history.demoting(nid, self._clock())
         self._seen[nid] = vmstat

@@ -6,7 +6,7 @@ new ones, in a thread. The topology follows the kernel's uevents.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar, TypeVarTuple
 
@@ -15,12 +15,13 @@ import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.counters import Counters
-from pghotd.engine.memory import NO_SECTION, Moved, Node, PageState, Pfns, Zone
+from pghotd.engine.memory import NO_SECTION, Moved, Node, PageState, Pausable, Pfns, Zone
 from pghotd.engine.pghot import Clock
 from pghotd.geometry import PAGE_SHIFT, SECTION_SHIFT, SECTION_SIZE
 from pghotd.memory.exchange import Reading
 from pghotd.memory.linux import kswapd
 from pghotd.memory.linux.capabilities import require as require_capabilities
+from pghotd.memory.linux.guards import Guards
 from pghotd.memory.linux.migrate.batch_part import Request
 from pghotd.memory.linux.migrate.calls import Calls
 from pghotd.memory.linux.migrate.move import MovePages
@@ -71,6 +72,9 @@ class LinuxMachine:
 
     backend = "linux"
     real_nodes = True
+    #: The kernel has its own files for what the model shows, and for switching sections.
+    files: Mapping[str, Callable[[], str]] = {}
+    set_online: Callable[[int, bool], None] | None = None
 
     def __init__(
         self,
@@ -107,14 +111,16 @@ class LinuxMachine:
         self._zones.exchanges = self._room.works
         self._targets = tuple(watch.target for watch in settings.watches)
         self._matches = TargetMatches(self._targets)
+        self._guards = Guards(settings, self.promotion, self.nodes, counters, clock, proc, sys)
 
-    def stop_while(self, paused: Callable[[], bool]) -> None:
-        """Start no moving call and request no room while `paused()` is true, even for folios submitted earlier."""
-        self._calls.paused = self._room.paused = paused
+    async def run(self, promotion: Pausable) -> None:
+        """Make moving calls, make room on full targets, follow memory hotplug and guard, until cancelled.
 
-    async def run(self) -> None:
-        """Make moving calls, make room on full targets, and follow memory hotplug, until cancelled."""
+        While promotion is paused no moving call starts and no room is requested, even for folios submitted earlier.
+        """
+        self._calls.paused = self._room.paused = lambda: promotion.paused
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._guards.run, promotion)
             nursery.start_soon(self._calls.run)
             nursery.start_soon(self._room.run)
             nursery.start_soon(self._follow_uevents)

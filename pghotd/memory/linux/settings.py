@@ -1,9 +1,11 @@
-"""Settings of the Linux backend, from the configuration's [memory] table, which validates them."""
+"""Settings of the Linux backend: the configuration's [memory] table where its backend is "linux"."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 from pghotd.procfs.process_targets import Target
+from pghotd.settings.table import Entries, Inline, Key
+from pghotd.settings.values import WrongKeyError, boolean, choice, integer, list_of, node_id, number
 
 OtherMovers = Literal["refuse", "dry_run", "ignore"]
 
@@ -20,23 +22,93 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class LinuxSettings:
-    """Settings of the backend; without a watch entry nothing is watched, and by default nothing is moved."""
+class WatchEntry:
+    """Processes whose pages may be moved: those that match everything given in one of these tables. Default: none."""
 
-    watches: tuple[Watch, ...] = ()
-    #: Do everything but the move.
-    dry_run: bool = True
-    #: Slow nodes of a machine whose kernel has all memory in one tier.
-    lower_nodes: tuple[int, ...] = ()
-    #: Limit of moves to each target, on every path.
-    move_limit_MBps: int = 200  # noqa: N815 - the configuration's own name
-    #: Limit of all moving calls, each of which drains the LRU caches of all CPUs.
-    max_calls_per_s: int = 100
-    #: Maximum age of a section's kpageflags for recording accesses.
-    kpageflags_age_ms: int = 1000
-    #: Memory pressure, `some avg10` in percent, above which promotion pauses.
-    pause_pressure: float = 20.0
-    #: Slow down promotion to a target that demotes the pages it gets.
-    thrash_guard: bool = True
-    #: What to do if another mover of pages between nodes is active.
-    other_movers: OtherMovers = "refuse"
+    target: Annotated[Target, Inline(Target, only=frozenset({"pid", "name", "user", "cgroup"}))] = field(
+        default_factory=Target
+    )
+    all: Annotated[
+        bool, Key(boolean, "Instead of those: every process, except for kernel threads and pghotd itself.")
+    ] = False
+    override_policy: Annotated[
+        bool, Key(boolean, "Move pages under a memory policy other than the default one as well.")
+    ] = False
+    shared: Annotated[bool, Key(boolean, "Move pages that several processes map as well.")] = False
+
+    def __post_init__(self) -> None:
+        if self.all != (self.target == Target()):
+            raise WrongKeyError("all", "is what a watch entry says instead of pid, name, user and cgroup")
+
+    def watch(self) -> Watch:
+        """Return what the table specifies."""
+        return Watch(self.target, self.override_policy, self.shared)
+
+
+@dataclass(frozen=True, slots=True)
+class LinuxSettings:
+    """The real nodes of this machine. Without a watch entry nothing is watched, and by default nothing is moved."""
+
+    dry_run: Annotated[
+        bool,
+        Key(
+            boolean,
+            "Everything but the move, which is counted as pghotd_refused_dry_run. Set it to false when the counters"
+            " look right.",
+        ),
+    ] = True
+    lower_nodes: Annotated[
+        tuple[int, ...],
+        Key(
+            list_of(node_id),
+            "The slow nodes, for a machine whose kernel has all memory in one tier. Default: none, the kernel's own"
+            " tiers.",
+        ),
+    ] = ()
+    move_limit_MBps: Annotated[  # noqa: N815 - the configuration's own name
+        int,
+        Key(
+            integer(0, 2**31 - 1),
+            "Limit of moves to each target node, in MB/s, whatever admission lets through. 0: nothing moves.",
+        ),
+    ] = 200
+    max_calls_per_s: Annotated[
+        int,
+        Key(integer(1, 100_000), "Limit of all moving calls per second: each one drains the LRU caches of all CPUs."),
+    ] = 100
+    kpageflags_age_ms: Annotated[
+        int,
+        Key(
+            integer(0, 3_600_000),
+            "Maximum age, in ms, of a reading of a section's /proc/kpageflags for recording accesses. Where only few of"
+            " its pages are asked for, as by samples, those are read each time.",
+        ),
+    ] = 1000
+    pause_pressure: Annotated[
+        float,
+        Key(
+            number(0, 100),
+            "Pause while memory pressure, `some avg10` of /proc/pressure/memory in percent, is above this.",
+        ),
+    ] = 20.0
+    thrash_guard: Annotated[
+        bool,
+        Key(
+            boolean,
+            "Hold back, by target and owner, pages as warm as those that return to slow memory within a minute of their"
+            " promotion.",
+        ),
+    ] = True
+    other_movers: Annotated[
+        OtherMovers,
+        Key(
+            choice(OtherMovers),
+            'What to do if something else moves pages between nodes (kernel.numa_balancing, another daemon): "refuse"'
+            ' to start, "dry_run" while it is active, or "ignore" it.',
+        ),
+    ] = "refuse"
+    watches: Annotated[tuple[Watch, ...], Entries(WatchEntry, "watch", WatchEntry.watch)] = ()
+
+    @property
+    def nodes(self) -> None:
+        """The nodes are known only once the machine has been examined."""

@@ -1,13 +1,13 @@
 """A whole machine with tiered memory: the first implementation of the memory protocol."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import trio
 from numpy.typing import NDArray
 
-from pghotd.engine.counters import Counters
-from pghotd.engine.memory import Moved, Node, Pfns, Zone
+from pghotd.engine.counters import Counters, render
+from pghotd.engine.memory import Moved, Node, Pausable, Pfns, Zone
 from pghotd.geometry import PAGE_SHIFT
 from pghotd.memory.exchange import Reading
 from pghotd.memory.model.figures import Figures
@@ -46,15 +46,41 @@ class Machine:
         #: How a mover in user space gets room; None if promotion is the kernel's own, which wakes kswapd.
         self._room = None if spec.kernel_mover else RoomKeeper(self._read_room, self._ask_for_room, clock)
         self._demotion = spec.demotion
+        self.set_online: Callable[[int, bool], None] | None = self.hotplug.set_online
+        self.files: Mapping[str, Callable[[], str]] = {
+            "stat": lambda: render(self.figures.report()),
+            "processes": self._list_processes,
+        }
         for process in spec.processes:
             self.residency.populate(process)
 
-    async def run(self) -> None:
+    async def run(self, promotion: Pausable) -> None:
         """Age and demote pages, and make room if promotion is in user space, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.reclaim.run)
             if self._room is not None:
                 nursery.start_soon(self._room.run)
+
+    def stat(self) -> Mapping[str, int | str]:
+        return {}
+
+    def _list_processes(self) -> str:
+        header = "# name pid home_nid owner pages_top pages_lower pages_not_modelled accesses_top accesses_lower\n"
+        rows = [
+            (
+                process.name,
+                process.pid,
+                process.home_nid,
+                process.spec.owner or "-",
+                process.pages_top,
+                process.pages_lower,
+                process.pages_not_modelled,
+                process.accesses_top,
+                process.accesses_lower,
+            )
+            for process in self.processes.values()
+        ]
+        return header + "".join(f"{' '.join(map(str, row))}\n" for row in rows)
 
     async def _ask_for_room(self, nid: int, pages: int) -> None:
         self.reclaim.wake(nid)

@@ -1,9 +1,22 @@
-"""Specification of a model machine, from the configuration's [memory] tables, which validate it."""
+"""Specification of a model machine."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 from pghotd.engine.memory import Tier
+from pghotd.geometry import PAGES_PER_GB
+from pghotd.settings.table import Key
+from pghotd.settings.values import (
+    WrongKeyError,
+    boolean,
+    folio_pages,
+    node_id,
+    require_whole_folios,
+    share,
+    size_in_pages,
+    word,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,18 +33,32 @@ class NodeSpec:
 
 @dataclass(frozen=True, slots=True)
 class ProcessSpec:
-    """A process whose pages exist from the start, on node `nid`; `busy` is the share of moves that fail."""
+    """Processes whose pages exist from the start, the lowest free ones of their node in order.
 
-    name: str
-    pages: int
-    nid: int
-    folio_order: int = 0
-    pinned: bool = False
-    lru: bool = True
-    file: bool = False
-    dirty: bool = False
-    owner: str = ""
-    busy: float = 0.0
+    They never access anything by themselves, so their pages are for `inject`. Default: none.
+    """
+
+    name: Annotated[str, Key(word, "Required, as are size and node.")]
+    pages: Annotated[int, Key(size_in_pages(), "A multiple of the folios' size.", "size")]
+    nid: Annotated[int, Key(node_id, name="node")]
+    folio_order: Annotated[int, Key(folio_pages, "Pages in each folio: a power of two up to 512.", "folio_pages")] = 0
+    pinned: Annotated[bool, Key(boolean, "Pinned pages cannot be moved: promotion refuses them.")] = False
+    lru: Annotated[bool, Key(boolean, "Pages that are on no LRU list are not tracked.")] = True
+    file: Annotated[
+        bool,
+        Key(
+            boolean,
+            "Page-cache pages instead of anonymous ones; dirty ones have to be written back before they can move.",
+        ),
+    ] = False
+    dirty: Annotated[bool, Key(boolean)] = False
+    owner: Annotated[str, Key(word, "The memory cgroup that owns the pages. Default: none.")] = ""
+    busy: Annotated[float, Key(share, "The share of moves that fail because a page is busy: 0 to 1.")] = 0.0
+
+    def __post_init__(self) -> None:
+        require_whole_folios("size", self.pages, self.folio_order)
+        if self.dirty and not self.file:
+            raise WrongKeyError("dirty", "only a page-cache folio is written back: it needs file = true")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +75,12 @@ class MachineSpec:
     seed: int = 1
     kernel_mover: bool = True
     demotion: bool = True
+
+
+#: Without a configuration: 1G of fast memory and 4G of slow memory, with the ratio of DDR5 to CXL.
+BUILT_IN_MACHINE = MachineSpec(
+    (
+        NodeSpec(0, PAGES_PER_GB, "top", {0: 10, 1: 20}, 100, 38_000),
+        NodeSpec(1, 4 * PAGES_PER_GB, "lower", {0: 20, 1: 10}, 250, 20_000),
+    )
+)

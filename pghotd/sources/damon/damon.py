@@ -8,6 +8,7 @@ in `stat`, and DAMON is tried again later.
 
 import errno
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 import trio
@@ -17,6 +18,8 @@ from pghotd.engine.kinds import PGTSCANS
 from pghotd.engine.memory import PageState
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.geometry import MAX_FOLIO_ORDER, MAX_FOLIO_PAGES, NUMA_NO_NODE, PAGES_PER_SECTION, SECTION_SHIFT
+from pghotd.settings.table import Inline, Key
+from pghotd.settings.values import integer
 from pghotd.sources.cpu_account import CpuAccount
 from pghotd.sources.damon.kdamond import Intervals, Kdamond, Regions
 from pghotd.sources.lower_folios import lower_ranges, lower_sections, states_in
@@ -29,11 +32,20 @@ _ASK_AGAIN_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class DamonSettings:
-    """Settings of the monitoring."""
+    """DAMON in physical address mode, over the slow nodes. It runs when this table is here.
 
-    #: Number of samples in an aggregation from which a region counts as accessed; None: a quarter of them.
-    min_nr_accesses: int | None = None
-    intervals: Intervals = field(default_factory=Intervals)
+    Nothing that another user of DAMON has set up is touched, and only one user at a time can have it.
+    """
+
+    min_nr_accesses: Annotated[
+        int | None,
+        Key(
+            integer(1, 10_000),
+            "A region counts as accessed when so many samples of an aggregation found it so. Default: a quarter of"
+            " them.",
+        ),
+    ] = None
+    intervals: Annotated[Intervals, Inline(Intervals)] = field(default_factory=Intervals)
 
 
 class Damon:

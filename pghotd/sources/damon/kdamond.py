@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 from pghotd.geometry import PAGE_SIZE
 from pghotd.procfs.damon import IN_USE, why_taken
 from pghotd.procfs.stat import read_stat
+from pghotd.settings.table import Key
+from pghotd.settings.values import WrongKeyError, integer
 
 _OWNER = Path("/run/pghotd-damon.pid")
 #: The kernel answers EBUSY while another write is in progress; the number of retries, and the delay between them.
@@ -37,11 +40,17 @@ NO_REGIONS = "this kernel's DAMON cannot list regions (6.2 and later can)"
 class Intervals:
     """DAMON's intervals in us, and the minimum and maximum number of regions."""
 
-    sample_us: int = 5_000
-    aggregation_us: int = 100_000
-    update_us: int = 1_000_000
-    min_regions: int = 100
-    max_regions: int = 1_000
+    sample_us: Annotated[int, Key(integer(100, 10**7), "DAMON's own intervals and limits, as it names them.")] = 5_000
+    aggregation_us: Annotated[int, Key(integer(1000, 10**8))] = 100_000
+    update_us: Annotated[int, Key(integer(1000, 10**9))] = 1_000_000
+    min_regions: Annotated[int, Key(integer(3, 10_000))] = 100
+    max_regions: Annotated[int, Key(integer(3, 100_000))] = 1_000
+
+    def __post_init__(self) -> None:
+        if self.sample_us > self.aggregation_us:
+            raise WrongKeyError("sample_us", "is longer than aggregation_us")
+        if self.min_regions > self.max_regions:
+            raise WrongKeyError("min_regions", "is above max_regions")
 
     @property
     def most_accesses(self) -> int:

@@ -4,8 +4,9 @@ Its accesses are memory accesses, that is, what misses the caches. They go throu
 model and take effect there. The engine gets a separate, lossy view of them: see observers.py.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import trio
@@ -16,10 +17,26 @@ from pghotd.engine.pghot import Clock, Pghot
 from pghotd.memory.model.machine import Machine
 from pghotd.memory.model.process import ModelProcess
 from pghotd.memory.model.spec import ProcessSpec
+from pghotd.settings.table import Key
+from pghotd.settings.values import (
+    WrongKeyError,
+    choice,
+    folio_pages,
+    integer,
+    node_id,
+    number,
+    require_node,
+    require_whole_folios,
+    share,
+    size_in_pages,
+    word,
+)
 from pghotd.sources.cpu_account import CpuAccount
 from pghotd.sources.model.observers import Observe, Observer, make_view
 from pghotd.sources.source import in_thread
 from pghotd.sources.standing import ALL_PPM, Standing
+
+Pattern = Literal["zipf", "uniform"]
 
 #: How often accesses are generated: often enough for a rate limit of a second, rarely enough to cost little.
 TICK_S = 0.02
@@ -27,31 +44,79 @@ TICK_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class WorkloadSettings:
-    """Settings of a workload; sizes in pages, times in ms.
+    """A generated workload. It runs when this table is here."""
 
-    `hot_pages` of the region take `hot_share` of the accesses, by `pattern`; the rest go anywhere in it. The hot set
-    moves after each `move_after_ms` (0: never). Every `phase_ms` the workload allocates `phase_pages` more, or frees
-    them again (0: never).
-    """
+    name: Annotated[str, Key(word)] = "workload"
+    pages: Annotated[int, Key(size_in_pages(), "The region that it accesses.", "size")] = 131_072
+    rate: Annotated[int, Key(integer(0, 10_000_000), "Memory accesses per second, those that miss the caches.")] = (
+        100_000
+    )
+    hot_share: Annotated[
+        float,
+        Key(
+            share,
+            'This share of them goes to the hot set, by a "zipf" law with this exponent or "uniform"; the rest goes'
+            " anywhere.",
+        ),
+    ] = 0.98
+    pattern: Annotated[Pattern, Key(choice(Pattern))] = "zipf"
+    zipf_exponent: Annotated[float, Key(number(1.01, 10))] = 1.2
+    hot_pages: Annotated[
+        int,
+        Key(
+            size_in_pages(),
+            "The hot set's size, and for how long it stays where it is, in ms: 0 is forever.",
+            "hot_size",
+        ),
+    ] = 8_192
+    move_after_ms: Annotated[int, Key(integer(0, 10**9))] = 60_000
+    phase_ms: Annotated[
+        int,
+        Key(
+            integer(0, 10**9),
+            "Every phase_ms it allocates phase_size more, or frees it again; 0 is never. Default of both: nothing.",
+        ),
+    ] = 0
+    phase_pages: Annotated[int, Key(size_in_pages(), name="phase_size")] = 0
+    folio_order: Annotated[int, Key(folio_pages, "Pages in each folio: a power of two up to 512.", "folio_pages")] = 0
+    home_nid: Annotated[
+        int | None,
+        Key(
+            node_id,
+            "The node whose CPUs it runs on and that its pages are first touched on. Default: the lowest top-tier"
+            " node.",
+        ),
+    ] = None
+    owner: Annotated[str, Key(word, "The memory cgroup that owns its pages.")] = "/workload"
+    seed: Annotated[int, Key(integer(0, 2**32 - 1), "The same seed gives the same accesses.")] = 1
+    observe: Annotated[
+        Observe,
+        Key(
+            choice(Observe),
+            'What the engine sees of the accesses: "hwhints", one in `period`, with its node; "pgtscans", one accessed'
+            ' bit per folio each 500 ms; "hintfaults", the first access to each page of 256 MiB armed per second;'
+            ' "all", for tests.',
+        ),
+    ] = "pgtscans"
+    period: Annotated[int, Key(integer(1, 10**9))] = 4000
+    scan_ns: Annotated[
+        int,
+        Key(
+            integer(0, 10**6),
+            "Time that a scan takes for each page of the region, in ns, some 80 ms per GiB; the next one begins so"
+            " much later.",
+        ),
+    ] = 300
 
-    name: str = "workload"
-    pages: int = 131_072
-    rate: int = 100_000
-    pattern: Literal["zipf", "uniform"] = "zipf"
-    zipf_exponent: float = 1.2
-    hot_pages: int = 8_192
-    hot_share: float = 0.98
-    move_after_ms: int = 60_000
-    phase_ms: int = 0
-    phase_pages: int = 0
-    folio_order: int = 0
-    home_nid: int | None = None
-    owner: str = "/workload"
-    seed: int = 1
-    observe: Observe = "pgtscans"
-    period: int = 4000
-    #: Time that a scan takes for each page, in ns: some 80 ms a GiB.
-    scan_ns: int = 300
+    def __post_init__(self) -> None:
+        for key, number_of_pages in (("size", self.pages), ("phase_size", self.phase_pages)):
+            require_whole_folios(key, number_of_pages, self.folio_order)
+        if self.hot_pages > self.pages:
+            raise WrongKeyError("hot_size", "is larger than size")
+
+    def require_nodes(self, nids: Collection[int]) -> None:
+        """Raise WrongKeyError for a node that the model does not have."""
+        require_node("home_nid", self.home_nid, nids)
 
 
 class Workload:

@@ -16,6 +16,7 @@ import errno
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import trio
@@ -27,6 +28,8 @@ from pghotd.geometry import NUMA_NO_NODE, PAGE_SHIFT, SECTION_SHIFT
 from pghotd.procfs.attribute import read_number
 from pghotd.procfs.cpus import node_of_cpus, online_cpus
 from pghotd.procfs.vmstat import read_vmstat
+from pghotd.settings.table import Key
+from pghotd.settings.values import integer, power_of_two
 from pghotd.sources.lower_folios import tracked_sections
 from pghotd.sources.perf.event import Event
 from pghotd.sources.perf.perf import accessing_nodes
@@ -46,14 +49,24 @@ _MOST_ARMINGS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Numab2Settings:
-    """Settings of the scoring."""
+    """NUMA hint faults, with kernel.numa_balancing=2 only.
 
-    #: A fault within this time after an arming, in ms, is one of a hot page.
-    hot_ms: int = 40
-    #: Interval at which numa_pte_updates is polled, in ms: the resolution of arming times.
-    poll_ms: int = 5
-    #: The size of each CPU's ring, in pages.
-    ring_pages: int = 64
+    In that mode the kernel promotes hot pages as well, so this needs other_movers = "dry_run" or "ignore".
+    """
+
+    hot_ms: Annotated[
+        int,
+        Key(
+            integer(1, 10_000),
+            "A fault within this time after the kernel took a mapping away is one of a hot page, in ms.",
+        ),
+    ] = 40
+    poll_ms: Annotated[
+        int, Key(integer(1, 1000), "Interval at which mappings taken away by the kernel are noticed, in ms.")
+    ] = 5
+    ring_pages: Annotated[
+        int, Key(power_of_two(1 << 14), "The size of each CPU's ring in pages of 4 KiB, a power of two.")
+    ] = 64
 
 
 class Armings:

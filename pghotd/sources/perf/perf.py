@@ -7,6 +7,7 @@ limit (kernel.perf_cpu_time_max_percent). On a machine that cannot sample memory
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import trio
@@ -17,6 +18,8 @@ from pghotd.engine.memory import PageState
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.geometry import MAX_FOLIO_ORDER, NUMA_NO_NODE, PAGE_SHIFT, SECTION_SHIFT
 from pghotd.procfs.cpus import node_of_cpus, online_cpus
+from pghotd.settings.table import Key
+from pghotd.settings.values import integer, number, power_of_two
 from pghotd.sources.lower_folios import tracked_sections
 from pghotd.sources.perf.huge_parts import HugeParts
 from pghotd.sources.perf.pmu import Sampled, memory_events
@@ -33,16 +36,25 @@ _STEP, _SHORTEST, _LONGEST = 16, 1_008, 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class PerfSettings:
-    """Settings of the sampling."""
+    """Memory accesses sampled by the processor: IBS on AMD, PEBS on Intel.
 
-    #: Share of one CPU that pghotd may spend on samples.
-    cpu_share: float = 0.01
-    #: Initial number of events between two samples: micro-ops on AMD, loads of `ldlat` cycles or more on Intel.
-    period: int = 50_000
-    #: Loads that took fewer cycles are not sampled, on Intel.
-    ldlat: int = 128
-    #: The size of each CPU's ring, in pages.
-    ring_pages: int = 64
+    The accessing node is that of the CPU.
+    """
+
+    cpu_share: Annotated[
+        float,
+        Key(number(0.0001, 1), "Share of one CPU that pghotd may spend on samples; the sampling period follows it."),
+    ] = 0.01
+    period: Annotated[
+        int,
+        Key(integer(1000, 10**9), "Initial number of events between two samples: micro-ops on AMD, loads on Intel."),
+    ] = 50_000
+    ldlat: Annotated[
+        int, Key(integer(1, 65_535), "Loads that took fewer cycles than this are not sampled, on Intel.")
+    ] = 128
+    ring_pages: Annotated[
+        int, Key(power_of_two(1 << 14), "The size of each CPU's ring in pages of 4 KiB, a power of two.")
+    ] = 64
 
 
 class Perf:

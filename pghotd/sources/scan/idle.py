@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import trio
@@ -23,6 +24,8 @@ from pghotd.engine.memory import PageState
 from pghotd.engine.pghot import Clock, Pghot
 from pghotd.procfs.damon import kdamond_runs
 from pghotd.procfs.page_idle import PageIdle, probe
+from pghotd.settings.table import Key
+from pghotd.settings.values import integer, number
 from pghotd.sources.rule import Rule
 from pghotd.sources.scan.idle_bits import SectionBits
 from pghotd.sources.scan.section_scan import SectionScan
@@ -40,12 +43,25 @@ _NONE = np.zeros(0, dtype=np.int64)
 
 @dataclass(frozen=True, slots=True)
 class IdleSettings:
-    """Settings of the scan."""
+    """Idle page tracking, over the slow nodes, where this kernel has it. It runs when this table is here."""
 
-    #: Time between two looks at a page, in ms.
-    interval_ms: int = 500
-    #: Share of one CPU that pghotd may spend on the scan.
-    cpu_share: float = 0.05
+    interval_ms: Annotated[
+        int,
+        Key(
+            integer(100, 3_600_000),
+            "Time between two looks at a page, in ms. It has to fit the rule: freq_threshold looks within"
+            " promote_freq_window_ms.",
+        ),
+    ] = 500
+    cpu_share: Annotated[
+        float,
+        Key(
+            number(0.0001, 1),
+            "Share of one CPU that pghotd may spend on it. Where that does not allow for all of the slow memory, looks"
+            " are further apart, as far as the rule permits, and beyond that sections take turns: sources/idle/stat"
+            " shows what is covered.",
+        ),
+    ] = 0.05
 
 
 @dataclass(frozen=True, slots=True)

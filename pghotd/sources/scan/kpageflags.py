@@ -11,6 +11,7 @@ import errno
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ from pghotd.procfs.kpageflags import (
     read_flags,
 )
 from pghotd.procfs.words import Words
+from pghotd.settings.table import Key
+from pghotd.settings.values import integer, number
 from pghotd.sources.scan.section_scan import SectionScan
 from pghotd.sources.source import InThread, in_thread
 
@@ -37,12 +40,15 @@ _UNMAPPED_FILE_MASK = np.uint64(KPF_LRU | KPF_ANON | KPF_SWAPBACKED | KPF_MMAP |
 
 @dataclass(frozen=True, slots=True)
 class KpageflagsSettings:
-    """Settings of the scan."""
+    """Page-cache pages that no process maps, read or written by system calls.
 
-    #: Time between two looks at a page, in ms.
-    interval_ms: int = 2000
-    #: Share of one CPU that pghotd may spend on the scan.
-    cpu_share: float = 0.05
+    They cannot be moved from user space as long as that is so: this shows how hot they are.
+    """
+
+    interval_ms: Annotated[int, Key(integer(100, 3_600_000), "Time between two looks at a page, in ms.")] = 2000
+    cpu_share: Annotated[
+        float, Key(number(0.0001, 1), "Share of one CPU that pghotd may spend on it, as for idle.")
+    ] = 0.05
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import errno
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 import trio
@@ -23,6 +24,8 @@ from pghotd.procfs.pagemap import read_resident
 from pghotd.procfs.process_targets import Identity, choose
 from pghotd.procfs.soft_dirty import probe
 from pghotd.procfs.stat import read_stat
+from pghotd.settings.table import Key
+from pghotd.settings.values import integer, list_of, name_or_pid, size
 from pghotd.sources.clear_refs_limits import CLEAR_REFS_MAX, STRETCH, ClearRefsLimits, pause_ms, targets_of
 from pghotd.sources.cpu_account import CpuAccount
 from pghotd.sources.lower_folios import only_tracked, record_folios, tracked_sections
@@ -37,14 +40,26 @@ _NONE = np.zeros(0, dtype=np.int64)
 
 @dataclass(frozen=True, slots=True)
 class SoftdirtySettings:
-    """Settings of the scan."""
+    """Soft-dirty bits: writes only, of the processes named here and no others.
 
-    #: Processes it may be used on, each by its exact name or its pid.
-    processes: tuple[str | int, ...] = ()
-    #: Time between two scans, in ms.
-    interval_ms: int = 2000
-    #: Resident bytes above which even a named process is left out.
-    clear_refs_max: int = CLEAR_REFS_MAX
+    They cost a process a fault for each page that it writes to in an interval, stall KVM guests, and break CRIU.
+    """
+
+    processes: Annotated[
+        tuple[str | int, ...], Key(list_of(name_or_pid), "Each process by its exact name or its pid. Default: none.")
+    ] = ()
+    interval_ms: Annotated[
+        int,
+        Key(
+            integer(100, 3_600_000),
+            "Time between two scans, in ms; it has to fit the rule as for idle. Scans of a process are further apart"
+            " where it would be locked for more than 0.5 % of the time, and end where that no longer fits. A write to"
+            " clear_refs that takes more than 50 ms is the last one for that process.",
+        ),
+    ] = 2000
+    clear_refs_max: Annotated[
+        int, Key(size, "A process with more resident memory than this is left alone, even if it is named.")
+    ] = CLEAR_REFS_MAX
 
 
 @dataclass(slots=True)
