@@ -13,8 +13,8 @@ from pghotd import __version__
 from pghotd.engine.counters import render
 from pghotd.engine.kinds import KINDS
 from pghotd.engine.kstrtox import kstrtouint
-from pghotd.engine.memory import Memory, Tier
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import Clock, Memory, Tier
+from pghotd.engine.pghot import Pghot
 from pghotd.engine.tunables import TUNABLES
 from pghotd.fs.node_controls import node_dir
 from pghotd.fs.page_controls import addr_dir, explain_dir, hot, pfn_dir

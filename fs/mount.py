@@ -112,20 +112,20 @@ async def run(path: Path) -> None:
 
 def initialise(operations: TreeOperations, path: Path, options: MountOptions) -> None:
     """Mount. MountError with libfuse's reason, which it writes only to stderr."""
-    said = b""
+    output = b""
     try:
         with stderr_captured() as written:
             try:
                 pyfuse3.init(operations, str(path), options.fuse_options())
             finally:
-                said = os.pread(written, CAPTURE_LIMIT, 0)
+                output = os.pread(written, CAPTURE_LIMIT, 0)
     except RuntimeError as error:
-        reason = last_line(said) or str(error)
+        reason = last_line(output) or str(error)
         if FUSERMOUNT in reason and not shutil.which(FUSERMOUNT):
             reason += f"; {FUSERMOUNT} is missing, and without it CAP_SYS_ADMIN is needed"
         raise MountError(f"{path}: cannot mount: {reason}") from None
-    if said:
-        log.warning("libfuse: %s", last_line(said))
+    if output:
+        log.warning("libfuse: %s", last_line(output))
 
 
 @contextlib.contextmanager

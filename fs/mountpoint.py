@@ -22,13 +22,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from pghotd.names import FSTYPE
 from pghotd.procfs.mountinfo import parse_mountinfo
 from pghotd.procfs.names import one_column
 
 log = logging.getLogger(__name__)
 
 MOUNTINFO = Path("/proc/self/mountinfo")
-FSTYPE = "fuse.pghotd"  # what the kernel makes of subtype=pghotd
 UNMOUNT_TIMEOUT_S = 10
 # Mode of a directory created here: while nothing is mounted, a write to a control file must not create a plain file.
 MADE_MODE = 0o555

@@ -5,8 +5,9 @@ import re
 from collections.abc import Iterable
 
 from pghotd.engine.counters import render
+from pghotd.engine.memory import Clock
 from pghotd.engine.memory import Node as MemoryNode
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.pghot import Pghot
 from pghotd.fs.tree import Attr, Dir, DynamicDir, Node, Window
 from pghotd.geometry import PAGE_SIZE, PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.tasks.census_taker import CensusTaker
@@ -19,7 +20,7 @@ _SECTION_NAME = re.compile(r"memory(0|[1-9][0-9]{0,12})\Z", re.ASCII)
 def node_dir(pghot: Pghot, nid: int, clock: Clock, kmigrated: KmigratedSet, census: CensusTaker) -> DynamicDir:
     """Return the directory of node `nid`; its sections can be switched if the backend allows that."""
     node = next(node for node in pghot.memory.nodes() if node.nid == nid)
-    standing = kmigrated.standing(nid)
+    status = kmigrated.status(nid)
     files: dict[str, Node] = {
         "tier": Attr(lambda: f"{node.tier}\n"),
         "spans": Attr(lambda: _spans(pghot, nid), mode=0o400, size=0),
@@ -28,7 +29,7 @@ def node_dir(pghot: Pghot, nid: int, clock: Clock, kmigrated: KmigratedSet, cens
         "distance": Attr(lambda: _distance(pghot, node)),
     }
     if node.tier == "lower":
-        files["kmigrated"] = Attr(lambda: _kmigrated(pghot, nid, kmigrated), changed=standing.changes)
+        files["kmigrated"] = Attr(lambda: _kmigrated(pghot, nid, kmigrated), changed=status.changes)
         files["histogram"] = Attr(lambda: _histogram(pghot, nid, census, clock()))
         files["hotmap"] = Window(lambda offset, size: pghot.store.raw(nid, offset, size), mode=0o400)
     sections: dict[int, Dir] = {}
@@ -94,14 +95,14 @@ def _distance(pghot: Pghot, node: MemoryNode) -> str:
 
 
 def _kmigrated(pghot: Pghot, nid: int, kmigrated: KmigratedSet) -> str:
-    standing = kmigrated.standing(nid)
+    status = kmigrated.status(nid)
     return (
-        f"state {standing.state}\n"
-        f"wakeups {standing.wakeups}\n"
-        f"passes {standing.passes}\n"
-        f"batches {standing.batches}\n"
+        f"state {status.state}\n"
+        f"wakeups {status.wakeups}\n"
+        f"passes {status.passes}\n"
+        f"batches {status.batches}\n"
         f"in_flight {pghot.counters.node(nid)['pghotd_in_flight']}\n"
-        f"last_pass_us {standing.last_pass_us}\n"
+        f"last_pass_us {status.last_pass_us}\n"
         f"resting {pghot.rests.resting(nid)}\n"
     )
 

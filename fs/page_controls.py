@@ -5,8 +5,8 @@ import re
 
 import numpy as np
 
-from pghotd.engine.memory import NO_SECTION, PageState
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import NO_SECTION, Clock, PageState
+from pghotd.engine.pghot import Pghot
 from pghotd.fs.tree import Attr, DynamicDir, Node
 from pghotd.geometry import PFN_LIMIT, SECTION_SHIFT
 from pghotd.tasks.census_taker import CensusTaker

@@ -187,7 +187,7 @@ def perf_event_open(attr: bytes, pid: int, cpu: int, group_fd: int = -1) -> int:
     `pid` -1 is all processes, on one `cpu`. OSError with the kernel's errno.
     """
     if int.from_bytes(attr[4:8], "little") != len(attr):
-        raise TypeError("an attr does not have the size that it tells")
+        raise TypeError("an attr does not have the size that it declares")
     fd = _perf_syscall(_PERF_NUMBER, attr, pid, cpu, group_fd, _PERF_FLAG_FD_CLOEXEC) if _PERF_NUMBER >= 0 else -1
     if fd < 0:
         code = ctypes.get_errno() if _PERF_NUMBER >= 0 else errno.ENOSYS

@@ -14,6 +14,7 @@ from pghotd.daemon import config
 from pghotd.engine.tunables import TUNABLES
 from pghotd.geometry import PAGES_PER_GB
 from pghotd.memory.linux.settings import LinuxSettings, Watch
+from pghotd.names import MOUNTPOINT
 from pghotd.procfs.process_targets import Target
 from pghotd.settings.table import ConfigError
 from pghotd.sources.damon.damon import DamonSettings
@@ -92,7 +93,7 @@ def test_what_the_documented_file_calls_a_default_is_one():
     assert (top, replace(lower, pages=4 * PAGES_PER_GB)) == config.BUILT_IN_MACHINE.nodes
     assert settings.memory.move_ns == config.BUILT_IN_MACHINE.move_ns
     assert {name: TUNABLES[name].default.of("default") for name in TUNABLES} == dict(settings.tunables)
-    assert settings.mountpoint == config.MOUNTPOINT
+    assert settings.mountpoint == MOUNTPOINT
 
 
 @pytest.mark.parametrize(

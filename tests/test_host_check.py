@@ -86,8 +86,11 @@ def test_what_cannot_be_read_is_a_finding_and_the_others_are_told_all_the_same(t
     found = host_check.findings(proc, sys)
     assert names(found, False) == {"tiers", "capabilities"}
     assert "memory blocks of 16777216 bytes, not whole sections" in line(found, "tiers").what
-    assert line(found, "capabilities").what == "cannot be told: no CapEff in a status file"
-    assert line(found, "other movers").what == f"cannot be told: {sys}/kernel/mm/damon/admin/kdamonds: Not a directory"
+    assert line(found, "capabilities").what == "cannot be determined: no CapEff in a status file"
+    assert (
+        line(found, "other movers").what
+        == f"cannot be determined: {sys}/kernel/mm/damon/admin/kdamonds: Not a directory"
+    )
     assert line(found, "cpusets").ok is None
     gone = usual - {finding.name for finding in found}
     assert gone <= {

@@ -50,14 +50,14 @@ async def test_work_that_begins_while_it_sleeps_waits_for_the_end_of_the_interva
     assert rig.total("pghotd_taken") == 0
     await trio.sleep(0.002)
     assert rig.total("pgpromote_success") == rig.counters.owners["/a"] == 3
-    standing = kmigrated.standing(1)
-    assert (standing.wakeups, standing.passes, standing.batches, standing.state) == (1, 1, 1, "sleeping")
+    status = kmigrated.status(1)
+    assert (status.wakeups, status.passes, status.batches, status.state) == (1, 1, 1, "sleeping")
 
 
 async def test_a_quiet_node_costs_one_look_an_interval_at_the_interval_of_the_day(nursery, autojump_clock, monkeypatch):
     rig = make_rig()
     looks = []
-    take_wake = rig.pghot.store.take_wake
+    take_wake = rig.pghot.store.wakeups.take_wake
     monkeypatch.setattr(rig.pghot.store, "take_wake", lambda nid: looks.append(rig.clock()) or take_wake(nid))
     await start(nursery, rig)
     await trio.sleep(1.05)
@@ -82,7 +82,7 @@ async def test_under_load_one_pass_follows_another(nursery, autojump_clock):
     make_hot(rig, 0)
     await trio.sleep(0.110)
     assert rig.total("pgpromote_success") == 500
-    assert kmigrated.standing(1).passes == 500
+    assert kmigrated.status(1).passes == 500
 
 
 async def test_it_reads_its_batch_size_as_it_goes(nursery, autojump_clock):
@@ -111,7 +111,7 @@ async def test_paused_it_takes_nothing_and_afterwards_has_lost_nothing(nursery, 
     rig.pghot.pause(True)
     await trio.sleep(2)
     assert rig.total("pghotd_taken") == rig.total("pgpromote_success") == 513
-    assert kmigrated.standing(1).state == "paused"
+    assert kmigrated.status(1).state == "paused"
     make_hot(rig, PAGES_PER_SECTION + 7)
     assert rig.total("pghot_recorded_accesses") == 1202
     await trio.sleep(2)
@@ -119,7 +119,7 @@ async def test_paused_it_takes_nothing_and_afterwards_has_lost_nothing(nursery, 
     rig.pghot.pause(False)
     await trio.sleep(1)
     assert rig.total("pgpromote_success") == 601
-    assert kmigrated.standing(1).state == "sleeping"
+    assert kmigrated.status(1).state == "sleeping"
 
 
 async def test_a_pause_between_two_sections_keeps_the_flags_of_the_rest(nursery, autojump_clock):
@@ -137,13 +137,13 @@ async def test_a_pause_between_two_sections_keeps_the_flags_of_the_rest(nursery,
 
 async def promoted_by_the_end_of_the_pass(kmigrated: KmigratedSet, rig: Rig) -> int:
     """Wait for the end of node 1's first pass; return how many pages were promoted then."""
-    standing, ended = kmigrated.standing(1), trio.Event()
+    status, ended = kmigrated.status(1), trio.Event()
 
     def look() -> None:
-        if standing.passes:
+        if status.passes:
             ended.set()
 
-    standing.changes.subscribe(look)
+    status.changes.subscribe(look)
     await ended.wait()
     return rig.total("pgpromote_success")
 
@@ -157,7 +157,7 @@ async def test_a_section_further_on_that_becomes_hot_during_the_walk_is_walked_i
     make_hot(rig, 3, PAGES_PER_SECTION + 3)
     await trio.sleep(0.105)
     # The second section's batch waits for the first one's move.
-    assert (rig.total("pghotd_in_flight"), kmigrated.standing(1).batches) == (1, 1)
+    assert (rig.total("pghotd_in_flight"), kmigrated.status(1).batches) == (1, 1)
     make_hot(rig, 2 * PAGES_PER_SECTION + 5)
     assert await promoted_by_the_end_of_the_pass(kmigrated, rig) == 3
 
@@ -246,7 +246,7 @@ async def test_cancelled_during_a_move_everything_in_flight_ends(owners, autojum
     assert rig.total("pghotd_in_flight") == 0
     assert rig.total("pgpromote_success") == rig.total("pghotd_taken")
     assert balance(rig.counters.total) == 0
-    assert kmigrated.standing(1).state == "sleeping"
+    assert kmigrated.status(1).state == "sleeping"
 
 
 async def test_a_node_that_loses_its_memory_during_a_move_leaves_nothing_in_flight(nursery, autojump_clock):
@@ -317,7 +317,7 @@ def test_no_wake_up_is_missed_and_the_books_always_balance(steps, move_us, mode)
             rig.pghot.pause(False)
             # An interval later it works, if there is work.
             await trio.sleep(0.25)
-            while rig.total("pghotd_in_flight") or kmigrated.standing(1).state == "walking":  # noqa: ASYNC110 - as it looks itself
+            while rig.total("pghotd_in_flight") or kmigrated.status(1).state == "walking":  # noqa: ASYNC110 - as it looks itself
                 await trio.sleep(0.25)
             nursery.cancel_scope.cancel()
         assert not any(unbalanced)
@@ -328,7 +328,7 @@ def test_no_wake_up_is_missed_and_the_books_always_balance(steps, move_us, mode)
             states = rig.machine.states(ready).astype(np.int64)
             heads = ready & ((1 << (states & 15)) - 1) == 0
             assert not ((states & 0x10 != 0) & heads).any()
-            assert not store.hot[section]
+            assert not store.wakeups.hot[section]
 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
 
@@ -342,7 +342,7 @@ async def test_with_kmigrated_wake_a_ready_page_ends_the_sleep(nursery, autojump
     make_hot(rig, 0, 1, 2)
     await trio.sleep(0.009)
     assert rig.total("pgpromote_success") == 3
-    assert kmigrated.standing(1).wakeups == 1
+    assert kmigrated.status(1).wakeups == 1
     rig.pghot.tunables.set("kmigrated_wake", 0)
     await trio.sleep(0.3)
     make_hot(rig, 5)
@@ -437,7 +437,7 @@ async def test_what_finds_no_room_is_not_taken_and_goes_as_soon_as_there_is_some
     kmigrated = await start(nursery, rig)
     await trio.sleep(1)
     # It looks at them each interval, in vain, and counts nothing for it.
-    assert kmigrated.standing(1).passes >= 9
+    assert kmigrated.status(1).passes >= 9
     assert rig.total("pghotd_taken") == rig.total("pghotd_refused_no_space") == 0
     assert rig.pghot.rests.resting(1) == 50
     frames.release(filler[:20])

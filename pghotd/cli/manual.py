@@ -13,9 +13,10 @@ from pghotd import __version__
 from pghotd.cli import mount_helper, program
 from pghotd.cli.documented import documented, tunable_help
 from pghotd.ctl import program as ctl
-from pghotd.daemon.config import CONFIG_FILE, MOUNTPOINT
+from pghotd.daemon.config import CONFIG_FILE
 from pghotd.engine.counters import VMSTAT
 from pghotd.engine.meanings import MEANINGS
+from pghotd.names import MOUNTPOINT
 
 _SHELLS = ("bash", "zsh", "fish")
 

@@ -75,27 +75,27 @@ def refuse_remount(options: Sequence[str], mountpoint: Path) -> None:
 
 def start(mountpoint: Path, arguments: Sequence[str]) -> tuple[int, str]:
     """Start a daemon in the background; when it is ready or has ended, return the exit code and its messages."""
-    with tempfile.TemporaryDirectory(prefix="mount.pghotd-") as place, tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryDirectory(prefix="mount.pghotd-") as place, tempfile.TemporaryFile() as messages:
         address = f"{place}/notify"
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-            told.bind(address)
-            told.settimeout(0.1)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(address)
+            notify.settimeout(0.1)
             daemon = subprocess.Popen(
                 [*program(), "--until-unmounted", "--mountpoint", str(mountpoint), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=said,
+                stderr=messages,
                 env=os.environ | {"NOTIFY_SOCKET": address},
                 cwd="/",
                 start_new_session=True,
             )
             for _ in range(int(_READY_S / 0.1)):
                 if daemon.poll() is not None:
-                    said.seek(0)
-                    text = said.read().decode(errors="replace").strip()
+                    messages.seek(0)
+                    text = messages.read().decode(errors="replace").strip()
                     return (EXIT_USAGE if daemon.returncode == 2 else EXIT_FAILED), text
                 try:
-                    if b"READY=1" in told.recv(4096):
+                    if b"READY=1" in notify.recv(4096):
                         return 0, ""
                 except TimeoutError:
                     pass
@@ -146,9 +146,9 @@ def main() -> NoReturn:
         print("mount.pghotd:", *program(), *given, "--mountpoint", mountpoint)
     if arguments.fake:
         sys.exit(0)
-    code, said = start(mountpoint, given)
-    if said:
-        print(said, file=sys.stderr)
+    code, message = start(mountpoint, given)
+    if message:
+        print(message, file=sys.stderr)
     sys.exit(code)
 
 

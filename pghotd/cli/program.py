@@ -23,6 +23,7 @@ from pghotd.daemon import config, service
 from pghotd.daemon import run as daemon
 from pghotd.engine.modes import MODES
 from pghotd.fs.mount import MountError, UnmountedError
+from pghotd.names import MOUNTPOINT, SOURCE
 from pghotd.settings.table import ConfigError
 
 EXIT_FAILED = 1
@@ -84,10 +85,8 @@ def parser() -> argparse.ArgumentParser:
         prog="pghotd", description="Track hot pages and promote them to fast memory.", allow_abbrev=False
     )
     options.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_FILE})")
-    options.add_argument("--mountpoint", metavar="DIR", help=f"where the tree is (default: {config.MOUNTPOINT})")
-    options.add_argument(
-        "--source", metavar="NAME", help=f"what mount tables name as mounted (default: {config.SOURCE})"
-    )
+    options.add_argument("--mountpoint", metavar="DIR", help=f"where the tree is (default: {MOUNTPOINT})")
+    options.add_argument("--source", metavar="NAME", help=f"what mount tables name as mounted (default: {SOURCE})")
     options.add_argument("--mode", choices=tuple(MODES), help="1 byte a page, or 4 with time and node")
     options.add_argument(
         "--set", action="append", default=[], metavar="TUNABLE=VALUE", help="set a tunable; may be repeated"

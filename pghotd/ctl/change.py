@@ -97,6 +97,6 @@ def inject_accesses(client: Client, arguments: argparse.Namespace) -> None:
 
 def _injected_dropped(client: Client) -> Counter[str]:
     """Return how many injected accesses the daemon has dropped so far, by reason."""
-    told = client.values("status").get("inject_dropped", "-")
-    pairs = (one.split(":") for one in told.split() if told != "-")
+    dropped = client.values("status").get("inject_dropped", "-")
+    pairs = (one.split(":") for one in dropped.split() if dropped != "-")
     return Counter({reason: int(number) for reason, number in pairs})

@@ -7,10 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from pghotd.engine.modes import MODES, Mode
+from pghotd.names import FSTYPE, MOUNTPOINT
 from pghotd.procfs.mountinfo import parse_mountinfo
 
-MOUNTPOINT = Path("/run/pghot")
-FSTYPE = b"fuse.pghotd"
 #: Errors from the files of a daemon that has ended.
 GONE = (errno.ENOTCONN, errno.ECONNABORTED)
 #: How long a control file may take to answer; a working one takes a thousandth of it.
@@ -81,7 +80,8 @@ def connect(mountpoint: Path | None, mountinfo: Path = Path("/proc/self/mountinf
     """Return a client of the tree at `mountpoint`, by default any mounted one; NotMountedError if there is none."""
     if mountpoint is None:
         mounted = _mounted(mountinfo)
-        mountpoint = mounted[0] if mounted and MOUNTPOINT not in mounted else MOUNTPOINT
+        default = Path(MOUNTPOINT)
+        mountpoint = mounted[0] if mounted and default not in mounted else default
     client = Client(mountpoint)
     if not _answers(client):
         raise NotMountedError(f"the pghotd mounted at {mountpoint} has not answered for {ANSWER_S:g} s: is it stopped?")
@@ -113,4 +113,4 @@ def _answers(client: Client) -> bool:
 
 def _mounted(mountinfo: Path) -> list[Path]:
     """Return where file systems of type fuse.pghotd are mounted."""
-    return [mount.path for mount in parse_mountinfo(mountinfo.read_bytes()) if mount.fstype == FSTYPE]
+    return [mount.path for mount in parse_mountinfo(mountinfo.read_bytes()) if mount.fstype == FSTYPE.encode()]

@@ -37,7 +37,7 @@ def counter_as_text(found: Mapping[str, Any]) -> str:
 
 
 def explain(client: Client, page: str) -> dict[str, Any]:
-    """Return the page's record and standing now, and its decisions, newest first; PageError if there is no such page.
+    """Return the page's record and status now, and its decisions, newest first; PageError if there is no such page.
 
     `page` is a PFN, or PID:ADDRESS of a watched or model process.
     """

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pghotd.ctl.client import GONE, Client
 from pghotd.engine.formats import FORMATS
 from pghotd.engine.records import RecordFormat
+from pghotd.geometry import PAGE_SIZE
 
-PAGE = 4096
 #: Number of pages looked up for each part of a range of addresses.
 SAMPLES = 8
 _READ_BYTES = 1 << 20
@@ -114,10 +114,10 @@ class ByAddress:
         self._pid = pid
         self._format = record_format(client)
         first, end = between if between is not None else _largest_range(client, pid)
-        pages = max((end - first) // PAGE, 1)
+        pages = max((end - first) // PAGE_SIZE, 1)
         edges = np.linspace(0, pages, min(rows, pages) + 1).astype(np.int64)
-        self.starts = first + edges[:-1] * PAGE
-        self._ends = first + edges[1:] * PAGE
+        self.starts = first + edges[:-1] * PAGE_SIZE
+        self._ends = first + edges[1:] * PAGE_SIZE
         self.what, self.unit = f"process {pid}", "address"
         self.found = False
         self.highest = self._format.freq_max
@@ -127,7 +127,9 @@ class ByAddress:
         now, window = moment(self._client)
         column = np.zeros(len(self.starts))
         for part, (start, end) in enumerate(zip(self.starts.tolist(), self._ends.tolist(), strict=True)):
-            addresses = np.unique(np.linspace(start, end - PAGE, SAMPLES).astype(np.int64) // PAGE * PAGE)
+            addresses = np.unique(
+                np.linspace(start, end - PAGE_SIZE, SAMPLES).astype(np.int64) // PAGE_SIZE * PAGE_SIZE
+            )
             hot = [self._hotness_at(address, now, window) for address in addresses.tolist()]
             column[part] = sum(hot) / max(len(hot), 1)
         return column
@@ -189,7 +191,7 @@ def _largest_range(client: Client, pid: int) -> tuple[int, int]:
         for line in client.text("model/processes").splitlines()[1:]:
             columns = line.split()
             if columns[1] == str(pid):
-                return 0, max(sum(map(int, columns[4:7])), 1) * PAGE
+                return 0, max(sum(map(int, columns[4:7])), 1) * PAGE_SIZE
         raise RangeError(f"there is no model process {pid}")
     try:
         with open(f"/proc/{pid}/maps") as maps:

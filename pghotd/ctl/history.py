@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pghotd.ctl.client import Client
-from pghotd.ctl.standing import PAGE, reasons, size
+from pghotd.ctl.status import reasons, size
+from pghotd.geometry import PAGE_SIZE
 
 
 class HistoryError(ValueError):
@@ -122,7 +123,8 @@ def as_text(found: Mapping[str, Any]) -> str:
     lines = [f"{found['records']} records over {seconds:.0f} s"]
     for name in ("promoted", "demoted"):
         pages = found[f"{name}_pages"]
-        lines.append(f"{name:<11}{pages} pages ({size(pages * PAGE)}), {size(pages * PAGE / max(seconds, 1e-3))}/s")
+        per_s = size(pages * PAGE_SIZE / max(seconds, 1e-3))
+        lines.append(f"{name:<11}{pages} pages ({size(pages * PAGE_SIZE)}), {per_s}/s")
     for name in ("refused", "failed"):
         table = found[f"{name}_pages"]
         listed = ", ".join(f"{reason} {value}" for reason, value in table.items()) or "none"

@@ -7,7 +7,7 @@ import numpy as np
 
 from pghotd.ctl.heatmap import HeatMap
 from pghotd.ctl.history import History, hit_ratios
-from pghotd.ctl.standing import PAGE
+from pghotd.geometry import PAGE_SIZE
 
 SUFFIXES = (".png", ".svg")
 _MIB = 1 << 20
@@ -68,7 +68,7 @@ def draw_report(history: History, output: Path) -> None:
         (["pgpromote_success"], "promoted", "tab:green", "-"),
         (["pgdemote_kswapd", "pgdemote_direct"], "demoted", "tab:red", "--"),
     ):
-        rates = [rate * PAGE / _MIB for rate in history.rates(names)]
+        rates = [rate * PAGE_SIZE / _MIB for rate in history.rates(names)]
         axes[0][0].plot(middles, rates, label=label, color=color, linestyle=style)
     axes[0][0].set_ylabel("MiB/s")
     axes[0][0].set_title("Pages moved to fast memory, and back to slow memory")
@@ -76,7 +76,7 @@ def draw_report(history: History, output: Path) -> None:
     refusals = [name for name in history.counters[-1] if name.startswith(("pghotd_refused_", "pghotd_failed_"))]
     grown = [name for name in refusals if history.counters[-1][name] > history.counters[0].get(name, 0)]
     for name in grown:
-        rates = [rate * PAGE / _MIB for rate in history.rates([name])]
+        rates = [rate * PAGE_SIZE / _MIB for rate in history.rates([name])]
         axes[1][0].plot(middles, rates, label=name.removeprefix("pghotd_").replace("_", ": ", 1))
     axes[1][0].set_ylabel("MiB/s")
     axes[1][0].set_title("Hot pages that were not moved, by reason")

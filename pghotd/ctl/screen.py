@@ -7,19 +7,20 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from pghotd.ctl.standing import PAGE, NodeStanding, Standing, advice, duration, reasons, size
+from pghotd.ctl.status import NodeStatus, Status, advice, duration, reasons, size
+from pghotd.geometry import PAGE_SIZE
 
 #: Number of owners that `top` shows.
 _OWNERS = 8
 
 
-def status(now: Standing) -> str:
-    """Return the daemon's standing as lines of text."""
+def status(now: Status) -> str:
+    """Return the daemon's status as lines of text."""
     lines = [*_head(now), "", *_nodes(now), "", *_totals(now.counters), *_model(now), *advice(now)]
     return "\n".join(lines) + "\n"
 
 
-def top(now: Standing, before: Standing | None, elapsed_s: float) -> RenderableType:
+def top(now: Status, before: Status | None, elapsed_s: float) -> RenderableType:
     """Return a screen with the rates of what changed since `before`; without it there are no rates yet."""
     grown = {} if before is None else {name: now.counters[name] - before.counters[name] for name in now.counters}
 
@@ -41,9 +42,9 @@ def top(now: Standing, before: Standing | None, elapsed_s: float) -> RenderableT
         for reason, value in reasons(now.counters, prefix).items():
             flows.add_row(f"{what}{reason}", rate(f"{prefix}{reason}"), f"{value:,}")
     parts: list[RenderableType] = [Text("\n".join(_head(now))), _node_table(now, before, elapsed_s)]
-    told = [*_model(now), *advice(now)]
-    if told:
-        parts.append(Panel("\n".join(told), title="what it comes to", title_align="left"))
+    comments = [*_model(now), *advice(now)]
+    if comments:
+        parts.append(Panel("\n".join(comments), title="what it comes to", title_align="left"))
     # The longest comes last, since a small screen ends before it does.
     parts.append(flows)
     if now.owners or now.hot_owners:
@@ -51,7 +52,7 @@ def top(now: Standing, before: Standing | None, elapsed_s: float) -> RenderableT
     return Group(*parts)
 
 
-def _node_table(now: Standing, before: Standing | None, elapsed_s: float) -> Table:
+def _node_table(now: Status, before: Status | None, elapsed_s: float) -> Table:
     table = Table(title="nodes", title_justify="left", expand=True)
     for column in ("node", "tier", "size", "free", "hot", "in", "out", "kmigrated"):
         table.add_column(column, justify="left" if column in ("tier", "kmigrated") else "right")
@@ -60,11 +61,11 @@ def _node_table(now: Standing, before: Standing | None, elapsed_s: float) -> Tab
     for node in now.nodes:
         old = earlier.get(node.nid)
 
-        def rate(*names: str, node: NodeStanding = node, old: NodeStanding | None = old) -> str:
+        def rate(*names: str, node: NodeStatus = node, old: NodeStatus | None = old) -> str:
             if old is None:
                 return "-"
             pages = sum(node.counters[name] - old.counters[name] for name in names)
-            return f"{size(pages * PAGE / elapsed_s)}/s"
+            return f"{size(pages * PAGE_SIZE / elapsed_s)}/s"
 
         lower = node.tier == "lower"
         table.add_row(
@@ -72,7 +73,7 @@ def _node_table(now: Standing, before: Standing | None, elapsed_s: float) -> Tab
             Text(node.tier, style="yellow" if lower else "green"),
             size(node.bytes_total),
             size(node.bytes_free),
-            size(node.hot_pages.get(threshold, 0) * PAGE) if lower else "",
+            size(node.hot_pages.get(threshold, 0) * PAGE_SIZE) if lower else "",
             "" if lower else rate("pgpromote_success"),
             rate("pghotd_taken") if lower else rate("pgdemote_kswapd", "pgdemote_direct"),
             f"{node.kmigrated['state']}, {node.kmigrated['in_flight']} in flight" if node.kmigrated else "",
@@ -80,7 +81,7 @@ def _node_table(now: Standing, before: Standing | None, elapsed_s: float) -> Tab
     return table
 
 
-def _owner_table(now: Standing, before: Standing | None, elapsed_s: float) -> Table:
+def _owner_table(now: Status, before: Status | None, elapsed_s: float) -> Table:
     table = Table(title="owners", title_justify="left", expand=True)
     table.add_column("memory cgroup")
     table.add_column("of the hottest pages", justify="right")
@@ -90,12 +91,12 @@ def _owner_table(now: Standing, before: Standing | None, elapsed_s: float) -> Ta
     everyone = sorted({**now.owners, **hot}, key=lambda one: (-hot.get(one, 0), -now.owners.get(one, 0)))
     for owner in everyone[:_OWNERS]:
         pages = now.owners.get(owner, 0)
-        grown = "-" if before is None else f"{size((pages - before.owners.get(owner, 0)) * PAGE / elapsed_s)}/s"
-        table.add_row(owner, f"{hot.get(owner, 0):,}", grown, size(pages * PAGE))
+        grown = "-" if before is None else f"{size((pages - before.owners.get(owner, 0)) * PAGE_SIZE / elapsed_s)}/s"
+        table.add_row(owner, f"{hot.get(owner, 0):,}", grown, size(pages * PAGE_SIZE))
     return table
 
 
-def _head(now: Standing) -> list[str]:
+def _head(now: Status) -> list[str]:
     given = now.status
     state = given["state"]
     if state == "paused":
@@ -125,15 +126,15 @@ def _works(stat: Mapping[str, str]) -> str:
     return works and f"{works}: {stat['why']}"
 
 
-def _nodes(now: Standing) -> list[str]:
+def _nodes(now: Status) -> list[str]:
     lines = [f"{'node':<6}{'tier':<7}{'size':>10}{'free':>10}  promoted to / kmigrated"]
     for node in now.nodes:
         if node.kmigrated:
             task = node.kmigrated
             doing = f"{task['state']}, {task['in_flight']} pages in flight, {task['passes']} passes"
         else:
-            doing = f"{size(node.counters['pgpromote_success'] * PAGE)} in, "
-            doing += f"{size((node.counters['pgdemote_kswapd'] + node.counters['pgdemote_direct']) * PAGE)} out"
+            doing = f"{size(node.counters['pgpromote_success'] * PAGE_SIZE)} in, "
+            doing += f"{size((node.counters['pgdemote_kswapd'] + node.counters['pgdemote_direct']) * PAGE_SIZE)} out"
         total, free = size(node.bytes_total), size(node.bytes_free)
         lines.append(f"{node.nid:<6}{node.tier:<7}{total:>10}{free:>10}  {doing}")
     return lines
@@ -145,21 +146,21 @@ def _totals(total: Mapping[str, int]) -> list[str]:
     kinds.pop("accesses", None)
     return [
         f"recorded   {total['pghot_recorded_accesses']} accesses; reports: {listed(kinds)}",
-        f"promoted   {total['pgpromote_success']} pages ({size(total['pgpromote_success'] * PAGE)}), "
+        f"promoted   {total['pgpromote_success']} pages ({size(total['pgpromote_success'] * PAGE_SIZE)}), "
         f"{total['pghotd_in_flight']} in flight, of {total['pghotd_taken']} taken",
         f"refused    {sum(refused.values())} pages: {listed(refused)}",
         f"failed     {sum(failed.values())} pages: {listed(failed)}",
     ]
 
 
-def _model(now: Standing) -> list[str]:
-    felt = now.model
-    if not felt:
+def _model(now: Status) -> list[str]:
+    model = now.model
+    if not model:
         return []
-    accesses = felt["accesses_top"] + felt["accesses_lower"]
+    accesses = model["accesses_top"] + model["accesses_lower"]
     return [
-        f"felt       {felt['hit_ratio_ppm'] / 10_000:.1f} % of {accesses} accesses hit the top tier, "
-        f"{felt['mean_latency_ns']} ns on average",
+        f"hit ratio  {model['hit_ratio_ppm'] / 10_000:.1f} % of {accesses} accesses, "
+        f"{model['mean_latency_ns']} ns on average",
     ]
 
 

@@ -13,17 +13,17 @@ from pghotd.ctl import screen
 from pghotd.ctl.client import Client
 from pghotd.ctl.command import UsageError, console, print_json, typed
 from pghotd.ctl.explain import PageError, as_text, counter_as_text, explain, explain_counter
-from pghotd.ctl.standing import Standing, standing
+from pghotd.ctl.status import Status, status
 from pghotd.engine.meanings import MEANINGS
 from pghotd.engine.tunables import TUNABLES
 
 
-def _now(client: Client) -> Standing:
-    return standing(client, tuple(TUNABLES))
+def _now(client: Client) -> Status:
+    return status(client, tuple(TUNABLES))
 
 
 def show_status(client: Client, arguments: argparse.Namespace) -> None:
-    """Show the daemon's standing."""
+    """Show the daemon's status."""
     if arguments.json:
         print_json(_now(client).as_json())
     else:
@@ -36,7 +36,7 @@ def show_top(client: Client, arguments: argparse.Namespace) -> None:
         raise UsageError(f"--output {arguments.output}: is not *.svg")
     out = console() if arguments.output is None else Console(record=True, width=100, file=io.StringIO())
     live = Live(console=out, screen=True, auto_refresh=False) if out.is_terminal else None
-    before: tuple[Standing, float] | None = None
+    before: tuple[Status, float] | None = None
     shown = 0
     if live is not None:
         live.start()

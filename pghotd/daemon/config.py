@@ -21,13 +21,12 @@ from pghotd.geometry import NUMA_NO_NODE
 from pghotd.memory.model.spec import BUILT_IN_MACHINE
 from pghotd.memory.registry import BACKENDS, DEFAULT_BACKEND, MemorySettings, memory_settings
 from pghotd.metrics.settings import MetricsSettings
+from pghotd.names import MOUNTPOINT, SOURCE
 from pghotd.settings.table import ConfigError, Key, SettingsTable
 from pghotd.settings.values import absolute_path, boolean, choice, integer, list_of, word
 from pghotd.sources.registry import DRIVERS, SourceSettings, source_settings
 
 CONFIG_FILE = Path("/etc/pghotd.toml")
-MOUNTPOINT = "/run/pghot"
-SOURCE = "pghotd"
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,7 +148,7 @@ def _exporter(settings: Settings, parts: Parts) -> Exporter:
         pghot,
         lambda: clock() - pghot.started_at,
         lambda: {**pghot.memory.stat(), **parts.cost()},
-        parts.kmigrated.standing,
+        parts.kmigrated.status,
         lambda: {name: source.stat() for name, source in parts.sources.by_name.items()},
     )
     return Exporter(settings.metrics, families)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pghotd.engine.counters import ADMITTED, REFUSED_AGE, REFUSED_RATE_LIMIT
 from pghotd.engine.memory import Zone
-from pghotd.engine.verdicts import ADMITTED, REFUSED_AGE, REFUSED_RATE_LIMIT
 from pghotd.geometry import PAGES_PER_GB, PAGES_PER_MB
 
 #: The kernel's NUMA_MIGRATION_ADJUST_STEPS is 16 for a range of twice the reference threshold.

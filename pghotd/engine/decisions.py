@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pghotd.engine.verdicts import FAILED, PROMOTED, VERDICTS
+from pghotd.engine.counters import FAILED, PROMOTED, VERDICTS
 
 DECISIONS = 16384
 

@@ -12,6 +12,9 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+#: A monotonic count of jiffies: 1 ms here.
+Clock = Callable[[], int]
+
 Tier = Literal["top", "lower"]
 Pfns = NDArray[np.int64]
 

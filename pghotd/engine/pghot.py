@@ -4,7 +4,6 @@ Sources report through `recorder`, kmigrated takes ready folios through a Sectio
 """
 
 import logging
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +16,11 @@ from pghotd.engine.counters import Counters
 from pghotd.engine.decisions import DECISIONS, Decisions
 from pghotd.engine.formats import FORMATS
 from pghotd.engine.heat import Heat
-from pghotd.engine.kept import Kept
 from pghotd.engine.memory import Memory
 from pghotd.engine.modes import DEFAULT_MODE, Mode
 from pghotd.engine.recording import Recorder
 from pghotd.engine.records import RecordFormat, Records, Revision
+from pghotd.engine.restored import RestoredRecords
 from pghotd.engine.rests import Rests
 from pghotd.engine.returns import Returns
 from pghotd.engine.store import RecordStore
@@ -30,9 +29,6 @@ from pghotd.engine.tunables import Tunables
 from pghotd.geometry import SECTION_SHIFT
 
 log = logging.getLogger(__name__)
-
-#: A monotonic count of jiffies: 1 ms here.
-Clock = Callable[[], int]
 
 
 class Pghot:
@@ -64,7 +60,7 @@ class Pghot:
         self.rests = Rests(self.store)
         self.returns = Returns()
         self.decisions = Decisions(decisions)
-        self.kept = Kept(self.store)
+        self.restored = RestoredRecords(self.store)
         self.paused = False
         #: Why pghotd paused itself; empty if an operator paused it, or if it is not paused.
         self.pause_reason = ""
@@ -131,7 +127,7 @@ class Pghot:
                 self.store.online(section, nid)
             else:
                 self.store.offline(section, nid)
-                self.kept.forget(section)
+                self.restored.forget(section)
                 self.rests.forget(section)
             if self.store.nids != before:
                 self.nodes_changed.notify()

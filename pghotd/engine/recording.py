@@ -244,7 +244,7 @@ class Recorder:
         new = step(old)
         ready = new >= ready_bit
         if ready.any():
-            store.flag_hot(node, pfns.compress(ready))
+            store.wakeups.flag_hot(node, pfns.compress(ready))
         changed = np.flatnonzero(new != old)
         while len(changed):
             indices, new = indices.take(changed), new.take(changed)
@@ -262,7 +262,7 @@ class Recorder:
             new = step(old)
             ready = new >= ready_bit
             if ready.any():
-                store.flag_hot(node, indices.compress(ready) + kept.first_pfn)
+                store.wakeups.flag_hot(node, indices.compress(ready) + kept.first_pfn)
             changed = np.flatnonzero(new != old)
         if self._heat.on:
             self._heat.seen(node, all_indices + kept.first_pfn, self._now)

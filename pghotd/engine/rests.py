@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pghotd.engine.counters import REFUSED, VERDICTS
 from pghotd.engine.records import Records
 from pghotd.engine.store import RecordStore
-from pghotd.engine.verdicts import REFUSED, VERDICTS
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 
 _Pages = NDArray[np.int64]
@@ -102,7 +102,7 @@ class Rests:
             present = kept[places]
             kept[places] = np.where(present == 0, records[here], present | present.dtype.type(ready))
             resting[here] = True
-            self._store.look_later(nid, number)
+            self._store.wakeups.look_later(nid, number)
         return np.flatnonzero(resting)
 
     def _begin(
@@ -139,9 +139,9 @@ class Rests:
                 timed = (section.state == TIMED) | (section.state == UNMAPPED)
                 left = section.until[timed & (section.until > now)]
                 section.next_end = int(left.min()) if len(left) else 1 << 60
-                self._store.look_later(nid, number)
+                self._store.wakeups.look_later(nid, number)
             elif section.waits:
-                self._store.look_later(nid, number)
+                self._store.wakeups.look_later(nid, number)
 
     def count(self, nid: int, now: int) -> None:
         """Count node `nid`'s resting folios, which are ready but not to be taken yet, and drop sections without any."""

@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 
 from pghotd.engine.admission import has_free_space
 from pghotd.engine.competition import Contenders, seen_in_most
-from pghotd.engine.counters import failure_name, refusal_name
-from pghotd.engine.decisions import Circumstances
-from pghotd.engine.memory import Moved, PageState, Refusal
-from pghotd.engine.pghot import Pghot
-from pghotd.engine.records import Records
-from pghotd.engine.rests import AWAKE, BRAKED, FOR_ROOM, TIMED, UNMAPPED
-from pghotd.engine.verdicts import (
+from pghotd.engine.counters import (
     ADMITTED,
     FAILED,
     PROMOTED,
@@ -35,7 +29,14 @@ from pghotd.engine.verdicts import (
     REFUSED_RETURNING,
     REFUSED_SAME_NODE,
     VERDICTS,
+    failure_name,
+    refusal_name,
 )
+from pghotd.engine.decisions import Circumstances
+from pghotd.engine.memory import Moved, PageState, Refusal
+from pghotd.engine.pghot import Pghot
+from pghotd.engine.records import Records
+from pghotd.engine.rests import AWAKE, BRAKED, FOR_ROOM, TIMED, UNMAPPED
 from pghotd.geometry import NUMA_NO_NODE, PAGES_PER_SECTION, SECTION_SHIFT
 
 #: Ready folios judged in one step: about 100 us of work.
@@ -418,7 +419,7 @@ def _keep(
     """Restore records of node `nid`'s folios taken at `taken_at`, where refusal_rest or keep_refused asks for it."""
     tunables, ages = pghot.tunables, bool(pghot.tunables.record_ageing)
     if not tunables.refusal_rest:
-        kept = pghot.kept.keep(nid, heads, verdicts, records, bool(tunables.keep_refused))
+        kept = pghot.restored.keep(nid, heads, verdicts, records, bool(tunables.keep_refused))
         if len(kept):
             pghot.counters.add_on(nid, "pghotd_kept", int(pages[kept].sum()))
     else:

@@ -17,7 +17,7 @@ _NAMED = 3
 def cpusets(topology: Topology | None, sys: str) -> Finding:
     """Look at the root's cpuset and at those of the cgroups right below it: deeper ones have no more nodes."""
     if topology is None:
-        return Finding("cpusets", None, "cannot be told, as the fast nodes are not known")
+        return Finding("cpusets", None, "cannot be determined, as the fast nodes are not known")
     targets = {node.nid for node in topology.nodes if node.tier == "top" and len(node.sections)}
     kept_off: dict[str, set[int]] = {}
     seen = False

@@ -22,7 +22,7 @@ def look_at(name: str, ok: bool | None, look: Callable[[], Iterable[Finding]]) -
     try:
         yield from look()
     except OSError as error:
-        yield Finding(name, ok, f"cannot be told: {because(error)}")
+        yield Finding(name, ok, f"cannot be determined: {because(error)}")
 
 
 def because(error: OSError) -> str:

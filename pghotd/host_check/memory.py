@@ -20,7 +20,7 @@ def memory(proc: str, sys: str) -> Iterator[Finding]:
     try:
         topology = read_topology(sys)
     except OSError as error:
-        yield Finding("tiers", False, f"the nodes of this machine cannot be told: {because(error)}")
+        yield Finding("tiers", False, f"the nodes of this machine cannot be determined: {because(error)}")
     else:
         yield from _nodes(topology)
     yield from look_at("other movers", None, lambda: _movers(proc, sys))

@@ -22,7 +22,7 @@ def permissions(proc: str) -> Iterator[Finding]:
         lacking = missing(proc)
         effective = read_effective_capabilities(proc)
     except OSError as error:
-        yield Finding("capabilities", False, f"cannot be told: {because(error)}")
+        yield Finding("capabilities", False, f"cannot be determined: {because(error)}")
     else:
         for name, (_, use) in NEEDED.items():
             lacks = name in lacking

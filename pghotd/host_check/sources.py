@@ -88,7 +88,9 @@ def _numab2(proc: str, sys: str) -> Finding:
     mode = attribute(f"{proc}/sys/kernel/numa_balancing")
     why = fails(lambda: _open(Sampled(_MINOR_FAULTS, online_cpus(sys), "page faults")))
     if not mode and (subset := read_proc_mount(proc).subset):
-        return Finding("source numab2", None, f"cannot be told: kernel.numa_balancing is hidden by {subset} of /proc")
+        return Finding(
+            "source numab2", None, f"cannot be determined: kernel.numa_balancing is hidden by {subset} of /proc"
+        )
     if not mode or why:
         return Finding("source numab2", None, f"does not work: {why or 'this kernel has no NUMA balancing'}", _ANOTHER)
     if not mode.isdecimal() or not int(mode) & _TIERING:

@@ -8,7 +8,8 @@ import errno
 
 import numpy as np
 
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import Clock
+from pghotd.engine.pghot import Pghot
 from pghotd.geometry import PFN_LIMIT
 from pghotd.inject.reports import Reports, check, record
 

@@ -10,8 +10,8 @@ import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.counters import Counters
-from pghotd.engine.memory import NO_SECTION
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import NO_SECTION, Clock
+from pghotd.engine.pghot import Pghot
 from pghotd.geometry import PAGES_PER_SECTION, PFN_LIMIT, SECTION_SHIFT
 
 #: Number of pages recorded between two checkpoints: half a millisecond of work.

@@ -12,7 +12,8 @@ import numpy as np
 import trio
 
 from pghotd.engine.kinds import HWHINTS, KINDS
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import Clock
+from pghotd.engine.pghot import Pghot
 from pghotd.geometry import NUMA_NO_NODE, PFN_LIMIT
 from pghotd.inject.reports import Reports, check, record
 

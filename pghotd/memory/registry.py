@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from pghotd.engine.counters import Counters
-from pghotd.engine.memory import Memory
-from pghotd.engine.pghot import Clock
+from pghotd.engine.memory import Clock, Memory
 from pghotd.memory.linux.machine import LinuxMachine
 from pghotd.memory.linux.settings import LinuxSettings
 from pghotd.memory.linux.topology.tiers import LowerNodesError, NoLowerTierError

@@ -44,7 +44,7 @@ _TASK_COUNTERS = {
 class Families:
     """Collector of all metrics of one daemon.
 
-    `standing` gives the additional lines of `status`, `task` a node's kmigrated, `sources` the `stat` of each driver by
+    `status` gives the additional lines of `status`, `task` a node's kmigrated, `sources` the `stat` of each driver by
     its name.
     """
 
@@ -52,13 +52,13 @@ class Families:
         self,
         pghot: Pghot,
         uptime_ms: Callable[[], int],
-        standing: Callable[[], Mapping[str, int | str]],
+        status: Callable[[], Mapping[str, int | str]],
         task: Callable[[int], _Task],
         sources: Callable[[], Mapping[str, Mapping[str, int | str]]],
     ) -> None:
         self._pghot = pghot
         self._uptime_ms = uptime_ms
-        self._standing = standing
+        self._status = status
         self._task = task
         self._sources = sources
 
@@ -72,18 +72,18 @@ class Families:
         yield from self._tunables()
 
     def _daemon(self) -> Iterator[Metric]:
-        pghot, standing = self._pghot, self._standing()
+        pghot, status = self._pghot, self._status()
         info = {"version": __version__, "mode": pghot.mode, "backend": pghot.memory.backend, "revision": pghot.revision}
         yield InfoMetricFamily("pghotd", "what runs", value=info)
         yield _gauge("pghotd_uptime", "time since the start", "seconds", self._uptime_ms() / 1000)
         yield _gauge("pghotd_paused", "whether kmigrated takes nothing, 1 or 0", "ratio", float(pghot.paused))
         yield _gauge("pghotd_records", "memory for hotness records", "bytes", float(pghot.store.record_bytes))
-        if "rss_bytes" in standing:
-            yield _gauge("pghotd_resident", "resident memory of the daemon", "bytes", float(standing["rss_bytes"]))
-        if "cpu_ms" in standing:
-            yield _counter("pghotd_cpu", "CPU time of the daemon", "seconds", float(standing["cpu_ms"]) / 1000)
-        if "dry_run" in standing:
-            yield _gauge("pghotd_dry_run", "whether nothing is moved, 1 or 0", "ratio", float(standing["dry_run"]))
+        if "rss_bytes" in status:
+            yield _gauge("pghotd_resident", "resident memory of the daemon", "bytes", float(status["rss_bytes"]))
+        if "cpu_ms" in status:
+            yield _counter("pghotd_cpu", "CPU time of the daemon", "seconds", float(status["cpu_ms"]) / 1000)
+        if "dry_run" in status:
+            yield _gauge("pghotd_dry_run", "whether nothing is moved, 1 or 0", "ratio", float(status["dry_run"]))
 
     def _totals(self) -> Iterator[Metric]:
         total = self._pghot.counters.total

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from pghotd.sources.source import Arguments, InThread, Result
+from pghotd.threads import Arguments, InThread, Result
 
 
 class CpuAccount:

@@ -6,8 +6,8 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
-from pghotd.engine.memory import PageState
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import Clock, PageState
+from pghotd.engine.pghot import Pghot
 from pghotd.geometry import NUMA_NO_NODE, SECTION_SHIFT
 
 

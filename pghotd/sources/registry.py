@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from pghotd.engine.memory import Memory
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import Clock, Memory
+from pghotd.engine.pghot import Pghot
 from pghotd.settings.table import SettingsTable
 from pghotd.settings.values import WrongKeyError
 from pghotd.sources.damon.damon import Damon, DamonSettings

@@ -32,8 +32,8 @@ class RunningSources:
 
     def unmatched(self) -> list[str]:
         """Return what drivers say of their targets that have fitted no process for a while."""
-        told = [str(source.stat().get("unmatched", "-")) for source in self.by_name.values()]
-        return [one for one in told if one != "-"]
+        unmatched = [str(source.stat().get("unmatched", "-")) for source in self.by_name.values()]
+        return [one for one in unmatched if one != "-"]
 
     async def run(self) -> None:
         """Run the drivers until cancelled."""

@@ -5,13 +5,8 @@ A driver runs as one task, reports what it saw through Pghot.recorder as one of 
 """
 
 import errno
-from collections.abc import Callable, Mapping
-from typing import Protocol, TypeVar, TypeVarTuple
-
-import trio
-
-Result = TypeVar("Result")
-Arguments = TypeVarTuple("Arguments")
+from collections.abc import Mapping
+from typing import Protocol
 
 
 class Source(Protocol):
@@ -24,26 +19,10 @@ class Source(Protocol):
     enabled: bool
 
     def stat(self) -> Mapping[str, int | str]:
-        """Return its state as names and values, its Standing first; it uses memory only and never waits."""
+        """Return its state as names and values, its SourceStatus first; it uses memory only and never waits."""
 
     async def run(self) -> None:
         """Look and report until cancelled; everything it changed outside is restored on the way out."""
-
-
-class InThread(Protocol):
-    """Call of a function in a thread, where it may take time.
-
-    Tests on a virtual clock, which threads do not stop, call it directly. A call is never cancelled half way: once
-    begun, it runs to its end.
-    """
-
-    async def __call__(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-        """Return what `function` returns."""
-
-
-async def in_thread(function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-    """Call `function` in a thread."""
-    return await trio.to_thread.run_sync(function, *arguments)
 
 
 def failures(errnos: Mapping[int, int]) -> dict[str, int]:

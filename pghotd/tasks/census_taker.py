@@ -8,7 +8,8 @@ read, the task keeps it no older than a second.
 import trio
 
 from pghotd.engine.census import Census, Count
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import Clock
+from pghotd.engine.pghot import Pghot
 
 _PERIOD_MS = 1000
 #: How long after a read the census is kept fresh for the next one.

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from pghotd.engine.changes import Changes
 from pghotd.engine.competition import Contenders, choose
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import Clock
+from pghotd.engine.pghot import Pghot
 from pghotd.engine.walk import Batch, Chosen, SectionWalk, settle
 from pghotd.geometry import SECTION_SHIFT
 
@@ -29,7 +30,7 @@ _NONE = np.zeros(0, dtype=np.int64)
 
 
 @dataclass
-class Standing:
+class KmigratedStatus:
     """Status of one node's kmigrated, shown in its control file."""
 
     state: Literal["sleeping", "walking", "paused"] = "sleeping"
@@ -43,11 +44,11 @@ class Standing:
 class Kmigrated:
     """The task `kmigrated<nid>`: sleep, check the wake flag, walk hot sections, move folios in batches."""
 
-    def __init__(self, pghot: Pghot, nid: int, clock: Clock, standing: Standing) -> None:
+    def __init__(self, pghot: Pghot, nid: int, clock: Clock, status: KmigratedStatus) -> None:
         self._pghot = pghot
         self._nid = nid
         self._clock = clock
-        self.standing = standing
+        self.status = status
         self._woken = trio.Event()
         self._chosen: Chosen = {}
         #: Sections with folios waiting for room, to be visited in the next pass.
@@ -58,13 +59,13 @@ class Kmigrated:
 
     async def run(self) -> None:
         """Run until cancelled; a batch being moved is finished and counted first."""
-        pghot, standing = self._pghot, self.standing
+        pghot, status = self._pghot, self.status
         try:
             while True:
                 if pghot.paused:
                     self._enter("paused")
-                elif pghot.store.take_wake(self._nid):
-                    standing.wakeups += 1
+                elif pghot.store.wakeups.take_wake(self._nid):
+                    status.wakeups += 1
                     self._enter("walking")
                     await self.walk_hot_sections()
                     continue
@@ -75,7 +76,7 @@ class Kmigrated:
                     await self._woken.wait()
                     continue
                 pghot.rests.due(self._nid, self._clock())
-                pghot.store.interval_over(self._nid)
+                pghot.store.wakeups.interval_over(self._nid)
         finally:
             self._enter("sleeping")  # a node that lost its memory keeps its control file
 
@@ -84,15 +85,15 @@ class Kmigrated:
         self._woken.set()
 
     def _enter(self, state: Literal["sleeping", "walking", "paused"]) -> None:
-        if self.standing.state != state:
-            self.standing.state = state
-            self.standing.changes.notify()
+        if self.status.state != state:
+            self.status.state = state
+            self.status.changes.notify()
 
     async def walk_hot_sections(self) -> None:
         """Visit the sections whose hot flag is set, clearing each flag before its walk."""
         pghot, started = self._pghot, trio.current_time()
         stepped = started
-        hot = pghot.store.hot_sections(self._nid).tolist()
+        hot = pghot.store.wakeups.hot_sections(self._nid).tolist()
         self._reread_to = -1
         self._chosen = await self._compete(hot)
         # One slot per batch that may be in flight: with a single slot, as in the kernel, the walk waits for each batch.
@@ -103,9 +104,9 @@ class Kmigrated:
                 section = found
                 if pghot.paused:
                     # The flags of the remaining sections are still set: walk those when the pause is over.
-                    pghot.store.wake(self._nid)
+                    pghot.store.wakeups.wake(self._nid)
                     break
-                pghot.store.hot[section] = 0
+                pghot.store.wakeups.hot[section] = 0
                 following = hot[bisect_right(hot, section) :][:_REREAD_BATCHES]
                 await self._walk(section, following, moves, places)
                 if trio.current_time() - stepped > _STEP_S:
@@ -113,10 +114,10 @@ class Kmigrated:
                     stepped = trio.current_time()
         for section in self._later:
             if pghot.store.has(self._nid, section):
-                pghot.store.look_later(self._nid, section)
-        self.standing.passes += 1
-        self.standing.last_pass_us = round((trio.current_time() - started) * 1e6)
-        self.standing.changes.notify()
+                pghot.store.wakeups.look_later(self._nid, section)
+        self.status.passes += 1
+        self.status.last_pass_us = round((trio.current_time() - started) * 1e6)
+        self.status.changes.notify()
         await trio.lowlevel.checkpoint()
 
     def _next_hot(self, section: int, competed: Sequence[int]) -> int | None:
@@ -126,8 +127,8 @@ class Kmigrated:
         """
         store = self._pghot.store
         if not self._chosen:
-            return store.next_hot_section(self._nid, section)
-        return next((one for one in competed[bisect_right(competed, section) :] if store.hot[one]), None)
+            return store.wakeups.next_hot_section(self._nid, section)
+        return next((one for one in competed[bisect_right(competed, section) :] if store.wakeups.hot[one]), None)
 
     async def _compete(self, hot: Sequence[int]) -> Chosen:
         """Choose the folios of all hot sections that go first to each target without room for all (competition.py)."""
@@ -189,7 +190,7 @@ class Kmigrated:
                     moves.start_soon(self._move, batch, places)
                 await trio.lowlevel.checkpoint()
             # The section may not have been walked to its end: look again when the pause is over.
-            pghot.store.look_again(self._nid, section)
+            pghot.store.wakeups.look_again(self._nid, section)
         finally:
             # The folio that triggered a batch is in flight as well, even if this task was paused or cancelled.
             rest = walk.flush()
@@ -219,11 +220,11 @@ class Kmigrated:
     async def _move(self, batch: Batch, place: trio.Semaphore) -> None:
         # Shielded from the start: a batch handed out is in flight and must be settled.
         with trio.CancelScope(shield=True):
-            self.standing.batches += 1
-            self.standing.changes.notify()
+            self.status.batches += 1
+            self.status.changes.notify()
             moved = await self._pghot.memory.promote(batch.heads, batch.nid)
             settle(self._pghot, self._nid, batch, moved, self._clock())
-            self.standing.changes.notify()
+            self.status.changes.notify()
             place.release()
 
 
@@ -233,12 +234,12 @@ class KmigratedSet:
     def __init__(self, pghot: Pghot, clock: Clock) -> None:
         self._pghot = pghot
         self._clock = clock
-        self._standings: dict[int, Standing] = {}
+        self._statuses: dict[int, KmigratedStatus] = {}
         self._running: dict[int, tuple[Kmigrated, trio.CancelScope]] = {}
 
-    def standing(self, nid: int) -> Standing:
+    def status(self, nid: int) -> KmigratedStatus:
         """Return the status of node `nid`'s kmigrated; its counts survive when the node loses its memory."""
-        return self._standings.setdefault(nid, Standing())
+        return self._statuses.setdefault(nid, KmigratedStatus())
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled."""
@@ -248,7 +249,7 @@ class KmigratedSet:
             changed.set()
 
         self._pghot.nodes_changed.subscribe(wake)
-        self._pghot.store.woken = self._wake
+        self._pghot.store.wakeups.woken = self._wake
         try:
             async with trio.open_nursery() as nursery:
                 while True:
@@ -258,7 +259,7 @@ class KmigratedSet:
                     await changed.wait()
                     changed = trio.Event()
         finally:
-            self._pghot.store.woken = None
+            self._pghot.store.wakeups.woken = None
             self._pghot.nodes_changed.unsubscribe(wake)
 
     def _wake(self, nid: int) -> None:
@@ -270,7 +271,7 @@ class KmigratedSet:
         for nid in self._running.keys() - wanted:
             self._running.pop(nid)[1].cancel()
         for nid in sorted(wanted - self._running.keys()):
-            task = Kmigrated(self._pghot, nid, self._clock, self.standing(nid))
+            task = Kmigrated(self._pghot, nid, self._clock, self.status(nid))
             scope = trio.CancelScope()
             self._running[nid] = task, scope
             nursery.start_soon(_run_in, scope, task.run, name=f"kmigrated{nid}")

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 import trio
 
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import Clock
+from pghotd.engine.pghot import Pghot
 
 #: How long the sweeper may work before it yields to other tasks.
 _STEP_S = 0.0005

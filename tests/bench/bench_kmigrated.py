@@ -11,7 +11,7 @@ from pghotd.engine.decisions import DECISIONS, Decisions
 from pghotd.engine.walk import SectionWalk, settle
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.memory.model.spec import ProcessSpec
-from pghotd.tasks.kmigrated import Kmigrated, Standing
+from pghotd.tasks.kmigrated import Kmigrated, KmigratedStatus
 from tests.machines import Rig, node
 
 SECTIONS = 8192
@@ -28,7 +28,7 @@ def rig():
 
 def one_pass(rig):
     """Return the seconds that one pass of kmigrated1 takes."""
-    task = Kmigrated(rig.pghot, 1, rig.clock, Standing())
+    task = Kmigrated(rig.pghot, 1, rig.clock, KmigratedStatus())
 
     async def timed():
         begin = time.perf_counter()
@@ -41,7 +41,7 @@ def one_pass(rig):
 def flag(rig):
     first = rig.first_pfn(1) >> SECTION_SHIFT
     sections = first + np.arange(FLAGGED)
-    rig.pghot.store.hot[sections] = 1
+    rig.pghot.store.wakeups.hot[sections] = 1
     return sections
 
 
@@ -99,7 +99,7 @@ def bench_pass_with_ready_pages(report, rig):
     admission.judge, admission.charge = timed(judge), timed(charge)
 
     async def promote():
-        for section in rig.pghot.store.hot_sections(1).tolist():
+        for section in rig.pghot.store.wakeups.hot_sections(1).tolist():
             walk = SectionWalk(rig.pghot, 1, section)
             while True:
                 begin = time.perf_counter()

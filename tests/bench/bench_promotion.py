@@ -24,7 +24,7 @@ from pghotd.memory.linux.machine import LinuxMachine
 from pghotd.memory.linux.settings import LinuxSettings, Watch
 from pghotd.procfs.process_targets import Target
 from pghotd.syscalls import move_pages
-from pghotd.tasks.kmigrated import Kmigrated, Standing
+from pghotd.tasks.kmigrated import Kmigrated, KmigratedStatus
 from tests.bench.owner import owner
 from tests.memory.linux.trees import machine
 
@@ -51,11 +51,11 @@ class Copying:
         if nodes is None:
             return there_before(pid, addresses, nodes, flags)
         self.began.append(time.perf_counter())
-        became = there_before(pid, addresses, nodes, flags)
+        outcome = there_before(pid, addresses, nodes, flags)
         time.sleep(COPY_S * len(addresses))
         self.ended.append(time.perf_counter())
         self.moving += self.ended[-1] - self.began[-1]
-        return became
+        return outcome
 
     def share(self):
         return self.moving / (self.ended[-1] - self.began[0])
@@ -78,11 +78,11 @@ def bench_promotion(report, c_loops, tmp_path):
 
 
 def bench_promotion_beside_a_copy(report, tmp_path):
-    shares, standing = [], Standing()
+    shares, status = [], KmigratedStatus()
     with owner(4 * PAGES) as (pid, pages):
         for round_number in range(ROUNDS):
             call = Copying()
-            _promote(tmp_path / str(round_number), pid, pages, call, standing, lambda: None, rounds=1)
+            _promote(tmp_path / str(round_number), pid, pages, call, status, lambda: None, rounds=1)
             shares.append(call.share())
     report(
         f"promotion beside a copy of {COPY_S * 1e6:.0f} us a page, {4 * PAGES} pages",
@@ -91,14 +91,14 @@ def bench_promotion_beside_a_copy(report, tmp_path):
     )
 
 
-def _promote(folder, pid, pages, call, standing, tell, rounds=ROUNDS):
+def _promote(folder, pid, pages, call, status, tell, rounds=ROUNDS):
     """Promote all pages so many times; `tell` is called before and after each."""
 
     async def promote() -> int:
         memory = backend(folder, pid, pages.pfns, call)
         counters = memory._counters
         pghot = Pghot(memory, counters, clock(), "default", "v6")
-        task = Kmigrated(pghot, 1, clock, standing)
+        task = Kmigrated(pghot, 1, clock, status)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(memory.run, pghot)
             await memory.freshen(pages.pfns)
@@ -118,8 +118,8 @@ def _bench(report, c_loops, tmp_path, pid, pages):
     addresses = pages.vpns.astype(np.uint64) << np.uint64(PAGE_SHIFT)
     move_all = c_loops.move_all
     move_all.restype = ctypes.c_long
-    told, limit, standing = [], [], Standing()
-    _promote(tmp_path, pid, pages, there_before, standing, lambda: told.append(time.process_time()))
+    told, limit, status = [], [], KmigratedStatus()
+    _promote(tmp_path, pid, pages, there_before, status, lambda: told.append(time.process_time()))
     ours = [after - before for before, after in zip(told[::2], told[1::2], strict=True)]
     for _ in range(ROUNDS):
         began = time.process_time()
@@ -130,7 +130,7 @@ def _bench(report, c_loops, tmp_path, pid, pages):
         limit.append(time.process_time() - began)
     assert there == PAGES
     report(
-        f"promotion but the copy, {PAGES} pages, {standing.batches // ROUNDS} batches"
+        f"promotion but the copy, {PAGES} pages, {status.batches // ROUNDS} batches"
         f" ({median(ours) / PAGES * 1e6:.2f} us of CPU a page)",
         f"{median(ours) / median(limit):.1f}",
         f"times a C loop of the calls alone ({median(limit) / PAGES * 1e6:.2f} us)",

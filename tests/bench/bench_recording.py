@@ -34,7 +34,7 @@ def c_loop(loops: ctypes.CDLL, rig: Rig, pfns: np.ndarray, now: int):
     common = [
         *(P(pfns.ctypes.data), ctypes.c_long(len(pfns)), P(kept.records.ctypes.data), ctypes.c_int64(kept.first_pfn)),
         *(P(rig.machine.frames.state.ctypes.data), P(rig.machine.section_nid.ctypes.data), ctypes.c_int16(1)),
-        P(rig.pghot.store.hot.ctypes.data),
+        P(rig.pghot.store.wakeups.hot.ctypes.data),
     ]
     if rig.pghot.mode == "default":
         step = rig.pghot.format.step(now, tunables.promote_freq_window_ms, tunables.freq_threshold, "v6")

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pghotd.engine.admission import Admission, Limits, has_free_space
+from pghotd.engine.counters import VERDICTS
 from pghotd.engine.memory import Zone
-from pghotd.engine.verdicts import VERDICTS
 from tests.engine.reference import ScalarAdmission
 
 RUN = st.tuples(

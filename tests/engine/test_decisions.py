@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pghotd.engine.counters import ADMITTED, FAILED, PROMOTED, REFUSED_AGE, VERDICTS
 from pghotd.engine.decisions import DECISIONS, Circumstances, Decisions
-from pghotd.engine.verdicts import ADMITTED, FAILED, PROMOTED, REFUSED_AGE, VERDICTS
 
 BATCH = st.lists(st.tuples(st.integers(0, 9), st.integers(0, len(VERDICTS) - 1).filter(lambda v: v != FAILED)))
 

@@ -107,7 +107,9 @@ def test_a_batch_gives_what_one_by_one_would(mode, batches, threshold, enabled, 
         kept = rig.pghot.store.node(nid)
         found = {int(i) + kept.first_pfn: int(kept.records[i]) for i in np.flatnonzero(kept.records)}
         assert found == {pfn: r for pfn, r in records.items() if rig.machine.section_nid[pfn >> 15] == nid}
-        assert set(rig.pghot.store.hot_sections(nid).tolist()) == {s for s in hot if rig.machine.section_nid[s] == nid}
+        assert set(rig.pghot.store.wakeups.hot_sections(nid).tolist()) == {
+            s for s in hot if rig.machine.section_nid[s] == nid
+        }
     assert rig.total("pghot_recorded_accesses") == counts["accesses"]
     assert {kind: rig.total(f"pghot_recorded_{kind}") for kind in KINDS} == {kind: counts[kind] for kind in KINDS}
     assert rig.counters.dropped() == {reason: counts[reason] for reason in DROPS}
@@ -201,7 +203,7 @@ def test_a_section_that_goes_offline_takes_its_records_along():
     assert rig.total("pghot_recorded_accesses") == 2
     rig.machine.hotplug.set_online(3, True)
     assert not rig.pghot.store.node(3).records.any()
-    assert not rig.pghot.store.hot_sections(3).size
+    assert not rig.pghot.store.wakeups.hot_sections(3).size
 
 
 def test_accesses_to_hugetlb_pages_are_dropped_with_a_word(monkeypatch):

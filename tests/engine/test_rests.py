@@ -5,10 +5,10 @@ import errno
 import numpy as np
 import pytest
 
+from pghotd.engine.counters import REFUSED
 from pghotd.engine.kinds import PGTSCANS
 from pghotd.engine.memory import Moved, Refusal, Zone
 from pghotd.engine.rests import AWAKE, BRAKED, FOR_ROOM, TIMED
-from pghotd.engine.verdicts import REFUSED
 from pghotd.engine.walk import SectionWalk, settle
 from pghotd.geometry import SECTION_SHIFT
 from pghotd.memory.model.spec import ProcessSpec

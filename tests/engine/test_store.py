@@ -49,7 +49,7 @@ def test_a_store_is_a_dict_of_sections(fmt, operations):
         elif what == "write" and section in expected:
             store.node(nid).section(section)[offset] = expected[section][offset] = offset % 200 + 1
         elif what == "hot" and section in expected:
-            store.flag_hot(nid, np.array([section * S + offset]))
+            store.wakeups.flag_hot(nid, np.array([section * S + offset]))
             hot.add(section)
         for node in (1, 2):
             here = {section: dict(records) for section, records in expected.items() if 1 + section // 7 == node}
@@ -60,7 +60,7 @@ def test_a_store_is_a_dict_of_sections(fmt, operations):
             assert kept == here
             assert list(kept) == sorted(here)
             assert (node in store) == bool(here)
-            assert store.hot_sections(node).tolist() == sorted(hot & here.keys())
+            assert store.wakeups.hot_sections(node).tolist() == sorted(hot & here.keys())
             if here:
                 records = store.node(node)
                 for section, offsets in here.items():
@@ -71,21 +71,21 @@ def test_a_store_is_a_dict_of_sections(fmt, operations):
 def test_the_wake_flag_is_taken_once_and_goes_with_the_node():
     store = RecordStore(DefaultFormat())
     store.reserve(2, np.array([1, 2]))
-    assert not store.take_wake(2)
-    store.flag_hot(2, np.array([S]))
-    assert [store.take_wake(2), store.take_wake(2)] == [True, False]
-    store.wake(2)
+    assert not store.wakeups.take_wake(2)
+    store.wakeups.flag_hot(2, np.array([S]))
+    assert [store.wakeups.take_wake(2), store.wakeups.take_wake(2)] == [True, False]
+    store.wakeups.wake(2)
     store.offline(1, 2)
     store.offline(2, 2)
-    assert not store.take_wake(2)
-    store.wake(2)
-    store.look_again(2, 1)
+    assert not store.wakeups.take_wake(2)
+    store.wakeups.wake(2)
+    store.wakeups.look_again(2, 1)
     store.online(1, 2)
-    assert not store.take_wake(2)
-    assert not store.hot_sections(2).size
-    store.look_again(2, 1)
-    assert store.take_wake(2)
-    assert store.hot_sections(2).tolist() == [1]
+    assert not store.wakeups.take_wake(2)
+    assert not store.wakeups.hot_sections(2).size
+    store.wakeups.look_again(2, 1)
+    assert store.wakeups.take_wake(2)
+    assert store.wakeups.hot_sections(2).tolist() == [1]
 
 
 @FORMATS

@@ -33,7 +33,7 @@ def contents(rig: Rig) -> object:
         dict(rig.counters.total),
         rig.pghot.store.node(1).records.tobytes(),
         rig.machine.frames.flags.tobytes(),
-        rig.pghot.store.hot.tobytes(),
+        rig.pghot.store.wakeups.hot.tobytes(),
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 from pghotd.ctl import over_time, screen
 from pghotd.ctl.client import NotMountedError, connect
 from pghotd.ctl.program import parser
-from pghotd.ctl.standing import NodeStanding, Standing, advice
+from pghotd.ctl.status import NodeStatus, Status, advice
 from tests.program.daemons import DEADLINE_S, LOWER_FIRST, LOWER_PAGES, ROOT
 
 CALL = "from pghotd.ctl.program import main; main()"
@@ -172,7 +172,7 @@ def test_a_source_that_does_not_tell_everything_is_seen(stat, shown):
         **dict.fromkeys(("uptime_ms", "cpu_ppm", "rss_bytes", "record_bytes"), "1"),
         **{"state": "running", "mode": "default", "backend": "linux"},
     }
-    now = Standing("1", status, {}, {}, {"idle": {"kind": "pgtscans"} | stat}, (), {}, {}, {})
+    now = Status("1", status, {}, {}, {"idle": {"kind": "pgtscans"} | stat}, (), {}, {}, {})
     assert f"sources    {shown}" in screen._head(now)
 
 
@@ -181,7 +181,7 @@ def test_memory_that_is_left_out_is_seen():
         **dict.fromkeys(("uptime_ms", "cpu_ppm", "rss_bytes", "record_bytes"), "1"),
         **{"state": "running", "mode": "default", "backend": "linux", "left_out_reason": "-"},
     }
-    now = Standing("1", status, {}, {}, {}, (), {}, {}, {})
+    now = Status("1", status, {}, {}, {}, (), {}, {}, {})
     assert not any(line.startswith("memory") for line in screen._head(now))
     status["left_out_reason"] = "2.0 GiB of nodes 0-1 left out: so"
     assert "memory     2.0 GiB of nodes 0-1 left out: so" in screen._head(now)
@@ -194,16 +194,16 @@ def test_what_fits_no_process_is_seen():
     }
     line = "unmatched  no process has fitted for 30 s or longer: watch cgroup=/x"
     for told, shown in (("watch cgroup=/x", True), ("-", False)):
-        now = Standing("1", status | {"unmatched": told}, {}, {}, {}, (), {}, {}, {})
+        now = Status("1", status | {"unmatched": told}, {}, {}, {}, (), {}, {}, {})
         assert (line in screen._head(now)) is shown
 
 
 def test_advice_names_the_threshold_that_fits():
     def at(free, hot):
-        lower = NodeStanding(2, "lower", 8 << 30, 1 << 30, {}, {}, hot)
-        top = NodeStanding(0, "top", 8 << 30, free, {})
+        lower = NodeStatus(2, "lower", 8 << 30, 1 << 30, {}, {}, hot)
+        top = NodeStatus(0, "top", 8 << 30, free, {})
         tunables = {"freq_threshold": 2, "target_nid": 0}
-        return advice(Standing("1", {}, tunables, {}, {}, (top, lower), {}, {}, {}))
+        return advice(Status("1", {}, tunables, {}, {}, (top, lower), {}, {}, {}))
 
     gib = 1 << 18
     assert at(6 << 30, {1: 20 * gib, 2: 18 * gib, 3: 5 * gib}) == [

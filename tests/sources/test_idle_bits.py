@@ -155,11 +155,11 @@ def test_a_second_look_reads_the_words_concerned_alone_and_concludes_nothing_fro
     kernel.reads.clear()
     assert bits.look_again(kernel, again).tolist() == [FIRST + 2]
     assert set(kernel.reads) == {WORDS, WORDS + 700 // 64}
-    assert bits.told().tolist() == [FIRST + 2]
+    assert bits.rechecked_hot().tolist() == [FIRST + 2]
     kernel.touch(some(FIRST + 1, FIRST + 2))
     # What else was accessed in those words is not lost, and FIRST + 2 is marked again only now.
     assert bits.look(kernel).tolist() == [FIRST + 1, FIRST + 3, FIRST + 300]
-    assert bits.told().tolist() == []
+    assert bits.rechecked_hot().tolist() == []
     kernel.touch(some(FIRST + 2))
     assert bits.look(kernel).tolist() == [FIRST + 2]
 

@@ -19,7 +19,7 @@ from pghotd.sources.perf.event import Event
 from pghotd.sources.perf.perf import Perf, PerfSettings, next_period
 from pghotd.sources.perf.pmu import Sampled
 from pghotd.sources.perf.ring import SAMPLE, Records
-from pghotd.sources.standing import NOT_YET_PROBED
+from pghotd.sources.status import NOT_YET_PROBED
 from tests.machines import Rig, node
 from tests.made_up_world import at_once
 from tests.requirements import require

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from pghotd.engine.counters import Counters
-from pghotd.engine.memory import Node, Pausable
-from pghotd.engine.pghot import Clock
+from pghotd.engine.memory import Clock, Node, Pausable
 from pghotd.memory.linux.migrate.brakes import pressure_reason
 from pghotd.memory.linux.migrate.promotion import Promotion
 from pghotd.memory.linux.other_movers import Mover, find_other_movers

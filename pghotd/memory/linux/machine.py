@@ -15,8 +15,7 @@ import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.counters import Counters
-from pghotd.engine.memory import NO_SECTION, Moved, Node, PageState, Pausable, Pfns, Zone
-from pghotd.engine.pghot import Clock
+from pghotd.engine.memory import NO_SECTION, Clock, Moved, Node, PageState, Pausable, Pfns, Zone
 from pghotd.geometry import PAGE_SHIFT, SECTION_SHIFT, SECTION_SIZE
 from pghotd.memory.exchange import Reading
 from pghotd.memory.linux import kswapd

@@ -15,8 +15,8 @@ import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.kinds import PGTSCANS
-from pghotd.engine.memory import PageState
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import Clock, PageState
+from pghotd.engine.pghot import Pghot
 from pghotd.geometry import MAX_FOLIO_ORDER, MAX_FOLIO_PAGES, NUMA_NO_NODE, PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.settings.table import Inline, Key
 from pghotd.settings.values import integer
@@ -24,8 +24,8 @@ from pghotd.sources.cpu_account import CpuAccount
 from pghotd.sources.damon.kdamond import Intervals, Kdamond, Regions
 from pghotd.sources.lower_folios import lower_ranges, lower_sections, states_in
 from pghotd.sources.rule import Rule
-from pghotd.sources.source import InThread, in_thread
-from pghotd.sources.standing import ALL_PPM, Standing
+from pghotd.sources.status import ALL_PPM, SourceStatus
+from pghotd.threads import InThread, in_thread
 
 _ASK_AGAIN_S = 10.0
 
@@ -68,7 +68,7 @@ class Damon:
         self._clock = clock
         self._kdamond = kdamond or Kdamond()
         self._cpu = CpuAccount(in_thread)
-        self._standing = Standing()
+        self._status = SourceStatus()
         self._aggregations = 0
         self._regions = 0
         self._accessed = 0
@@ -77,7 +77,7 @@ class Damon:
     def stat(self) -> dict[str, int | str]:
         """Return whether the source works here, and what it found."""
         return {
-            **self._standing.stat(self.enabled, self._cpu.seconds),
+            **self._status.stat(self.enabled, self._cpu.seconds),
             "kdamond_cpu_us": round(self._kdamond.cpu_s * 1e6),
             "min_nr_accesses": self._least(),
             "aggregations": self._aggregations,
@@ -95,15 +95,15 @@ class Damon:
                 try:
                     await self._cpu.in_thread(self._kdamond.take, ranges, self._settings.intervals, self._least())
                 except OSError as error:
-                    self._standing.say("no", error.strerror or "error")
+                    self._status.set("no", error.strerror or "error")
                     if error.errno == errno.EOPNOTSUPP:
                         await trio.sleep_forever()  # this kernel cannot do it
                 else:
                     aggregation_ms = self._settings.intervals.aggregation_us // 1000
-                    self._standing.say("yes", covered_ppm=ALL_PPM, round_ms=aggregation_ms)
+                    self._status.set("yes", covered_ppm=ALL_PPM, round_ms=aggregation_ms)
                     await self._monitor(ranges)
             if (misfit := self._misfit()) is not None:
-                self._standing.say("no", misfit)
+                self._status.set("no", misfit)
             await trio.sleep(_ASK_AGAIN_S if self.enabled and misfit is None else 1.0)
 
     def _misfit(self) -> str | None:
@@ -123,7 +123,7 @@ class Damon:
                         # Another program is writing to DAMON's files right now: the next aggregation shows as much.
                         self._missed += 1
                         continue
-                    self._standing.say("no", error.strerror or "error")
+                    self._status.set("no", error.strerror or "error")
                     return
                 await self._report(regions)
         finally:

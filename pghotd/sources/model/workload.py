@@ -13,7 +13,8 @@ import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.kinds import KINDS
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import Clock
+from pghotd.engine.pghot import Pghot
 from pghotd.memory.model.machine import Machine
 from pghotd.memory.model.process import ModelProcess
 from pghotd.memory.model.spec import ProcessSpec
@@ -33,8 +34,8 @@ from pghotd.settings.values import (
 )
 from pghotd.sources.cpu_account import CpuAccount
 from pghotd.sources.model.observers import Observe, Observer, make_view
-from pghotd.sources.source import in_thread
-from pghotd.sources.standing import ALL_PPM, Standing
+from pghotd.sources.status import ALL_PPM, SourceStatus
+from pghotd.threads import in_thread
 
 Pattern = Literal["zipf", "uniform"]
 
@@ -230,7 +231,7 @@ class Workload:
         hot = (self._hot_start + np.arange(self._settings.hot_pages)) % self._settings.pages
         recall, precision = self._observer.quality(hot)
         return {
-            **Standing("yes", "-", ALL_PPM).stat(self.enabled, self._cpu.seconds),
+            **SourceStatus("yes", "-", ALL_PPM).stat(self.enabled, self._cpu.seconds),
             "happened": self._happened,
             "seen": self._observer.seen,
             "hot_set_moves": self._moves,

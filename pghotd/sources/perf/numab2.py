@@ -23,7 +23,8 @@ import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.kinds import HINTFAULTS
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import Clock
+from pghotd.engine.pghot import Pghot
 from pghotd.geometry import NUMA_NO_NODE, PAGE_SHIFT, SECTION_SHIFT
 from pghotd.procfs.attribute import read_number
 from pghotd.procfs.cpus import node_of_cpus, online_cpus
@@ -36,8 +37,8 @@ from pghotd.sources.perf.perf import accessing_nodes
 from pghotd.sources.perf.pmu import Sampled
 from pghotd.sources.perf.ring import Samples
 from pghotd.sources.perf.sampling import Sampling
-from pghotd.sources.source import InThread, in_thread
-from pghotd.sources.standing import ALL_PPM, Standing
+from pghotd.sources.status import ALL_PPM, SourceStatus
+from pghotd.threads import InThread, in_thread
 
 #: PERF_TYPE_SOFTWARE, PERF_COUNT_SW_PAGE_FAULTS_MIN: reported when the fault is done, so that the page has its frame.
 _MINOR_FAULTS = Event(1, 5)
@@ -119,7 +120,7 @@ class Numab2:
         self._sys = sys
         self._in_thread = in_thread
         self._now_ns = now_ns
-        self._standing = Standing()
+        self._status = SourceStatus()
         self._sampling = Sampling(self.take, settings.ring_pages)
         self._nodes: NDArray[np.int64] = np.array([NUMA_NO_NODE])
         self.armings = Armings()
@@ -131,7 +132,7 @@ class Numab2:
     def stat(self) -> dict[str, int | str]:
         """Return whether the source works here, what it found, and what the kernel promoted in that time."""
         return {
-            **self._standing.stat(self.enabled, self._sampling.cpu.seconds),
+            **self._status.stat(self.enabled, self._sampling.cpu.seconds),
             "armings": self.armings.count,
             "hot": self._hot,
             "cold": self._cold,
@@ -149,9 +150,9 @@ class Numab2:
                     cpus = await self._in_thread(online_cpus, self._sys)
                     self._sampling.open([Sampled(_MINOR_FAULTS, cpus, "page faults")], 1)
                 except OSError as error:
-                    self._standing.say("no", error.strerror or "error")
+                    self._status.set("no", error.strerror or "error")
                 else:
-                    self._standing.say("yes", "in this mode the kernel promotes hot pages as well", ALL_PPM)
+                    self._status.set("yes", "in this mode the kernel promotes hot pages as well", ALL_PPM)
                     await self._follow()
             await trio.sleep(_ASK_AGAIN_S if self.enabled else 1.0)
 
@@ -163,7 +164,7 @@ class Numab2:
                 try:
                     await self._note_armings()
                 except OSError as error:
-                    self._standing.say("no", error.strerror or "error")
+                    self._status.set("no", error.strerror or "error")
                 nursery.cancel_scope.cancel()
         finally:
             self._sampling.close()

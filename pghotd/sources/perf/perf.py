@@ -14,8 +14,8 @@ import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.kinds import HWHINTS
-from pghotd.engine.memory import PageState
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import Clock, PageState
+from pghotd.engine.pghot import Pghot
 from pghotd.geometry import MAX_FOLIO_ORDER, NUMA_NO_NODE, PAGE_SHIFT, SECTION_SHIFT
 from pghotd.procfs.cpus import node_of_cpus, online_cpus
 from pghotd.settings.table import Key
@@ -25,8 +25,8 @@ from pghotd.sources.perf.huge_parts import HugeParts
 from pghotd.sources.perf.pmu import Sampled, memory_events
 from pghotd.sources.perf.ring import Samples, answered_by_memory, from_memory
 from pghotd.sources.perf.sampling import Sampling
-from pghotd.sources.source import InThread, in_thread
-from pghotd.sources.standing import ALL_PPM, Standing
+from pghotd.sources.status import ALL_PPM, SourceStatus
+from pghotd.threads import InThread, in_thread
 
 #: How often the period is adapted, and the online CPUs are checked.
 _ADAPT_S = 1.0
@@ -72,7 +72,7 @@ class Perf:
         self._clock = clock
         self._sys = sys
         self._in_thread = in_thread
-        self._standing = Standing(budget_ppm=round(settings.cpu_share * ALL_PPM))
+        self._status = SourceStatus(budget_ppm=round(settings.cpu_share * ALL_PPM))
         self._events = "-"
         self._period = _fitting(settings.period)
         self._sampling = Sampling(self.take, settings.ring_pages, self._lose)
@@ -84,7 +84,7 @@ class Perf:
     def stat(self) -> dict[str, int | str]:
         """Return whether the source works here, what it found and what it costs."""
         return {
-            **self._standing.stat(self.enabled, self._sampling.cpu.seconds),
+            **self._status.stat(self.enabled, self._sampling.cpu.seconds),
             "events": self._events,
             "period": self._period,
             "accessed": self._used,
@@ -100,15 +100,15 @@ class Perf:
                 events: list[Sampled] = await self._in_thread(memory_events, self._settings.ldlat, self._sys)
                 self._nodes = await self._in_thread(node_of_cpus, self._sys)
                 if not events:
-                    self._standing.say("no", "no memory sampling here: neither ibs_op nor mem-loads with PEBS")
+                    self._status.set("no", "no memory sampling here: neither ibs_op nor mem-loads with PEBS")
                     return
                 if self.enabled:
                     self._sampling.open(events, self._period)
             except OSError as error:
-                self._standing.say("no", error.strerror or "error")
+                self._status.set("no", error.strerror or "error")
                 return
             if self.enabled:
-                self._standing.say("yes", covered_ppm=ALL_PPM)
+                self._status.set("yes", covered_ppm=ALL_PPM)
                 self._events = ", ".join(sampled.name for sampled in events)
                 await self._sample()
             await trio.sleep(_ADAPT_S)

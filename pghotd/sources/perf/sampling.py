@@ -9,7 +9,7 @@ from pghotd.sources.cpu_account import CpuAccount
 from pghotd.sources.perf.event import Ring
 from pghotd.sources.perf.pmu import Sampled
 from pghotd.sources.perf.ring import Records, Samples
-from pghotd.sources.source import in_thread
+from pghotd.threads import in_thread
 
 #: Maximum time between two reads of a ring, so that no sample is much older; and minimum time, so that a storm of
 #: samples does not wake pghotd for each.

@@ -20,8 +20,8 @@ import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.kinds import PGTSCANS
-from pghotd.engine.memory import PageState
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import Clock, PageState
+from pghotd.engine.pghot import Pghot
 from pghotd.procfs.damon import kdamond_runs
 from pghotd.procfs.page_idle import PageIdle, probe
 from pghotd.settings.table import Key
@@ -29,7 +29,7 @@ from pghotd.settings.values import integer, number
 from pghotd.sources.rule import Rule
 from pghotd.sources.scan.idle_bits import SectionBits
 from pghotd.sources.scan.section_scan import SectionScan
-from pghotd.sources.source import InThread, in_thread
+from pghotd.threads import InThread, in_thread
 
 #: What `stat` and the doctor report about a kdamond running at the same time.
 KDAMOND_RUNS = "a kdamond runs on this machine and clears the accessed bits that idle looks for"
@@ -106,7 +106,7 @@ class Idle(SectionScan[SectionBits]):
         self._tracker: PageIdle
         self._rechecks: deque[_Recheck] = deque()
         #: Results of rechecks in the section being looked at.
-        self._told = _NONE
+        self._rechecked_hot = _NONE
         #: The current recheck, and the part of it to be looked at once more.
         self._rechecking: _Recheck | None = None
         self._again = _NONE
@@ -141,7 +141,7 @@ class Idle(SectionScan[SectionBits]):
             await self._recheck(due)
         self._rechecks = deque(one for one in self._rechecks if one.section != section)
         bits = left or SectionBits(section)
-        self._told = bits.told()
+        self._rechecked_hot = bits.rechecked_hot()
         if bits.pass_over():
             return _NONE, bits
         return await self._cpu.in_thread(bits.look, self._tracker), bits
@@ -160,17 +160,17 @@ class Idle(SectionScan[SectionBits]):
             # Over so long a time nearly everything in use is seen accessed: what is used within an interval is hot.
             once = heads
             heat.unseen(nid, heads[(self._pghot.memory.states(heads) & PageState.ORDER) == 0])
-        elif len(self._told) and heat.on:
+        elif len(self._rechecked_hot) and heat.on:
             # They were seen since the last look, but this look could not show that.
-            heat.seen(nid, self._told, self._clock())
+            heat.seen(nid, self._rechecked_hot, self._clock())
         # Pages among those that wait for room have to be seen again in time.
-        self._look_again_at(section, np.union1d(once, self._told), _CHAIN if settles else 0)
+        self._look_again_at(section, np.union1d(once, self._rechecked_hot), _CHAIN if settles else 0)
 
     def came_late(self, section: int, heads: NDArray[np.int64]) -> None:
         # The time of their access is not known, but a hot page is accessed again before long: that access is recorded,
         # and the page looked at once more. A recheck that is late itself waits for the next look.
         if self._rechecking is None:
-            self._look_again_at(section, np.union1d(heads, self._told), _CHAIN if self._settles() else 0)
+            self._look_again_at(section, np.union1d(heads, self._rechecked_hot), _CHAIN if self._settles() else 0)
 
     def _settles(self) -> bool:
         """Return whether rechecks decide how hot pages are: heat decides a choice, and sections take turns."""

@@ -50,7 +50,7 @@ class SectionBits:
         #: Bits read as 1 since they were last marked, and not as 0 since then.
         self.armed: Words = np.zeros(WORDS, dtype=np.uint64)
         #: Bits found accessed by a second look since the last full look.
-        self._told: Words = np.zeros(WORDS, dtype=np.uint64)
+        self._rechecked_hot: Words = np.zeros(WORDS, dtype=np.uint64)
         #: Bits that stayed 0 after the last marking, after the last two, and so on.
         self._stayed = [np.zeros(WORDS, dtype=np.uint64) for _ in range(_TRIES)]
         self._looks = 0
@@ -58,7 +58,7 @@ class SectionBits:
     @property
     def empty(self) -> bool:
         """Return whether no bit could be marked, so that there is nothing to look at."""
-        return not (self.armed.any() or self._told.any())
+        return not (self.armed.any() or self._rechecked_hot.any())
 
     def pass_over(self) -> bool:
         """Return whether to skip this look: an empty section is tried only now and then."""
@@ -71,7 +71,7 @@ class SectionBits:
         """Return the PFNs accessed since they were marked, ascending, and mark again what is no longer idle."""
         accessed = self._read_armed(bitmap, self.armed)
         wanted = ~self.armed & ~self._passed_over()
-        self._told[:] = 0
+        self._rechecked_hot[:] = 0
         self._arm(bitmap, wanted, _CHUNK)
         # A page in constant use may have been used again between mark and read-back. Retrying word by word cost as much
         # as the rest of the look, for one bit in ten.
@@ -91,12 +91,12 @@ class SectionBits:
         no TLB is flushed when accessed bits are cleared, so nothing is concluded from it.
         """
         accessed = self._read_armed(bitmap, self.armed & self.bits_of(pfns))
-        self._told |= accessed
+        self._rechecked_hot |= accessed
         return self.pfns_of(accessed)
 
-    def told(self) -> NDArray[np.int64]:
+    def rechecked_hot(self) -> NDArray[np.int64]:
         """Return the PFNs that second looks found accessed since the last look, ascending; that look omits them."""
-        return self.pfns_of(self._told)
+        return self.pfns_of(self._rechecked_hot)
 
     def ignore(self, pfns: NDArray[np.int64]) -> None:
         """Ignore accesses to `pfns` until they are next marked."""

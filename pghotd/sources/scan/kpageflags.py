@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pghotd.engine.kinds import FMA
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import Clock
+from pghotd.engine.pghot import Pghot
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.procfs.kpageflags import (
     KPF_ACTIVE,
@@ -33,7 +34,7 @@ from pghotd.procfs.words import Words
 from pghotd.settings.table import Key
 from pghotd.settings.values import integer, number
 from pghotd.sources.scan.section_scan import SectionScan
-from pghotd.sources.source import InThread, in_thread
+from pghotd.threads import InThread, in_thread
 
 _UNMAPPED_FILE_MASK = np.uint64(KPF_LRU | KPF_ANON | KPF_SWAPBACKED | KPF_MMAP | KPF_COMPOUND_TAIL)
 

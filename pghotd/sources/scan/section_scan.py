@@ -16,18 +16,19 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
-from pghotd.engine.memory import PageState
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import Clock, PageState
+from pghotd.engine.pghot import Pghot
 from pghotd.geometry import NUMA_NO_NODE
 from pghotd.sources.cpu_account import CpuAccount
 from pghotd.sources.lower_folios import is_tracked, lower_sections
 from pghotd.sources.rule import Rule
 from pghotd.sources.scan.turns import Turns
-from pghotd.sources.source import InThread, failures
-from pghotd.sources.standing import ALL_PPM, Standing
+from pghotd.sources.source import failures
+from pghotd.sources.status import ALL_PPM, SourceStatus
+from pghotd.threads import InThread
 
 #: State that a look leaves for the next one at the same section.
-Left = TypeVar("Left")
+State = TypeVar("State")
 #: How often a scan that is switched off, or whose interval does not fit, checks whether it can go on.
 _ASK_AGAIN_MS = 1000
 #: With a shorter interval, passes are at most this share of the longest gap apart, since some come late.
@@ -42,14 +43,14 @@ _BREATH_S = 0.01
 
 
 @dataclass(slots=True)
-class _Seen(Generic[Left]):
+class _Kept(Generic[State]):
     """State left by a look, and the time when the look began, in ms."""
 
-    left: Left
+    left: State
     at: int
 
 
-class SectionScan(Generic[Left]):
+class SectionScan(Generic[State]):
     """A scanning source; a subclass defines what a look at a section does."""
 
     name: str
@@ -73,9 +74,9 @@ class SectionScan(Generic[Left]):
         self._configured_ms = interval_ms
         self._pace_ms = interval_ms
         self._cpu_share = cpu_share
-        self._standing = Standing(budget_ppm=round(cpu_share * ALL_PPM))
+        self._status = SourceStatus(budget_ppm=round(cpu_share * ALL_PPM))
         self._turns = Turns()
-        self._seen: dict[int, _Seen[Left]] = {}
+        self._seen: dict[int, _Kept[State]] = {}
         #: CPU time left in the budget, in s: below 0 no section joins.
         self._credit_s = 0.0
         self._credited_at: float | None = None
@@ -97,7 +98,7 @@ class SectionScan(Generic[Left]):
         """Prepare the scan, in a thread; OSError says why it cannot work here."""
         raise NotImplementedError
 
-    async def look(self, section: int, left: Left | None) -> tuple[NDArray[np.int64], Left]:
+    async def look(self, section: int, left: State | None) -> tuple[NDArray[np.int64], State]:
         """Return the PFNs of a section, ascending, accessed since the look that left `left`, and the new state.
 
         Each is the head of a folio on an LRU list, as far as known. OSError is counted and the section skipped, since
@@ -108,7 +109,7 @@ class SectionScan(Generic[Left]):
     def close(self) -> None:
         """Release what `probe` took."""
 
-    def is_empty(self, left: Left) -> bool:
+    def is_empty(self, left: State) -> bool:
         """Return whether a look found nothing that could be accessed, so that more looks would show no more."""
         return False
 
@@ -136,7 +137,7 @@ class SectionScan(Generic[Left]):
     def stat(self) -> dict[str, int | str]:
         """Return whether the source works here, what it covers, what it found and what a scan costs."""
         return {
-            **self._standing.stat(self.enabled, self._cpu.seconds),
+            **self._status.stat(self.enabled, self._cpu.seconds),
             "scans": self._scans,
             "accessed": self._accessed,
             "late": self._late,
@@ -150,9 +151,9 @@ class SectionScan(Generic[Left]):
         try:
             await self._cpu.in_thread(self.probe)
         except OSError as error:
-            self._standing.say("no", error.strerror or "error")
+            self._status.set("no", error.strerror or "error")
             return
-        self._standing.say("no", "not yet looked")
+        self._status.set("no", "not yet looked")
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._follow_watched)
@@ -172,7 +173,7 @@ class SectionScan(Generic[Left]):
                 await self.wait_until(max(began + self._pace_ms / 1000, trio.current_time() + _BREATH_S))
             else:
                 if misfit is not None:
-                    self._standing.say("no", misfit)
+                    self._status.set("no", misfit)
                 self.forget()
                 await trio.sleep(min(self._configured_ms, _ASK_AGAIN_MS) / 1000)
 
@@ -219,7 +220,7 @@ class SectionScan(Generic[Left]):
         self._credit_s -= self._cpu.seconds - before_s
         whys = [*filter(None, (note, *_why_not_all(outcomes, rule))), *self._why_in_turns(len(sections))]
         covered_ppm = outcomes["on time"] * ALL_PPM // len(sections) if sections else ALL_PPM
-        self._standing.say(
+        self._status.set(
             "yes" if not whys else "partly" if covered_ppm else "no",
             "; ".join(whys) or "-",
             covered_ppm,
@@ -267,7 +268,7 @@ class SectionScan(Generic[Left]):
         else:
             self._found[section] = len(pfns)
             if is_tracked(self._pghot, section):
-                self._seen[section] = _Seen(left, at)
+                self._seen[section] = _Kept(left, at)
                 if before is not None:
                     # A first look does not show whether a page is hot.
                     self._pghot.heat.looked([section], self._clock())

@@ -17,7 +17,8 @@ import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.kinds import PGTSCANS
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import Clock
+from pghotd.engine.pghot import Pghot
 from pghotd.procfs.clear_refs import clear_soft_dirty
 from pghotd.procfs.maps import read_maps
 from pghotd.procfs.pagemap import read_resident
@@ -30,8 +31,9 @@ from pghotd.sources.clear_refs_limits import CLEAR_REFS_MAX, STRETCH, ClearRefsL
 from pghotd.sources.cpu_account import CpuAccount
 from pghotd.sources.lower_folios import only_tracked, record_folios, tracked_sections
 from pghotd.sources.rule import Rule
-from pghotd.sources.source import InThread, failures, in_thread
-from pghotd.sources.standing import ALL_PPM, Standing
+from pghotd.sources.source import failures
+from pghotd.sources.status import ALL_PPM, SourceStatus
+from pghotd.threads import InThread, in_thread
 
 #: How often to check whether an interval fits again.
 _ASK_AGAIN_MS = 1000
@@ -106,7 +108,7 @@ class Softdirty:
         self._clock = clock
         self._proc = proc
         self._cpu = CpuAccount(in_thread)
-        self._standing = Standing(budget_ppm=ALL_PPM // STRETCH)
+        self._status = SourceStatus(budget_ppm=ALL_PPM // STRETCH)
         self._watched: dict[Identity, _Watched] = {}
         self._errnos: Counter[int] = Counter()
         self._scans = 0
@@ -117,7 +119,7 @@ class Softdirty:
     def stat(self) -> dict[str, int | str]:
         """Return whether it works here, what it found, lock times by process, and which ones are left out and why."""
         return {
-            **self._standing.stat(self.enabled, self._cpu.seconds),
+            **self._status.stat(self.enabled, self._cpu.seconds),
             "scans": self._scans,
             "written": self._written,
             "late": self._late,
@@ -130,14 +132,14 @@ class Softdirty:
     async def run(self) -> None:
         """Scan until cancelled; end immediately if no process is named or the kernel has no such bits."""
         if not self._targets:
-            self._standing.say("no", "no process is named")
+            self._status.set("no", "no process is named")
             return
         try:
             await self._cpu.in_thread(probe, self._proc)
         except OSError as error:
-            self._standing.say("no", error.strerror or "error")
+            self._status.set("no", error.strerror or "error")
             return
-        self._standing.say("no", "not yet looked")
+        self._status.set("no", "not yet looked")
         interval_ms = self._settings.interval_ms
         while True:
             rule = Rule.of(self._pghot)
@@ -146,7 +148,7 @@ class Softdirty:
                 await self._scan(rule)
             else:
                 if misfit is not None:
-                    self._standing.say("no", misfit)
+                    self._status.set("no", misfit)
                 # Writes in that time did not happen within an interval.
                 for one in self._watched.values():
                     one.cleared_at = None
@@ -201,12 +203,12 @@ class Softdirty:
         followed = sum(one.cleared_at is not None and one.in_time for one in watched)
         round_ms = max(self._settings.interval_ms, *(one.pause_ms for one in watched), 0)
         if not watched:
-            self._standing.say("yes", "none of the processes named runs", ALL_PPM, round_ms)
+            self._status.set("yes", "none of the processes named runs", ALL_PPM, round_ms)
         elif followed == len(watched):
-            self._standing.say("yes", covered_ppm=ALL_PPM, round_ms=round_ms)
+            self._status.set("yes", covered_ppm=ALL_PPM, round_ms=round_ms)
         else:
             why = f"{len(watched) - followed} of {len(watched)} processes are not followed: see pid_*"
-            self._standing.say("partly" if followed else "no", why, followed * ALL_PPM // len(watched), round_ms)
+            self._status.set("partly" if followed else "no", why, followed * ALL_PPM // len(watched), round_ms)
 
     def _look(self, identity: Identity, one: _Watched, cleared: bool, rule: Rule, tracked: NDArray[np.bool_]) -> _Look:
         """Read what was written since the bits were cleared, if they were, and clear them again."""

@@ -7,20 +7,19 @@ submitter waits for both its turn and its call. Folios still waiting when promot
 
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import trio
 from numpy.typing import NDArray
 
-from pghotd.engine.memory import Pfns, Refusal
-from pghotd.engine.pghot import Clock
+from pghotd.engine.memory import Clock, Pfns, Refusal
 from pghotd.memory.linux.migrate.brakes import CallRate
 from pghotd.memory.linux.migrate.move import MAX_ADDRESSES, MovePages, locate, move
 from pghotd.memory.linux.readings.mapped import landed
 from pghotd.syscalls import MPOL_MF_MOVE, MPOL_MF_MOVE_ALL
+from pghotd.threads import InThread, in_thread
 
 FILL_MS = 50
 #: One call that moves, and one that waits for it.
@@ -28,8 +27,6 @@ _AT_ONCE = 2
 #: Failed folios are submitted once more, so a call may become two.
 _CALLS_EACH = 2
 
-#: Runs a blocking function in a thread, as trio.to_thread.run_sync does.
-InThread = Callable[..., Awaitable[Any]]
 #: Number of leading folios, of given sizes in pages, that a node has room for at a time (ms); called in a thread.
 Fitting = Callable[[int, NDArray[np.int64], int], int]
 
@@ -40,7 +37,7 @@ _Key = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Called:
+class CallOutcome:
     """Outcome of submitted folios: a result each, as from move.move(), and the page frame each is in now.
 
     The result is Refusal.NO_SPACE for a folio that had no room when its call was made.
@@ -53,7 +50,7 @@ class Called:
     calls: int = 0
 
     @classmethod
-    def nothing(cls, number: int) -> "Called":
+    def not_tried(cls, number: int) -> "CallOutcome":
         """Return the outcome of `number` folios that were not tried."""
         return cls(np.full(number, Refusal.NOT_TRIED, dtype=np.int64), np.full(number, -1, dtype=np.int64))
 
@@ -65,7 +62,7 @@ class _Waiting:
     addresses: Addresses
     pages: NDArray[np.int64]
     since: int
-    became: Called
+    outcome: CallOutcome
     left: int
     done: trio.Event = field(default_factory=trio.Event)
 
@@ -92,7 +89,7 @@ class Calls:
         max_calls_per_s: int,
         fitting: Fitting,
         proc: str = "/proc",
-        in_thread: InThread = trio.to_thread.run_sync,
+        in_thread: InThread = in_thread,
     ) -> None:
         self._in_thread = in_thread
         self._call = call
@@ -112,13 +109,13 @@ class Calls:
 
     async def submit(
         self, pid: int, nid: int, addresses: Addresses, pages: NDArray[np.int64], *, shared: bool = False
-    ) -> Called:
+    ) -> CallOutcome:
         """Move the folios at `addresses` of a process, of `pages` pages each, to node `nid`.
 
         Folios that other processes map as well move only with `shared`; otherwise the kernel refuses them.
         """
         number = len(addresses)
-        waiting = _Waiting(addresses, pages, self._clock(), Called.nothing(number), number)
+        waiting = _Waiting(addresses, pages, self._clock(), CallOutcome.not_tried(number), number)
         if number and not self._ended:
             key = pid, nid, MPOL_MF_MOVE_ALL if shared else MPOL_MF_MOVE
             group = self._gathering.setdefault(key, _Gathering())
@@ -126,7 +123,7 @@ class Calls:
             group.addresses += number
             self._handed_over.set()
             await waiting.done.wait()
-        return waiting.became
+        return waiting.outcome
 
     def locate(self, pid: int, addresses: Addresses) -> NDArray[np.int64]:
         """Return the node of the page at each address, as move.locate() does; may be called in any thread."""
@@ -183,28 +180,28 @@ class Calls:
         start = 0
         for waiting, where in parts:
             end = start + where.stop - where.start
-            waiting.became.results[where] = called.results[start:end]
-            waiting.became.landed[where] = called.landed[start:end]
+            waiting.outcome.results[where] = called.results[start:end]
+            waiting.outcome.landed[where] = called.landed[start:end]
             waiting.left -= end - start
             if not waiting.left:
                 waiting.done.set()
             start = end
 
-    def _move(self, key: _Key, addresses: Addresses, pages: NDArray[np.int64], now: int, resubmit: bool) -> Called:
+    def _move(self, key: _Key, addresses: Addresses, pages: NDArray[np.int64], now: int, resubmit: bool) -> CallOutcome:
         """Wait until no other call is moving, then move the folios there is room for; runs in a thread."""
         pid, nid, flags = key
         began = time.monotonic()
-        became = Called.nothing(len(addresses))
+        outcome = CallOutcome.not_tried(len(addresses))
         with self._moving:
             if self.paused():
-                return became
+                return outcome
             number = self._fitting(nid, pages, now + int((time.monotonic() - began) * 1000))
             moved = move(pid, addresses[:number], nid, self._call, flags=flags, resubmit=resubmit)
         # From here on, the next call is already moving.
-        became.results[:number], became.results[number:] = moved.results, Refusal.NO_SPACE
-        there = np.flatnonzero(became.results == 0)
-        became.landed[there] = landed(pid, addresses[there], self._proc)
-        return Called(became.results, became.landed, moved.calls)
+        outcome.results[:number], outcome.results[number:] = moved.results, Refusal.NO_SPACE
+        there = np.flatnonzero(outcome.results == 0)
+        outcome.landed[there] = landed(pid, addresses[there], self._proc)
+        return CallOutcome(outcome.results, outcome.landed, moved.calls)
 
     def _take(self, key: _Key) -> list[_Part]:
         """Take the folios of one call out of a group; the rest wait for more to arrive, with unchanged deadlines."""

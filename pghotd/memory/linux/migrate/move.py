@@ -30,7 +30,7 @@ _NONE = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class MoveOutcome:
     """Outcome of a batch.
 
     `results` has for each folio 0 when it is on the target node now, the errno it failed with, or Refusal.NOT_TRIED:
@@ -67,8 +67,8 @@ def move(
     *,
     flags: int = MPOL_MF_MOVE,
     resubmit: bool = True,
-) -> Moved:
-    """Move the folios at up to 512 `addresses` of process `pid`, one each, to node `nid`; see Moved.
+) -> MoveOutcome:
+    """Move the folios at up to 512 `addresses` of process `pid`, one each, to node `nid`; see MoveOutcome.
 
     Addresses must be in different folios: a second one in the same folio fails with EBUSY. Without `resubmit` only one
     call is made, for callers that may not make more now.
@@ -88,7 +88,7 @@ def move(
         results[rest[known]] = fresh[known]
         # After any other error the next call would fail at its first page again, without trying anything.
         rest = rest[np.concatenate((untried, failed))] if returned > 0 or code == errno.ENOMEM else _NONE
-    return Moved(results, calls)
+    return MoveOutcome(results, calls)
 
 
 def _understand(

@@ -11,15 +11,14 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
-from pghotd.engine.memory import NEVER, Moved, Pfns, Refusal
-from pghotd.engine.pghot import Clock
+from pghotd.engine.memory import NEVER, Clock, Moved, Pfns, Refusal
 from pghotd.engine.returns import BACK_WITHIN_MS
 from pghotd.geometry import MAX_FOLIO_ORDER
 from pghotd.memory.linux.migrate.backoff import Backoff
+from pghotd.memory.linux.migrate.batch_groups import BatchGroups
 from pghotd.memory.linux.migrate.batch_part import UNDECIDED, BatchPart, Request, Results, parts_of
 from pghotd.memory.linux.migrate.brakes import MoveLimit, SplitPause
 from pghotd.memory.linux.migrate.calls import Calls
-from pghotd.memory.linux.migrate.gathered import Gathered
 from pghotd.memory.linux.migrate.history import PromotionHistory
 from pghotd.memory.linux.readings.mapped import Mapped, WatchedProcess
 from pghotd.memory.linux.readings.zone_readings import ZoneReadings
@@ -53,11 +52,11 @@ class Promotion:
         self._pages_in_flight: dict[int, int] = {}
         self._huge_in_flight: dict[int, int] = {}
         self.splits = 0
-        self._gathered = Gathered(self._promote)
+        self._groups = BatchGroups(self._promote)
 
     async def promote(self, request: Request) -> Moved:
         """Move the folios of a batch that may be moved; see Memory.promote."""
-        return await self._gathered.promote(request)
+        return await self._groups.promote(request)
 
     async def _promote(self, request: Request) -> Moved:
         number, parts = len(request.heads), parts_of(request)
@@ -67,8 +66,8 @@ class Promotion:
             return moved
         rest = [self._resting(part) for part in parts]
         refused = await trio.to_thread.run_sync(self._refused, request, parts, rest)
-        for part, said in zip(parts, refused, strict=True):
-            results[part.own] = said
+        for part, refusals in zip(parts, refused, strict=True):
+            results[part.own] = refusals
         self._brake(request, results)
         parts = [part.chosen(results[part.own] == UNDECIDED) for part in parts]
         parts = [part for part in parts if len(part.own)]
@@ -133,7 +132,7 @@ class Promotion:
         if self.dry_run:
             results[asked[:number]] = Refusal.DRY_RUN
 
-    async def _move(self, part: BatchPart, request: Request, became: Moved) -> None:
+    async def _move(self, part: BatchPart, request: Request, outcome: Moved) -> None:
         """Submit folios of one process for a call, and process the outcome."""
         nid, process, addresses, pages = request.nid, part.process, part.addresses, request.pages[part.own]
         number, huge = int(pages.sum()), int((pages == 1 << MAX_FOLIO_ORDER).sum())
@@ -150,8 +149,8 @@ class Promotion:
         results, now = called.results, self._clock()
         self._backoff.note(process.pid, process.start_ticks, addresses, results, now)
         self.history.promoted(process.pid, process.start_ticks, part.vpns[results == 0], nid, now)
-        became.results[part.own] = results
-        became.heads[part.own] = called.landed
+        outcome.results[part.own] = results
+        outcome.heads[part.own] = called.landed
 
     def _thp_splits(self) -> int:
         try:

@@ -14,8 +14,8 @@ from pghotd.procfs.nodelist import format_nodelist
 
 _INSTEAD = 'use backend = "model" to try pghotd on this machine'
 _NO_BLOCKS = (
-    "this kernel shows no memory blocks (CONFIG_MEMORY_HOTPLUG is not set), so it cannot be told which page frames are"
-    ' on which node; backend = "model" works, with procscan for real processes'
+    "this kernel shows no memory blocks (CONFIG_MEMORY_HOTPLUG is not set), so it is not known which page frames"
+    ' are on which node; backend = "model" works, with procscan for real processes'
 )
 
 

@@ -59,8 +59,8 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
-    """Means of this machine to detect accesses, and the reasons why others are missing."""
+class Methods:
+    """Methods of this machine to detect accesses, and the reasons why others are missing."""
 
     tracker: PageIdle | None = None
     no_idle: str = ""
@@ -104,7 +104,7 @@ class Looker:
         """Return whether, judging by `stat`, a look at `now` would find the same as the last one."""
         return self._tells_nothing and not self._is_late(now) and self._fingerprint == (stat.comm, *stat.fingerprint)
 
-    def look(self, now: int, means: Means) -> Look:
+    def look(self, now: int, means: Methods) -> Look:
         """Look at `now` (ms), by the best of `means`; OSError as described in the procfs package."""
         stat = self._identify()
         if self._size_only:

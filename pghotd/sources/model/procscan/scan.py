@@ -11,13 +11,14 @@ Whatever happens to the processes - they end, deny access, fork, remap - is coun
 import errno
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import trio
 
 from pghotd.engine.kinds import PGTSCANS
-from pghotd.engine.pghot import Clock, Pghot
+from pghotd.engine.memory import Clock
+from pghotd.engine.pghot import Pghot
 from pghotd.geometry import NUMA_NO_NODE
 from pghotd.memory.model.machine import Machine
 from pghotd.memory.model.spec import ProcessSpec
@@ -29,16 +30,15 @@ from pghotd.procfs.process_targets import Chosen, Identity, Target, choose
 from pghotd.procfs.stat import ProcessStat
 from pghotd.procfs.target_matches import TargetMatches
 from pghotd.sources.model.procscan.bounds import Bounds, bounds
-from pghotd.sources.model.procscan.look import STRETCH_SIZES, Look, Looker, Means
+from pghotd.sources.model.procscan.look import STRETCH_SIZES, Look, Looker, Methods
 from pghotd.sources.model.procscan.mirror import STEP, Mirror, Plan, water_level
 from pghotd.sources.model.procscan.settings import ProcscanSettings
 from pghotd.sources.model.procscan.watched import Watched, read_stats
 from pghotd.sources.rule import Rule
-from pghotd.sources.standing import ALL_PPM, Standing
+from pghotd.sources.status import ALL_PPM, SourceStatus
+from pghotd.threads import InThread, in_thread
 
 Result = TypeVar("Result")
-#: Runs a function that takes time outside the event loop, as trio.to_thread.run_sync does.
-InThread = Callable[..., Awaitable[Any]]
 
 _GONE = (errno.ESRCH, errno.ENOENT)
 _DENIED = (errno.EACCES, errno.EPERM)
@@ -59,7 +59,7 @@ class Procscan:
         *,
         proc: str = "/proc",
         sys: str = "/sys",
-        in_thread: InThread = trio.to_thread.run_sync,
+        in_thread: InThread = in_thread,
     ) -> None:
         self.enabled = True
         self._settings = settings
@@ -73,7 +73,7 @@ class Procscan:
         self._choose_at = 0
         self._matches = TargetMatches(settings.targets)
         #: None until a process's accesses are asked for.
-        self._means: Means | None = None
+        self._means: Methods | None = None
         self._errnos: Counter[int] = Counter()
         self._scans = 0
         self._last_us = 0
@@ -94,7 +94,7 @@ class Procscan:
         watched = self._watched.values()
         total = Bounds.sum(one.bounds for one in watched)
         return {
-            **self._standing().stat(self.enabled, self._cpu_of_earlier_s + self._cpu_s),
+            **self._status().stat(self.enabled, self._cpu_of_earlier_s + self._cpu_s),
             "processes": len(watched),
             "pages": sum(one.mirror.pages for one in watched),
             "pages_not_modelled": sum(one.mirror.process.pages_not_modelled for one in watched),
@@ -119,10 +119,10 @@ class Procscan:
             **{f"means_{pid}": one.means for (pid, _), one in self._watched.items()},
         }
 
-    def _standing(self) -> Standing:
+    def _status(self) -> SourceStatus:
         """Return the standing; an interval that does not fit the rule is used here, since it can do no harm."""
         if why := page_size.misfit():
-            return Standing("no", why)
+            return SourceStatus("no", why)
         interval_ms = self._settings.interval_ms
         misfit = Rule.of(self._pghot).misfit(f"interval_ms {interval_ms}", interval_ms)
         watched = self._watched.values()
@@ -131,7 +131,7 @@ class Procscan:
         covered_ppm = (pages - left_out) * ALL_PPM // pages if pages else ALL_PPM
         no_room = f"{left_out} of {pages} pages find no room on the model" if left_out else None
         whys = [why for why in (misfit, no_room) if why is not None]
-        return Standing("partly" if whys else "yes", "; ".join(whys) or "-", covered_ppm, interval_ms)
+        return SourceStatus("partly" if whys else "yes", "; ".join(whys) or "-", covered_ppm, interval_ms)
 
     def _observers(self) -> dict[str, str]:
         """Return the means that detect accesses here, best first, and why a better one is missing."""
@@ -228,7 +228,7 @@ class Procscan:
         self._watched[stat.pid, stat.start_ticks] = Watched(Mirror(self._machine, process), looker)
         return True
 
-    def _probe(self) -> Means:
+    def _probe(self) -> Methods:
         """Probe for the means that detect accesses here; soft-dirty bits only if a process is named for them."""
         tracker, no_idle, no_softdirty = None, "", ""
         if subset := read_proc_mount(self._proc).subset:
@@ -246,7 +246,7 @@ class Procscan:
                 soft_dirty.probe(self._proc)
             except OSError as error:
                 no_softdirty = error.strerror or "error"
-        return Means(tracker, no_idle, no_softdirty)
+        return Methods(tracker, no_idle, no_softdirty)
 
     def _home(self, target: Target) -> int:
         for nid in (target.home_nid, self._settings.home_nid):
@@ -303,7 +303,7 @@ class Procscan:
             await self._credit(mirror, look)
 
     def _look_and_plan(self, one: Watched, now: int, level: int | None) -> tuple[Look, Plan | None]:
-        look = one.looker.look(now, self._means or Means())
+        look = one.looker.look(now, self._means or Methods())
         return look, one.mirror.plan(look.resident, len(look.resident) if level is None else level)
 
     async def _credit(self, mirror: Mirror, look: Look) -> None:

@@ -8,9 +8,9 @@ page, in sections that have any, shows which folios have had this once; if refus
 import numpy as np
 from numpy.typing import NDArray
 
+from pghotd.engine.counters import REFUSED
 from pghotd.engine.records import Records
 from pghotd.engine.store import RecordStore
-from pghotd.engine.verdicts import REFUSED
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 
 _Pages = NDArray[np.int64]
@@ -21,7 +21,7 @@ _WORTH_KEEPING = np.array(
 )
 
 
-class Kept:
+class RestoredRecords:
     """Marks of the folios whose record was restored and which get one more look."""
 
     def __init__(self, store: RecordStore) -> None:
@@ -50,7 +50,7 @@ class Kept:
                 now[places[again]] = records[here[again]]
                 self._marks.setdefault(section, np.zeros(PAGES_PER_SECTION, dtype=bool))[places[again]] = True
                 kept[here[again]] = True
-                self._store.look_later(nid, section)
+                self._store.wakeups.look_later(nid, section)
         return np.flatnonzero(kept)
 
     def forget(self, section: int) -> None:

@@ -42,7 +42,7 @@ class _Group:
         )
 
 
-class Gathered:
+class BatchGroups:
     """Combining of requests into one call of `promote`, and splitting of its result among them."""
 
     def __init__(self, promote: Callable[[Request], Awaitable[Moved]]) -> None:

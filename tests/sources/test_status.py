@@ -4,7 +4,7 @@ import pytest
 
 from pghotd.sources.registry import DRIVERS
 from pghotd.sources.source import Source
-from pghotd.sources.standing import ALL_PPM, Standing
+from pghotd.sources.status import ALL_PPM, SourceStatus
 from tests.machines import Rig
 
 NAMES = ["works", "why", "covered_ppm", "round_ms", "budget_ppm", "cpu_us"]
@@ -42,11 +42,11 @@ def test_one_that_is_switched_off_covers_nothing(name):
 
 
 def test_why_it_cannot_work_is_said_also_when_it_is_switched_off():
-    standing = Standing()
-    standing.say("no", "this kernel has no such thing")
-    assert standing.stat(False, 0.0)["why"] == "this kernel has no such thing"
-    standing.say("yes", covered_ppm=ALL_PPM, round_ms=7)
-    assert standing.stat(False, 0.5) == {
+    status = SourceStatus()
+    status.set("no", "this kernel has no such thing")
+    assert status.stat(False, 0.0)["why"] == "this kernel has no such thing"
+    status.set("yes", covered_ppm=ALL_PPM, round_ms=7)
+    assert status.stat(False, 0.5) == {
         "works": "no",
         "why": "switched off",
         "covered_ppm": 0,
@@ -54,4 +54,4 @@ def test_why_it_cannot_work_is_said_also_when_it_is_switched_off():
         "budget_ppm": 0,
         "cpu_us": 500_000,
     }
-    assert standing.stat(True, 0.0)["round_ms"] == 7
+    assert status.stat(True, 0.0)["round_ms"] == 7

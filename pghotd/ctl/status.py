@@ -7,13 +7,13 @@ from typing import Any
 
 from pghotd.ctl.client import Client
 from pghotd.ctl.command import typed
+from pghotd.geometry import PAGE_SIZE
 
-PAGE = 4096
 _KIB = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class NodeStanding:
+class NodeStatus:
     """State of one node; `kmigrated` and `hot_pages` are only for lower-tier nodes.
 
     `hot_pages[f]` is how many pages were accessed f times or more, the last time within the window.
@@ -29,7 +29,7 @@ class NodeStanding:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Status:
     """State of the whole daemon at one moment."""
 
     version: str
@@ -37,7 +37,7 @@ class Standing:
     tunables: Mapping[str, int]
     counters: Mapping[str, int]
     sources: Mapping[str, Mapping[str, str]]
-    nodes: tuple[NodeStanding, ...]
+    nodes: tuple[NodeStatus, ...]
     owners: Mapping[str, int]
     #: Number of each owner's pages among the hottest thousand records; empty for users who may not read page frames.
     hot_owners: Mapping[str, int]
@@ -55,10 +55,10 @@ class Standing:
         }
 
 
-def standing(client: Client, tunables: tuple[str, ...]) -> Standing:
+def status(client: Client, tunables: tuple[str, ...]) -> Status:
     """Read the tree once."""
     model = client.values("model/stat") if "model" in client.names("") else {}
-    return Standing(
+    return Status(
         version=client.value("version").split()[1],
         status=client.values("status"),
         tunables={name: int(client.value(name)) for name in tunables},
@@ -88,14 +88,14 @@ def _sources(client: Client) -> dict[str, dict[str, str]]:
     }
 
 
-def _node(client: Client, name: str) -> NodeStanding:
+def _node(client: Client, name: str) -> NodeStatus:
     tier = client.value(f"nodes/{name}/tier")
     meminfo = {
         line.split()[2].rstrip(":"): int(line.split()[3]) * _KIB
         for line in client.text(f"nodes/{name}/meminfo").splitlines()
     }
     lower = tier == "lower" and "kmigrated" in client.names(f"nodes/{name}")
-    return NodeStanding(
+    return NodeStatus(
         nid=int(name.removeprefix("node")),
         tier=tier,
         bytes_total=meminfo["MemTotal"],
@@ -116,7 +116,7 @@ def hot_pages(histogram: str) -> dict[int, int]:
     return {frequency: sum(pages for f, pages in each.items() if f >= frequency) for frequency in sorted(each)}
 
 
-def advice(now: Standing) -> list[str]:
+def advice(now: Status) -> list[str]:
     """Return what the histogram shows about the threshold: whether the hot pages fit into their target."""
     threshold = now.tunables["freq_threshold"]
     target = next((node for node in now.nodes if node.nid == now.tunables["target_nid"]), None)
@@ -125,7 +125,7 @@ def advice(now: Standing) -> list[str]:
         return []
     found = []
     for node in lower:
-        hot = node.hot_pages.get(threshold, 0) * PAGE
+        hot = node.hot_pages.get(threshold, 0) * PAGE_SIZE
         line = f"hot on node {node.nid}: {size(hot)}, room on node {target.nid}: {size(target.bytes_free)}"
         if hot > target.bytes_free:
             line += f": {_remedy(node, threshold, target.bytes_free)}"
@@ -133,12 +133,12 @@ def advice(now: Standing) -> list[str]:
     return found
 
 
-def _remedy(node: NodeStanding, threshold: int, room: int) -> str:
+def _remedy(node: NodeStatus, threshold: int, room: int) -> str:
     highest = max(node.hot_pages)
     for higher in range(threshold + 1, highest + 1):
-        if node.hot_pages[higher] * PAGE <= room:
-            return f"raise freq_threshold to {higher} ({size(node.hot_pages[higher] * PAGE)})"
-    left = size(node.hot_pages[highest] * PAGE)
+        if node.hot_pages[higher] * PAGE_SIZE <= room:
+            return f"raise freq_threshold to {higher} ({size(node.hot_pages[higher] * PAGE_SIZE)})"
+    left = size(node.hot_pages[highest] * PAGE_SIZE)
     return f"more than fits at any freq_threshold ({left} at {highest}); promotion will take turns with demotion"
 
 

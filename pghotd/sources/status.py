@@ -1,4 +1,4 @@
-"""Standing of a source: whether it works here, why not better, how much it covers, and what it may cost."""
+"""SourceStatus of a source: whether it works here, why not better, how much it covers, and what it may cost."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +10,7 @@ ALL_PPM = 1_000_000
 
 
 @dataclass(slots=True)
-class Standing:
+class SourceStatus:
     """First lines of every `stat`.
 
     `covered_ppm` is the share of its memory whose accesses it currently sees; `round_ms` is the time until all of it
@@ -24,7 +24,7 @@ class Standing:
     round_ms: int = 0
     budget_ppm: int = 0
 
-    def say(self, works: Works, why: str = "-", covered_ppm: int = 0, round_ms: int = 0) -> None:
+    def set(self, works: Works, why: str = "-", covered_ppm: int = 0, round_ms: int = 0) -> None:
         """Set the current standing; `why` in one line, `-` if there is nothing to report."""
         self.works, self.why, self.covered_ppm, self.round_ms = works, why, covered_ppm, round_ms
 

@@ -6,8 +6,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from pghotd.engine.memory import Moved
+from pghotd.memory.linux.migrate.batch_groups import BatchGroups
 from pghotd.memory.linux.migrate.batch_part import Request
-from pghotd.memory.linux.migrate.gathered import Gathered
 from pghotd.memory.linux.readings.mapped import Mapped
 
 MAPPED = Mapped()
@@ -51,7 +51,7 @@ async def promote_all(gathered, *batches):
 async def test_batches_are_promoted_together_and_each_gets_its_own_results(autojump_clock):
     promotion = Promotion()
     began = trio.current_time()
-    await promote_all(Gathered(promotion), batch(1000, 257), batch(5000, 3), batch(9000, 100))
+    await promote_all(BatchGroups(promotion), batch(1000, 257), batch(5000, 3), batch(9000, 100))
     ((nid, number, at),) = promotion.asked
     assert (nid, number) == (0, 360)
     assert at - began == pytest.approx(0.02)
@@ -60,7 +60,7 @@ async def test_batches_are_promoted_together_and_each_gets_its_own_results(autoj
 async def test_a_full_group_does_not_wait_and_the_next_batch_begins_another(autojump_clock):
     promotion = Promotion()
     began = trio.current_time()
-    await promote_all(Gathered(promotion), *(batch(1000 * first, 257) for first in range(1, 11)))
+    await promote_all(BatchGroups(promotion), *(batch(1000 * first, 257) for first in range(1, 11)))
     assert [number for _, number, _ in promotion.asked] == [8 * 257, 2 * 257]
     assert [at - began for _, _, at in promotion.asked] == [0, pytest.approx(0.02)]
 
@@ -68,7 +68,11 @@ async def test_a_full_group_does_not_wait_and_the_next_batch_begins_another(auto
 async def test_targets_and_readings_of_page_tables_stay_apart(autojump_clock):
     promotion, other = Promotion(), Mapped()
     await promote_all(
-        Gathered(promotion), batch(1, 5), batch(100, 6, nid=2), batch(200, 7, mapped=other), batch(300, 8, mapped=other)
+        BatchGroups(promotion),
+        batch(1, 5),
+        batch(100, 6, nid=2),
+        batch(200, 7, mapped=other),
+        batch(300, 8, mapped=other),
     )
     assert sorted((nid, number) for nid, number, _ in promotion.asked) == [(0, 5), (0, 15), (2, 6)]
 
@@ -78,7 +82,7 @@ async def test_who_leads_does_not_leave_the_others_waiting_when_it_fails(autojum
         await trio.sleep(1)
         raise OSError("out of threads")
 
-    gathered, ended = Gathered(fails), []
+    gathered, ended = BatchGroups(fails), []
 
     async def one(request):
         with pytest.raises((OSError, RuntimeError)):
