@@ -62,7 +62,7 @@ COMPLETION_fish := $(PREFIX)/share/fish/vendor_completions.d/pghotctl.fish
 COMPLETIONS := $(COMPLETION_bash) $(COMPLETION_zsh) $(COMPLETION_fish)
 PAGES := man8/pghotd.8 man8/mount.pghotd.8 man1/pghotctl.1 man5/pghotd.toml.5
 
-MANUAL = $(DESTDIR)$(HOME_DIR)/bin/python -P -m pghotd.cli.manual
+MANUAL = $(DESTDIR)$(HOME_DIR)/bin/python -P -m pghotd.manual
 
 # build/ would add what a former version had. Scripts begin with the path of their interpreter, which is without DESTDIR.
 # What is installed is for all users, whatever the umask of who does it.

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pghotd.cli.documented import comments, documented
 from pghotd.daemon import config
 from pghotd.engine.tunables import TUNABLES
 from pghotd.geometry import PAGES_PER_GB
+from pghotd.manual.documented import comments, documented
 from pghotd.memory.linux.settings import LinuxSettings, Watch
 from pghotd.names import MOUNTPOINT
 from pghotd.procfs.process_targets import Target

@@ -5,11 +5,12 @@ import subprocess
 
 import pytest
 
-from pghotd.cli import manual, mount_helper, program
+from pghotd.cli import mount_helper, program
 from pghotd.ctl import program as ctl
 from pghotd.daemon.config import CONFIG_FILE
 from pghotd.engine.counters import VMSTAT
 from pghotd.engine.tunables import TUNABLES
+from pghotd.manual import __main__ as manual
 from tests.program.daemons import ROOT
 from tests.requirements import require
 

@@ -1,1 +1,1 @@
-"""Command lines: of the daemon, of the mount helper, and the manual generated from them."""
+"""Command lines of the daemon and of the mount helper."""

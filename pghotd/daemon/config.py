@@ -2,7 +2,7 @@
 
 Precedence, low to high: default, file, --set, control file. A wrong key or value is reported in one line with the file,
 the key and what would be right. Each part declares its own keys: TABLES names them all, and the comments of the
-documented configurations are those of the declarations (pghotd/cli/documented.py).
+documented configurations are those of the declarations (pghotd/manual/documented.py).
 """
 
 import tomllib

@@ -1,4 +1,4 @@
-"""Print manual pages and completions: `python -m pghotd.cli.manual PAGE [CONFIGURATION ...]`.
+"""Print manual pages and completions: `python -m pghotd.manual PAGE [CONFIGURATION ...]`.
 
 They are generated from the parsers and tables that the programs themselves use, and pghotd.toml(5) from the commented
 configurations, which the tests check against what is read, so they cannot differ from the programs.
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pghotd import __version__
 from pghotd.cli import mount_helper, program
-from pghotd.cli.documented import documented, tunable_help
 from pghotd.ctl import program as ctl
 from pghotd.daemon.config import CONFIG_FILE
 from pghotd.engine.counters import VMSTAT
 from pghotd.engine.meanings import MEANINGS
+from pghotd.manual.documented import documented, tunable_help
 from pghotd.names import MOUNTPOINT
 
 _SHELLS = ("bash", "zsh", "fish")
@@ -157,7 +157,7 @@ def counters_md() -> str:
     lines = [
         "# What every counter means",
         "",
-        "Made by `python -m pghotd.cli.manual counters.md` of the table that metrics and manual pages are made of.",
+        "Made by `python -m pghotd.manual counters.md` of the table that metrics and manual pages are made of.",
         "All are from zero and in pages, but `pghot_recorded_*`, which count accesses and reports. The books balance",
         "in every single reading of `vmstat`:",
         "",
@@ -180,7 +180,7 @@ def completion(shell: str) -> str:
 
 def main() -> int:
     """Print the requested page and return the exit code."""
-    options = argparse.ArgumentParser(prog="python -m pghotd.cli.manual", description="Print a manual page.")
+    options = argparse.ArgumentParser(prog="python -m pghotd.manual", description="Print a manual page.")
     options.add_argument(
         "page", choices=[*PAGES, *(f"completion.{shell}" for shell in _SHELLS), "counters.md", "documented"]
     )

@@ -1,7 +1,7 @@
 """Comments of the documented configurations, docs/*.toml: they are those of the declarations that read them.
 
 The files have the values, their order, and what else is worth saying; above the first mention of each table and key
-stands its comment. `python -m pghotd.cli.manual documented FILE` prints a file with these comments brought up to date,
+stands its comment. `python -m pghotd.manual documented FILE` prints a file with these comments brought up to date,
 and a test requires that they are.
 """
 
