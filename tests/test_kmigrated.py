@@ -58,7 +58,7 @@ async def test_a_quiet_node_costs_one_look_an_interval_at_the_interval_of_the_da
     rig = make_rig()
     looks = []
     take_wake = rig.pghot.store.wakeups.take_wake
-    monkeypatch.setattr(rig.pghot.store, "take_wake", lambda nid: looks.append(rig.clock()) or take_wake(nid))
+    monkeypatch.setattr(rig.pghot.store.wakeups, "take_wake", lambda nid: looks.append(rig.clock()) or take_wake(nid))
     await start(nursery, rig)
     await trio.sleep(1.05)
     assert looks == list(range(looks[0], looks[0] + 1001, 100))

@@ -80,7 +80,7 @@ class ScalarWalk:
         self.rig, self.nid = rig, nid
         self.records: dict[int, int] = {}
         #: Folios that have got their record back once.
-        self.restored: set[int] = set()
+        self.kept: set[int] = set()
         self.counters: Counter[str] = Counter()
         self.candidates: Counter[tuple[int, str]] = Counter()
         self._admissions: dict[int, ScalarAdmission] = {}
@@ -127,12 +127,12 @@ class ScalarWalk:
             if refusal:
                 self.counters[f"pghotd_refused_{refusal}"] += pages
                 worth = refusal in ("rate_limit", "no_space", "isolate") and tunables.keep_refused
-                if worth and head not in self.restored:
+                if worth and head not in self.kept:
                     self.records[head] = record
-                    self.restored.add(head)
+                    self.kept.add(head)
                     self.counters["pghotd_kept"] += pages
                 else:
-                    self.restored.discard(head)
+                    self.kept.discard(head)
                 continue
             self.counters["pghotd_in_flight"] += pages
             owner = int(machine.owner_of(np.array([head]))[0])

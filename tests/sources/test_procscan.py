@@ -389,7 +389,7 @@ async def test_a_hundred_thousand_mappings(world):
     assert world.process(10).pages_top + world.process(10).pages_lower == 100_000
 
 
-async def test_a_real_process_from_its_touching_to_the_record(world, monkeypatch):
+async def test_a_real_process_from_its_touching_to_the_record(world):
     require(os.geteuid() == 0, "clear_refs of another process is for root")
     with subprocess.Popen(  # noqa: ASYNC220 - starting it is all that is done with it
         [sys.executable, "-m", "tests.demo", "--mappings", "64", "--hot", "8", "--move-after", "0"],
@@ -400,7 +400,7 @@ async def test_a_real_process_from_its_touching_to_the_record(world, monkeypatch
             assert child.stdout is not None
             child.stdout.readline()
             settings = ProcscanSettings(
-                (Target(name="pghotd-demo", pid=child.pid, home_nid=1),), clear_refs=(child.pid,)
+                targets=(Target(name="pghotd-demo", pid=child.pid, home_nid=1),), clear_refs=(child.pid,)
             )
             procscan = Procscan(settings, world.machine, world.pghot, world.clock, sys=str(world.sys))
             await world.scan(procscan)
