@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test lint bench fuzz vm-test kernel-idle install put-in-place uninstall clean packages
+.PHONY: help run test lint bench fuzz vm-test kernel-idle bare-test pip-test deb deb-test install put-in-place uninstall clean packages
 
 help:
 	@echo 'make run     mount a demonstration at /run/pghot until Ctrl-C'
@@ -13,6 +13,8 @@ help:
 	@echo 'make fuzz    write a million random texts through a mount, then a million operations by eight processes'
 	@echo 'make vm-test run pghotd in virtual machines with a node without CPUs (TESTS=... for some tests); needs no root'
 	@echo 'make kernel-idle  build a kernel with idle page tracking for make vm-test KERNEL=idle: half an hour'
+	@echo 'make bare-test  run make test in a bare Debian (RELEASE=bookworm for 12); make pip-test installs wheel and sdist there'
+	@echo 'make deb     build the Debian package for 13 into dist/; make deb-test builds it and lives through its life'
 	@echo 'make install put program, service, manual and completions below PREFIX (/usr/local); make uninstall takes them away'
 	@echo 'make clean   remove what was built'
 
@@ -46,6 +48,21 @@ vm-test: $(VENV)/run
 
 kernel-idle: $(VENV)/run
 	$(BIN)/python -m tests.vm --kernel idle --build-kernel
+
+# In bare trees of Debian, of the present commit; as root, with debootstrap. The trees are cached in .cache/bare, which
+# `make clean` leaves.
+RELEASE ?= trixie
+bare-test: $(VENV)/run
+	$(BIN)/python -m tests.bare test --release $(RELEASE)
+
+pip-test: $(VENV)/run
+	$(BIN)/python -m tests.bare pip --release $(RELEASE)
+
+deb: $(VENV)/run
+	$(BIN)/python -m tests.bare deb
+
+deb-test: deb
+	$(BIN)/python -m tests.bare deb-test
 
 # Everything is below PREFIX, but /sbin/mount.pghotd, which mount(8) looks for there alone, and the configuration, which is
 # not touched once it is there. DESTDIR is put before all of it, for packagers.

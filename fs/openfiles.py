@@ -10,14 +10,16 @@ import errno
 import logging
 import os
 import select
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
-from pyfuse3 import PollHandle
 
 from pghotd.fs.held import Texts
 from pghotd.fs.inodes import Inode
 from pghotd.fs.tree import Attr, Directory, Node, Stream, StreamWriter, Window
+
+if TYPE_CHECKING:
+    from pyfuse3 import PollHandle
 
 log = logging.getLogger(__name__)
 

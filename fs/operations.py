@@ -16,7 +16,7 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from pyfuse3 import (
     EntryAttributes,
@@ -28,7 +28,6 @@ from pyfuse3 import (
     InodeT,
     ModeT,
     Operations,
-    PollHandle,
     ReaddirToken,
     RequestContext,
     SetattrFields,
@@ -41,6 +40,9 @@ from pghotd.fs.held import Clients
 from pghotd.fs.inodes import Inode, InodeTable
 from pghotd.fs.openfiles import OpenDir, OpenFile, OpenStream, open_node
 from pghotd.fs.tree import NAME_LIMIT, Dir, Directory, DynamicDir
+
+if TYPE_CHECKING:
+    from pyfuse3 import PollHandle
 
 log = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ def plain(page):
 
 @pytest.mark.parametrize("name", manual.PAGES)
 def test_a_page_has_no_fault_that_man_finds(name):
-    require(shutil.which("man") is not None, "no man(1)")
+    require(shutil.which("man") is not None, "no man(1)", of="man")
     page = manual.PAGES[name](CONFIGURATIONS)
     done = subprocess.run(
         ["man", "--warnings", "-E", "UTF-8", "-l", "-"],

@@ -17,6 +17,8 @@ from pghotd.ctl.client import Client
 from pghotd.ctl.command import UsageError, console, print_json, progress
 from pghotd.ctl.heatmap import ByAddress, ByFrame, Column, HeatMap, RangeError, moment, shades
 
+#: How long poll(2) is waited for at most, in ms.
+_LOOK_MS = 1000
 #: A progress bar is shown for what takes longer, in s.
 _LONG_S = 2.0
 _BLOCKS = " ·░▒▓█"
@@ -47,7 +49,10 @@ def watch(client: Client, arguments: argparse.Namespace) -> None:
 
 
 def changes(client: Client) -> Iterator[dict[str, int]]:
-    """Yield the counters whenever they have changed, as reported by poll(2)."""
+    """Yield the counters whenever they have changed, as reported by poll(2), and once a second.
+
+    A daemon on pyfuse3 before 3.5 has no poll: the kernel then says at once, and only, that a file can be read.
+    """
     fd = os.open(client.root / "vmstat", os.O_RDONLY)
     try:
         poller = select.poll()
@@ -57,7 +62,7 @@ def changes(client: Client) -> Iterator[dict[str, int]]:
             while part := os.pread(fd, 1 << 16, len(text)):
                 text += part
             yield {name: int(value) for name, value in (line.split() for line in text.decode().splitlines())}
-            poller.poll()
+            poller.poll(_LOOK_MS)
     except OSError as wrong:
         raise client.named(wrong, "vmstat") from None
     finally:

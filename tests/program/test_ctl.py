@@ -11,7 +11,7 @@ import time
 import pytest
 
 from pghotd.ctl import over_time, screen
-from pghotd.ctl.client import NotMountedError, connect
+from pghotd.ctl.client import Client, NotMountedError, connect
 from pghotd.ctl.program import parser
 from pghotd.ctl.status import NodeStatus, Status, advice
 from tests.program.daemons import DEADLINE_S, LOWER_FIRST, LOWER_PAGES, ROOT
@@ -308,6 +308,17 @@ def test_watch_prints_a_line_for_each_change(program):
     assert {line["name"] for line in lines} <= {"pgpromote_success", "pghot_recorded_pgtscans"}
     assert all(line["change"] > 0 for line in lines)
     assert program.command("watch", "speed").returncode == 2
+
+
+def test_watch_sees_changes_that_poll_does_not_tell(tmp_path):
+    """Of a file on a disk poll(2) says that it can be read, and never that it has changed."""
+    file = tmp_path / "vmstat"
+    file.write_text("pgpromote_success 1\n")
+    found = over_time.changes(Client(tmp_path))
+    assert next(found) == {"pgpromote_success": 1}
+    file.write_text("pgpromote_success 2\n")
+    assert next(found) == {"pgpromote_success": 2}
+    found.close()
 
 
 def test_a_heat_map_shows_where_it_is_hot(program, tmp_path):

@@ -54,10 +54,12 @@ class System:
         """Return the outside's name of a file inside. Not for what may hang: that is for `run`, which can be killed."""
         return self._root / inside.lstrip("/")
 
-    def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *command: str, check: bool = True, deadline_s: float = DEADLINE_S
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command inside and return what it said; it has to succeed, unless `check` is false."""
         done = subprocess.run(
-            [*self.enter(), *command], capture_output=True, text=True, timeout=DEADLINE_S, check=False
+            [*self.enter(), *command], capture_output=True, text=True, timeout=deadline_s, check=False
         )
         assert not check or done.returncode == 0, f"{' '.join(command)}: {done.returncode}: {done.stdout}{done.stderr}"
         return done

@@ -20,19 +20,19 @@ from tests.systemd.service import Service
 def system() -> Iterator[System]:
     """Boot; without what it takes the tests are skipped, with the reason."""
     require(os.geteuid() == 0, "booting a systemd needs root")
-    require(os.path.exists(PROGRAM), f"no {PROGRAM}")
+    require(os.path.exists(PROGRAM), f"no {PROGRAM}", of="systemd")
     require(os.path.exists("/dev/fuse"), "no /dev/fuse")
     hierarchy = cgroup2()
-    require(hierarchy is not None and os.access(hierarchy, os.W_OK), "no cgroup2 to write to")
+    require(hierarchy is not None and os.access(hierarchy, os.W_OK), "no cgroup2 to write to", of="systemd")
     for name in ("unshare", "nsenter", "setpriv", "pivot_root", "journalctl"):
-        require(shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin"), f"no {name}")
+        require(shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin"), f"no {name}", of="systemd")
     programs = Path(sys.executable).parent
     require((programs / "mount.pghotd").exists(), f"pghotd is not installed in {programs}")
     with ExitStack() as stack:
         try:
             system = stack.enter_context(booted())
         except BootError as error:
-            require(False, f"no systemd boots in namespaces here: {error}")
+            require(False, f"no systemd boots in namespaces here: {error}", of="systemd")
             raise
         services.install(system, programs)
         yield system

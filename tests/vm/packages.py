@@ -45,6 +45,14 @@ def parse_archive(targets: str) -> Archive | None:
     return Archive(main, security) if main else None
 
 
+def configured_archive() -> Archive:
+    """Return the archive that this machine's apt is configured for."""
+    archive = parse_archive(_run(["apt-get", "indextargets", "--format", _FIELDS, "Created-By: Packages"]))
+    if archive is None:
+        raise TroubleError("apt on this machine is configured for no Debian archive; its packages are needed here")
+    return archive
+
+
 def source_lines(archive: Archive, options: str) -> str:
     """Return a sources.list for the guest's release."""
     lines = [f"deb {options}{archive.main} {suite} main\n" for suite in (SUITE, BACKPORTS)]
@@ -85,9 +93,7 @@ class Apt:
 
     def update(self) -> None:
         """Fetch the lists of what there is."""
-        archive = parse_archive(_run(["apt-get", "indextargets", "--format", _FIELDS, "Created-By: Packages"]))
-        if archive is None:
-            raise TroubleError("apt on this machine is configured for no Debian archive; the VM test is made from one")
+        archive = configured_archive()
         options = f"[signed-by={_KEYRING}] " if _KEYRING.exists() else ""
         (self._directory / "sources.list").write_text(source_lines(archive, options))
         self._apt("apt-get", "update", "-q")
