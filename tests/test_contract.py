@@ -119,6 +119,13 @@ def tree() -> dict[str, int]:
     return trio.run(build_and_list)
 
 
+def test_every_package_is_installed():
+    root = Path(__file__).parents[1]
+    listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {".".join(file.parent.relative_to(root).parts) for file in (root / "pghotd").rglob("*.py")}
+    assert sorted(found | {"pghotd.fs"}) == sorted(listed)
+
+
 def test_the_control_tree_of_the_page_is_the_tree(tree):
     table = {row[0].strip("`"): int(row[1], 8) for row in rows("control-tree.md", "file")}
     assert table.pop("each tunable") == 0o644

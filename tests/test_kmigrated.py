@@ -122,6 +122,23 @@ async def test_paused_it_takes_nothing_and_afterwards_has_lost_nothing(nursery, 
     assert kmigrated.status(1).state == "sleeping"
 
 
+@pytest.mark.parametrize(("recheck_age_ms", "promoted"), [(0, 80), (1000, 30)])
+async def test_with_recheck_age_what_went_cold_during_a_pause_is_not_promoted_after_it(
+    nursery, autojump_clock, recheck_age_ms, promoted
+):
+    rig = make_rig()
+    rig.pghot.tunables.set("recheck_age_ms", recheck_age_ms)
+    rig.pghot.pause(True)
+    await start(nursery, rig)
+    make_hot(rig, *range(50))
+    await trio.sleep(2)
+    make_hot(rig, *range(50, 80))
+    rig.pghot.pause(False)
+    await trio.sleep(0.3)
+    assert rig.total("pgpromote_success") == promoted
+    assert rig.total("pghotd_refused_cooled") == 80 - promoted
+
+
 async def test_a_pause_between_two_sections_keeps_the_flags_of_the_rest(nursery, autojump_clock):
     rig = make_rig([ProcessSpec("a", 2 * PAGES_PER_SECTION, 1)], two_nodes(3, 2), move_ns=100_000_000)
     await start(nursery, rig)

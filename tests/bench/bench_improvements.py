@@ -94,6 +94,44 @@ def bench_improvements(report, workload):
         )
 
 
+def bench_recheck_age_after_a_pause(report):
+    """Show what is promoted in the 2 s after a pause, when the hot set has moved 1.5 s before its end."""
+
+    async def resumed(recheck_age_ms: int) -> tuple[Rig, float]:
+        rig = Rig(NODES, clock=lambda: int(trio.current_time() * 1000))
+        rig.pghot.tunables.set("recheck_age_ms", recheck_age_ms)
+        rig.pghot.tunables.set("promote_rate_limit_MBps", 64)
+        process = rig.machine.residency.add_process(ProcessSpec("workload", PAGES, 2))
+        rig.machine.residency.touch(process, np.arange(PAGES))
+        observer = Observer(make_view("pgtscans", 1, 1, PAGES, 0), rig.pghot, rig.machine, process)
+        random = np.random.default_rng(1)
+        rig.pghot.pause(True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.machine.run, rig.pghot)
+            await nursery.start(KmigratedSet(rig.pghot, rig.clock).run)
+            for tick in range(int(6 / TICK_S)):
+                moved = tick * TICK_S >= 2.5
+                if tick * TICK_S >= 4 and rig.pghot.paused:
+                    rig.pghot.pause(False)
+                    before = rig.machine.figures.report()
+                slots = moved * 2 * HOT + random.integers(0, HOT, int(RATE * TICK_S))
+                rig.machine.residency.access(process, slots)
+                observer.saw(slots, rig.clock())
+                await trio.sleep(TICK_S)
+            nursery.cancel_scope.cancel()
+        after = rig.machine.figures.report()
+        top, lower = (after[name] - before[name] for name in ("accesses_top", "accesses_lower"))
+        return rig, top / (top + lower)
+
+    for recheck_age_ms in (0, 1000):
+        rig, hits = trio.run(resumed, recheck_age_ms, clock=trio.testing.MockClock(autojump_threshold=0))
+        report(
+            f"after a pause: recheck_age_ms {recheck_age_ms}",
+            f"hit {hits:.1%}, {rig.machine.figures.bytes_promoted >> 20} MiB promoted",
+            f"{rig.total('pghotd_refused_cooled')} pages refused as cooled",
+        )
+
+
 def bench_hot_to_promoted_with_kmigrated_wake(report):
     """Show how long a page that has become ready waits, on a virtual clock: the sleep, and nothing of this machine."""
 
