@@ -10,6 +10,7 @@ import trio
 from pghotd.daemon import config
 from pghotd.daemon.run import build
 from pghotd.engine.counters import Counters
+from pghotd.engine.formats import FORMATS
 from pghotd.engine.kinds import KINDS
 from pghotd.engine.modes import MODES
 from pghotd.engine.tunables import TUNABLES
@@ -43,7 +44,7 @@ def test_the_tunables_of_the_rules():
     assert [row[0] for row in table] == list(TUNABLES)
     for name, range_, default, unit in table:
         tunable = TUNABLES[name]
-        by_mode = (range_.split(" / ") * 2)[:2] if " / " not in range_ else range_.split(" / ")
+        by_mode = range_.split(" / ") if " / " in range_ else [range_] * len(MODES)
         assert by_mode == [ranges(mode)[name] for mode in MODES], name
         assert unit == tunable.unit, name
         if name == "target_nid":
@@ -52,15 +53,22 @@ def test_the_tunables_of_the_rules():
             continue
         model, _, real = default.partition(", on real nodes ")
         values = [int(value) for value in model.split(" / ")]
-        assert (values * 2)[:2] == [tunable.default.of(mode) for mode in MODES], name
+        assert (values if len(values) > 1 else values * len(MODES)) == [tunable.default.of(mode) for mode in MODES], (
+            name
+        )
         assert (int(real) if real else None) == tunable.on_real_nodes, name
 
 
 def test_the_window_of_the_rules_while_records_age():
     window = TUNABLES["promote_freq_window_ms"]
-    assert f"goes up to {window.highest('default', True)} / {window.highest('precise', True)}." in (
-        DOCS / "rules.md"
-    ).read_text().replace("\n", " ")
+    most = " / ".join(str(window.highest(mode, True)) for mode in MODES)
+    assert f"goes up to {most}." in (DOCS / "rules.md").read_text().replace("\n", " ")
+
+
+def test_every_mode_has_a_format_and_the_ranges_that_it_can_keep():
+    assert list(FORMATS) == list(MODES)
+    for mode, make in FORMATS.items():
+        assert make("v6").freq_max == MODES[mode].threshold_high, mode
 
 
 def test_the_kinds_of_sources_of_the_rules():

@@ -9,29 +9,9 @@ from hypothesis import strategies as st
 from pghotd.engine.modes import MODES
 from pghotd.engine.tunables import TUNABLES, Tunables
 
-#: By name: low, high and default in default mode, then high and default in precision mode.
-TABLE = {
-    "enabled_sources": (0, 15, 15, 15, 15),
-    "target_nid": (-1, 1023, 3, 1023, 3),
-    "freq_threshold": (1, 3, 2, 7, 2),
-    "promote_freq_window_ms": (1000, 3968, 3000, 16383, 5000),
-    "promote_rate_limit_MBps": (0, 2147483647, 65536, 2147483647, 65536),
-    "kmigrated_sleep_ms": (50, 1000, 100, 1000, 100),
-    "kmigrated_batch_nr": (64, 1024, 512, 1024, 512),
-    "kmigrated_wake": (0, 1, 0, 1, 0),
-    "keep_refused": (0, 1, 0, 1, 0),
-    "target_policy": (0, 1, 0, 1, 0),
-    "recheck_age_ms": (0, 3968, 0, 16383, 0),
-    "pingpong_ms": (0, 600_000, 0, 600_000, 0),
-    "record_ageing": (0, 1, 0, 1, 0),
-    "recheck_once_ms": (0, 10_000, 0, 10_000, 0),
-    "demotion_room": (0, 1, 0, 1, 0),
-    "refusal_rest": (0, 1, 0, 1, 0),
-    "admit_by_heat": (0, 1, 0, 1, 0),
-}
 #: What differs on real nodes.
 REAL_NODES = {"record_ageing": 1, "recheck_once_ms": 250, "demotion_room": 1, "refusal_rest": 1, "admit_by_heat": 1}
-CASES = [(mode, name) for mode in MODES for name in TABLE]
+CASES = [(mode, name) for mode in MODES for name in TUNABLES]
 
 
 def make(mode) -> Tunables:
@@ -42,8 +22,13 @@ def values(tunables: Tunables) -> dict[str, int]:
     return {name: tunables[name] for name in tunables}
 
 
-def test_the_table_is_the_whole_table_in_its_order():
-    assert list(TABLE) == list(TUNABLES) == list(make("default"))
+def test_every_tunable_has_a_typed_attribute_in_the_order_of_the_table():
+    tunables = make("default")
+    assert list(TUNABLES) == list(tunables)
+    typed = Tunables.__annotations__.keys() | {
+        name for name, one in vars(Tunables).items() if isinstance(one, property)
+    }
+    assert typed >= TUNABLES.keys()
     assert all(tunable.help and tunable.unit for tunable in TUNABLES.values())
 
 
@@ -74,11 +59,9 @@ def test_the_window_leaves_a_sweep_half_a_second_while_records_age(mode, most, r
 
 @pytest.mark.parametrize(("mode", "name"), CASES)
 def test_defaults_and_both_ends_of_every_range(mode, name):
-    low, high, default, precise_high, precise_default = TABLE[name]
-    if mode == "precise":
-        high, default = precise_high, precise_default
-    tunables = make(mode)
-    assert tunables[name] == default
+    tunables, one = make(mode), TUNABLES[name]
+    low, high = one.low, one.high.of(mode)
+    assert tunables[name] == (3 if name == "target_nid" else one.default.of(mode))
     good, bad = [low, high], [high + 1, 2**32 - 1, 2**32]
     if name == "target_nid":
         good, bad = [5, 1023], [0, 2, 4, 1022, *bad]
