@@ -17,6 +17,7 @@ from pghotd.engine.tunables import TUNABLES
 from pghotd.fs.controls import control_tree
 from pghotd.fs.tree import Dir, DynamicDir, Node
 from pghotd.geometry import MAX_NUMNODES
+from pghotd.memory.registry import BACKENDS
 
 DOCS = Path(__file__).parents[1] / "docs"
 #: A driver, and no process of this machine: those end while they are looked at.
@@ -132,6 +133,11 @@ def test_every_package_is_installed():
     listed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     found = {".".join(file.parent.relative_to(root).parts) for file in (root / "pghotd").rglob("*.py")}
     assert sorted(found | {"pghotd.fs"}) == sorted(listed)
+
+
+def test_every_backend_has_a_row():
+    packages = (Path(__file__).parents[1] / "pghotd" / "memory").glob("*/__init__.py")
+    assert {file.parent.name for file in packages} == set(BACKENDS)
 
 
 def test_the_control_tree_of_the_page_is_the_tree(tree):
