@@ -5,6 +5,7 @@ import pytest
 import trio
 
 from pghotd.memory.model.spec import ProcessSpec
+from pghotd.sources import written_pages
 from pghotd.sources.scan import softdirty
 from pghotd.sources.scan.softdirty import Softdirty, SoftdirtySettings
 from tests.machines import Rig, two_nodes
@@ -120,7 +121,9 @@ async def test_a_large_process_is_left_alone(bench, nursery, autojump_clock):
 
 async def test_a_write_that_takes_long_is_the_last_one_for_that_process(bench, monkeypatch, nursery, autojump_clock):
     calls = []
-    monkeypatch.setattr(softdirty, "clear_soft_dirty", lambda pid, *_: calls.append(pid) or (0.051 if pid == 10 else 0))
+    monkeypatch.setattr(
+        written_pages, "clear_soft_dirty", lambda pid, *_: calls.append(pid) or (0.051 if pid == 10 else 0)
+    )
     bench.process(10)
     bench.process(11)
     source = bench.source("db")
@@ -133,7 +136,7 @@ async def test_a_write_that_takes_long_is_the_last_one_for_that_process(bench, m
 
 async def test_a_process_is_locked_for_half_a_percent_of_the_time(bench, monkeypatch, nursery, autojump_clock):
     calls = []
-    monkeypatch.setattr(softdirty, "clear_soft_dirty", lambda pid, *_: calls.append(pid) or 0.01)
+    monkeypatch.setattr(written_pages, "clear_soft_dirty", lambda pid, *_: calls.append(pid) or 0.01)
     bench.process(10)
     source = bench.source("db")
     nursery.start_soon(source.run)
@@ -144,7 +147,9 @@ async def test_a_process_is_locked_for_half_a_percent_of_the_time(bench, monkeyp
 
 async def test_a_process_whose_looks_would_be_too_rare_is_spared_them(bench, monkeypatch, nursery, autojump_clock):
     calls = []
-    monkeypatch.setattr(softdirty, "clear_soft_dirty", lambda pid, *_: calls.append(pid) or (0.02 if pid == 10 else 0))
+    monkeypatch.setattr(
+        written_pages, "clear_soft_dirty", lambda pid, *_: calls.append(pid) or (0.02 if pid == 10 else 0)
+    )
     bench.process(10)
     bench.process(11)
     source = bench.source("db")

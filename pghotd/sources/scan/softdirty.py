@@ -7,7 +7,6 @@ the limits of clear_refs_limits.py. At a first look the bits were never cleared 
 """
 
 import errno
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -19,9 +18,7 @@ from numpy.typing import NDArray
 from pghotd.engine.kinds import PGTSCANS
 from pghotd.engine.memory import Clock
 from pghotd.engine.pghot import Pghot
-from pghotd.procfs.clear_refs import clear_soft_dirty
 from pghotd.procfs.maps import read_maps
-from pghotd.procfs.pagemap import read_resident
 from pghotd.procfs.process_targets import Identity, choose
 from pghotd.procfs.soft_dirty import probe
 from pghotd.procfs.stat import read_stat
@@ -33,6 +30,7 @@ from pghotd.sources.lower_folios import only_tracked, record_folios, tracked_sec
 from pghotd.sources.rule import Rule
 from pghotd.sources.source import failures
 from pghotd.sources.status import ALL_PPM, SourceStatus
+from pghotd.sources.written_pages import take_written
 from pghotd.threads import InThread, in_thread
 
 #: How often to check whether an interval fits again.
@@ -219,17 +217,17 @@ class Softdirty:
         if why_not := one.limits.why_not(stat) or _too_rare(one.pause_ms, rule):
             one.means = why_not
             return _Look()
-        pfns, reading_s = _NONE, 0.0
-        if cleared:
-            mappings = read_maps(pid, self._proc)
-            began = time.thread_time()
-            pages = read_resident(pid, mappings, self._proc, want_pfns=True, only_written=True)
-            reading_s = time.thread_time() - began
-            pfns = only_tracked(pages.pfns, tracked)
-        clear_s = clear_soft_dirty(pid, start_ticks, self._proc)
-        ended = one.limits.took(clear_s)
-        one.means = ended or "softdirty"
-        return _Look(pfns, reading_s + clear_s, not ended)
+        written = take_written(
+            pid,
+            start_ticks,
+            lambda: read_maps(pid, self._proc),
+            one.limits,
+            self._proc,
+            cleared=cleared,
+            want_pfns=True,
+        )
+        one.means = written.ended or "softdirty"
+        return _Look(only_tracked(written.pages.pfns, tracked), written.locked_s, not written.ended)
 
 
 def _too_rare(pause_ms: int, rule: Rule) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from pghotd.procfs.clear_refs import clear_referenced, clear_soft_dirty
+from pghotd.procfs.clear_refs import clear_referenced
 from pghotd.procfs.kpageflags import lru_heads
 from pghotd.procfs.maps import Mappings, Vpns, parse_maps, read_maps_text
 from pghotd.procfs.page_idle import PageIdle
@@ -23,6 +23,7 @@ from pghotd.procfs.smaps import Usage, parse_smaps, read_smaps_text
 from pghotd.procfs.stat import ProcessStat, read_stat
 from pghotd.sources.clear_refs_limits import ClearRefsLimits, is_named, pause_ms
 from pghotd.sources.model.procscan.settings import ProcscanSettings
+from pghotd.sources.written_pages import take_written
 
 #: Largest share of a processor spent on a process whose accesses nothing detects.
 STRETCH_SIZES = 200
@@ -175,19 +176,16 @@ class Looker:
         cleared, self._cleared = self._cleared, False
         if why_not := self._limits.why_not(stat):
             return Look(stat, resident, means=why_not)
-        written, reading_s = _NONE, 0.0
         try:
-            if cleared:
-                began = time.thread_time()
-                found = read_resident(self._pid, self._read_mappings(), self._proc, only_written=True).vpns
-                reading_s = time.thread_time() - began
-                written = found[np.isin(found, resident, assume_unique=True)]
-            clear_s = clear_soft_dirty(self._pid, self._start_ticks, self._proc)
+            written = take_written(
+                self._pid, self._start_ticks, self._read_mappings, self._limits, self._proc, cleared=cleared
+            )
         except OSError as error:
             return Look(stat, resident, means=_because(error), error=error)
-        ended = self._limits.took(clear_s)
-        self._cleared = not ended
-        return Look(stat, resident, written, means=ended or "softdirty", clear_s=clear_s, locked_s=reading_s + clear_s)
+        self._cleared = not written.ended
+        vpns, means = written.pages.vpns, written.ended or "softdirty"
+        accessed = vpns[np.isin(vpns, resident, assume_unique=True)]
+        return Look(stat, resident, accessed, means=means, clear_s=written.clear_s, locked_s=written.locked_s)
 
     def _look_by_clear_refs(self, stat: ProcessStat, now: int) -> Look:
         """Return the look by clear_refs: find mappings that were touched as a whole, and clear the references again."""
