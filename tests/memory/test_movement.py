@@ -154,6 +154,21 @@ async def test_a_page_that_goes_one_way_and_back_within_a_minute_has_bounced(aut
     check(machine)
 
 
+async def test_a_page_that_moves_within_its_node_was_demoted_when_it_was(autojump_clock):
+    rig = make_rig(ProcessSpec("a", 2, 0), move_ns=0)
+    machine, process = rig.machine, rig.machine.processes[1]
+    move = machine._mover.begin(process.table.astype(np.int64) - 1, 1, 1000)
+    assert not machine._mover.finish(move, Flag.DEMOTED).any()
+    await trio.sleep(5)
+    before = process.table.astype(np.int64) - 1
+    machine.hotplug.set_online(int(before[0]) // PAGES_PER_SECTION, False)
+    heads = process.table.astype(np.int64) - 1
+    assert not np.isin(heads, before).any()
+    assert machine.frames.nid_of(heads).tolist() == [1, 1]
+    assert machine.since_demotion(heads).tolist() == [5000, 5000]
+    check(machine)
+
+
 async def test_a_promoted_page_starts_youngest(autojump_clock):
     rig = make_rig(ProcessSpec("a", 2, 1), move_ns=0)
     rig.machine.frames.flags[FIRST] |= Flag.GENERATION | Flag.ACCESSED

@@ -120,6 +120,21 @@ def test_who_was_faster_keeps_it(damon):
     assert not damon.note.exists()
 
 
+def test_it_is_noted_whose_it_is_before_there_is_one(damon, monkeypatch):
+    """Killed in between, the daemon would otherwise leave one of which nothing tells that it may be taken away."""
+    noted = []
+    write = damon._write
+
+    def look(path: str, value: int | str) -> None:
+        noted.append((path, value, damon.note.read_text() if damon.note.exists() else ""))
+        write(path, value)
+
+    monkeypatch.setattr(damon, "_write", look)
+    damon.take(RANGES, Intervals())
+    own = read_stat(os.getpid())
+    assert noted[0] == ("nr_kdamonds", 1, f"{own.pid} {own.start_ticks} -1\n")
+
+
 def test_one_that_cannot_be_started_is_given_back(damon):
     # As when DAMON_STAT or another part of the kernel has it: known at the very end only.
     module = damon.root.parents[4] / "module/damon_stat/parameters/enabled"

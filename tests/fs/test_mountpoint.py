@@ -1,0 +1,55 @@
+"""What can be mounted on, and whose it is, without a mount."""
+
+import fcntl
+import os
+
+import pytest
+
+from pghotd.fs.mountpoint import MountError, check, lock_name, locked
+from tests.requirements import require
+
+OTHER = 65534
+
+
+def test_a_directory_of_another_user_is_refused(tmp_path, monkeypatch):
+    require(os.geteuid() == 0, "giving a directory away needs root")
+    assert not check(tmp_path)
+    os.chown(tmp_path, OTHER, 0)
+    with pytest.raises(MountError, match=f"owned by uid {OTHER}; the mount point must belong to root or to who runs"):
+        check(tmp_path)
+    # That user may, and on a directory of root's as well.
+    monkeypatch.setattr(os, "geteuid", lambda: OTHER)
+    assert not check(tmp_path)
+    os.chown(tmp_path, 0, 0)
+    assert not check(tmp_path)
+
+
+def test_a_lock_is_held_by_one_at_a_time_and_gone_afterwards(tmp_path):
+    point, lock = tmp_path / "pghot", tmp_path / lock_name(tmp_path / "pghot")
+    with locked(point, tmp_path):
+        assert lock.read_text() == f"{os.getpid()}\n"
+        with (
+            pytest.raises(MountError, match=rf"already mounted by a running pghotd \(pid {os.getpid()}\)"),
+            locked(point, tmp_path),
+        ):
+            pass
+    assert not lock.exists()
+
+
+@pytest.mark.parametrize("made_again", [False, True])
+def test_a_lock_file_that_its_holder_removed_before_it_was_locked_is_no_lock(tmp_path, monkeypatch, made_again):
+    point, lock = tmp_path / "pghot", tmp_path / lock_name(tmp_path / "pghot")
+    flock = fcntl.flock
+
+    def too_late(fd: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        lock.unlink()
+        if made_again:
+            lock.touch()
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", too_late)
+    with locked(point, tmp_path):
+        assert lock.read_text() == f"{os.getpid()}\n"
+        with pytest.raises(MountError, match="already mounted"), locked(point, tmp_path):
+            pass
