@@ -42,7 +42,7 @@ async def at_once(function, *arguments):
     return function(*arguments)
 
 
-async def test_a_call_waits_until_it_is_full_or_a_quarter_of_a_second_has_passed(autojump_clock, nursery):
+async def test_a_call_waits_until_it_is_full_or_50_ms_have_passed(autojump_clock, nursery):
     kernel = Kernel()
     calls = Calls(kernel, clock, 1000, everything, NO_PROC, at_once)
     nursery.start_soon(calls.run)
