@@ -39,10 +39,11 @@ fuzz: $(VENV)/dev
 	$(BIN)/python -m tests.fuzz
 	$(BIN)/python -m tests.storm
 
-# Which tests run which lines is cached in .cache/mutants. ONLY=PATH[:LINE] tries all changes there instead of a sample.
+# Which tests run which lines is cached in .cache/mutants. ONLY=PATH[:LINE] tries all changes there instead of a sample;
+# AGAIN=1 leaves out what was caught in the last run with this seed.
 SEED ?= 20261125
 mutants: $(VENV)/dev
-	$(BIN)/python -m tests.mutants --seed $(SEED) $(if $(ONLY),--only $(ONLY))
+	$(BIN)/python -m tests.mutants --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(if $(AGAIN),--again)
 
 # Cached in .cache/vm, which `make clean` leaves: Debian packages, fetched as this machine's apt is configured.
 # KERNEL=idle boots the kernel of `make kernel-idle` and runs the tests for it.

@@ -25,7 +25,7 @@ from tests.mutants.run import Chosen, import_what_is_slow, run_forked
 FOLDERS = ("pghotd/engine", "pghotd/memory", "pghotd/fs", "pghotd/sources")
 _COPY = "PGHOTD_MUTANTS_COPY_OF"
 #: Of all tests of one mutant, as they were timed with tracing.
-_MOST_SECONDS = 120
+_MOST_SECONDS = 60
 _LEAST_CAUGHT = 0.85
 _PASSED, _FAILED, _INTERRUPTED = 0, 1, 2
 
@@ -35,7 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description="Try small changes of meaning.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--number", type=int, default=200, help="how many mutants (200)")
-    parser.add_argument("--survivors", action="store_true", help="run those again alone that survived the last run")
+    parser.add_argument("--again", action="store_true", help="leave out what was caught in the last run with this seed")
     parser.add_argument("--only", metavar="PATH[:LINE]", action="append", help="all mutants of a file or line instead")
     given = parser.parse_args()
     if _COPY not in os.environ:
@@ -46,7 +46,7 @@ def main() -> int:
     lines = read_lines(root, cache / "lines")
     every = mutants_below(root, FOLDERS)
     chosen = _only(every, given.only) if given.only else _sample(every, given.seed, given.number)
-    return _report(root, chosen, _equivalents(every), lines, cache / f"seed-{given.seed}.json", given.survivors)
+    return _report(root, chosen, _equivalents(every), lines, cache / f"seed-{given.seed}.json", given.again)
 
 
 def _report(
@@ -54,7 +54,7 @@ def _report(
 ) -> int:
     """Run the mutants, say what became of each, and return the exit status."""
     began = time.monotonic()
-    before = json.loads(last.read_text()) if again else {}
+    before = json.loads(last.read_text()) if again and last.exists() else {}
     verdicts: dict[str, str] = {}
     for mutant in chosen:
         known = before.get(str(mutant), "")
@@ -63,8 +63,8 @@ def _report(
         else:
             verdict = known if known.startswith("caught") else _verdict(root, mutant, lines)
         verdicts[str(mutant)] = verdict
+        last.write_text(json.dumps(before | verdicts, indent=1))
         print(f"{len(verdicts)}/{len(chosen)} {mutant}\n    {verdict}", flush=True)
-    last.write_text(json.dumps(verdicts, indent=1))
     survivors = [name for name, verdict in verdicts.items() if verdict.startswith("survived")]
     caught = sum(verdict.startswith("caught") for verdict in verdicts.values())
     print("", *survivors, sep="\n")

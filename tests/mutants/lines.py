@@ -19,9 +19,10 @@ import pytest
 from tests.mutants.run import run_forked
 
 #: Of one test; what takes longer is not run against mutants.
-_MOST_CPU_S = 60
+_MOST_CPU_S = 30
 #: Of one function in one test without a line that was not seen before; what comes later is missed.
 _MOST_CALLS = 500
+_FEW = 50
 #: What needs a machine or a system of its own, or measures, and what runs the program from outside.
 _LEFT_OUT = ("bench", "mutants", "program", "systemd", "vm")
 
@@ -31,22 +32,26 @@ class Lines:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._number: dict[str, int] = {}
         self._of_line: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
 
     def add(self, tests: dict[str, tuple[float, dict[str, list[int]]]]) -> None:
         """Take in what the tests of a file run."""
         for test, (seconds, files) in tests.items():
             self.seconds[test] = seconds
+            self._number[test] = sum(map(len, files.values()))
             for path, lines in files.items():
                 for line in lines:
                     self._of_line[path, line].append(test)
 
     def tests(self, path: str, line: int, statement: int) -> list[str]:
-        """Return the tests that run a line, or else its statement, or else those of the folder, the fastest first."""
+        """Return the tests that run a line, or else its statement, the fastest first."""
         seen = self._of_line.get((path, line)) or self._of_line.get((path, statement))
         folder = str(Path("tests", *Path(path).parts[1:-1]))
-        # A line that a test runs in another process was not seen.
-        known = seen or [test for test in self.seconds if test.startswith(f"{folder}/")]
+        # Or else those of its folder that run hardly anything here: they start a process, which runs it.
+        known = seen or [
+            test for test, number in self._number.items() if test.startswith(f"{folder}/") and number < _FEW
+        ]
         return sorted(known, key=lambda test: (self.seconds[test], test))
 
 

@@ -32,8 +32,10 @@ def test_what_is_asked_of_it_is_in_its_files(damon):
     regions = [(int(read[f"targets/0/regions/{n}/start"]), int(read[f"targets/0/regions/{n}/end"])) for n in (0, 1)]
     assert regions == [(first << 12, end << 12) for first, end in RANGES]
     assert read["schemes/0/action"] == "stat"
-    assert read["schemes/0/access_pattern/sz/max"] == str(2**63 - 1)
-    assert read["schemes/0/access_pattern/nr_accesses/min"] == "5"
+    pattern = "schemes/0/access_pattern"
+    assert [read[f"{pattern}/sz/{end}"] for end in ("min", "max")] == ["0", str(2**63 - 1)]
+    assert [read[f"{pattern}/nr_accesses/{end}"] for end in ("min", "max")] == ["5", str(2**31 - 1)]
+    assert [read[f"{pattern}/age/{end}"] for end in ("min", "max")] == ["0", str(2**31 - 1)]
     assert damon.state == "on"
     # On in the end, when all the rest is there.
     assert damon.written[-1] == ("0/state", "on")
