@@ -201,3 +201,13 @@ def test_ready_records_that_are_not_taken_are_cleared_too():
     sweep(rig, rig.time.now + 3200)
     assert found(rig, 0) == {}
     assert rig.counters.node(1)["pghotd_aged"] == rig.total("pghotd_aged") == 5
+
+
+@pytest.mark.parametrize(
+    ("mode", "window", "interval"), [("default", 1000, 500), ("default", 3584, 256), ("precise", 15872, 256)]
+)
+def test_two_sweeps_fit_between_the_end_of_the_window_and_the_wrap(mode, window, interval):
+    rig = make(mode, 2)
+    rig.pghot.tunables.set("promote_freq_window_ms", window)
+    assert rig.pghot.ageing.interval_ms() == interval
+    assert window + 2 * interval <= RANGE_MS[mode]

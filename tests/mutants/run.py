@@ -33,6 +33,8 @@ _OPTIONS = (
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
 )
 
+_MOST_EXAMPLES = 25
+
 
 def import_what_is_slow() -> None:
     """Import what every test process needs, so that it has it from the start."""
@@ -70,8 +72,18 @@ class _Settings:
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self) -> None:
         phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
-        hypothesis.settings.register_profile("mutants", hypothesis.settings(), database=None, phases=phases)
+        hypothesis.settings.register_profile(
+            "mutants", hypothesis.settings(), database=None, phases=phases, max_examples=_MOST_EXAMPLES
+        )
         hypothesis.settings.load_profile("mutants")
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Let tests that ask for many examples try a few: what they catch they mostly catch with these."""
+        for test in (getattr(item, "obj", None) for item in items):
+            asked = getattr(test, "_hypothesis_internal_use_settings", None)
+            if asked is not None and asked.max_examples > _MOST_EXAMPLES:
+                # A second @settings is refused.
+                test._hypothesis_internal_use_settings = hypothesis.settings(asked, max_examples=_MOST_EXAMPLES)
 
 
 def run_forked(arguments: Iterable[str], plugin: object) -> int:
