@@ -53,3 +53,8 @@ def test_a_lock_file_that_its_holder_removed_before_it_was_locked_is_no_lock(tmp
         assert lock.read_text() == f"{os.getpid()}\n"
         with pytest.raises(MountError, match="already mounted"), locked(point, tmp_path):
             pass
+
+
+def test_a_lock_file_that_an_administrator_removed_is_no_trouble_at_the_end(tmp_path):
+    with locked(tmp_path / "pghot", tmp_path):
+        (tmp_path / lock_name(tmp_path / "pghot")).unlink()

@@ -237,6 +237,13 @@ async def test_a_section_that_goes_in_the_middle_takes_its_records_with_it(autoj
     assert not at_work.machine.states(np.array([FIRST]))[0] & PageState.LRU
 
 
+async def run_in_scope(task, task_status=trio.TASK_STATUS_IGNORED) -> None:
+    """Run a task in a scope of its own, which is what starting this gives."""
+    with trio.CancelScope() as scope:
+        task_status.started(scope)
+        await task()
+
+
 async def test_a_topology_that_cannot_be_read_in_the_middle_of_a_change_is_read_again(
     autojump_clock, tmp_path, monkeypatch, nursery
 ):
@@ -244,7 +251,7 @@ async def test_a_topology_that_cannot_be_read_in_the_middle_of_a_change_is_read_
     monkeypatch.setattr(linux_machine, "open_socket", lambda: ours)
     monkeypatch.setattr(uevents, "is_from_kernel", lambda sender: True)
     at_work = AtWork(tmp_path, monkeypatch)
-    nursery.start_soon(at_work.machine.run)
+    running = await nursery.start(run_in_scope, at_work.machine.run)
     online = at_work.sys / "devices/system/node/online"
     online.write_text("0-2\n")  # The distances are still those to two nodes.
     write(at_work.sys, "devices/system/memory/memory6/state", "online\n")
@@ -258,6 +265,9 @@ async def test_a_topology_that_cannot_be_read_in_the_middle_of_a_change_is_read_
         await trio.sleep(0.2)
         assert at_work.machine.section_nid.tolist() == [0, 0, 1, 1, 1, 1, 1, -1]
         assert at_work.pghot.store.has(1, 6)
+        running.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert ours.fileno() == -1
 
 
 async def test_states_of_a_section_that_went_and_came_again_are_read_again(autojump_clock, at_work):
@@ -272,6 +282,19 @@ async def test_states_of_a_section_that_went_and_came_again_are_read_again(autoj
     # As recently as they were read: it was another section.
     await at_work.machine.freshen(heads)
     assert (at_work.machine.states(heads) & PageState.LRU).all()
+
+
+async def test_states_are_kept_over_a_change_that_needs_no_more_of_them(autojump_clock, at_work):
+    heads = FIRST + np.arange(200)
+    await at_work.machine.freshen(heads)
+    for section in (6, 7):
+        write(at_work.sys, f"devices/system/memory/memory{section}/state", "online\n")
+        (at_work.sys / f"devices/system/node/node1/memory{section}").symlink_to(f"../../memory/memory{section}")
+    (at_work.sys / "devices/system/node/node1/memory5").unlink()
+    for known in (False, True):  # There is more memory than before, and the second time not.
+        at_work.machine._adopt(at_work.machine._read_topology())
+        assert (at_work.machine.states(heads) & PageState.LRU).all() == known
+        await at_work.machine.freshen(heads)
 
 
 async def test_folios_that_have_left_the_lru_since_are_not_taken(autojump_clock, at_work):
