@@ -70,3 +70,11 @@ def test_free_space_is_promo_and_a_gigabyte_or_a_sixteenth_in_any_one_zone():
     assert not has_free_space([zone(40 + 2 * gib)], 32 * gib)
     assert has_free_space([zone(41 + 2 * gib)], 32 * gib)
     assert not has_free_space([], 0)
+
+
+def test_with_a_limit_of_0_what_has_grown_by_nothing_leaves_the_threshold():
+    admission = Admission()
+    admission.charge(
+        admission.judge(np.ones(1, dtype=np.int64), np.zeros(1, dtype=np.int64), False, Limits(3000, 0), 5), 1
+    )
+    assert admission.threshold_ms(Limits(3000, 0)) == 3000

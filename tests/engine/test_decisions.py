@@ -64,6 +64,17 @@ def test_more_at_once_than_the_ring_holds():
     assert decisions.last(DECISIONS + 4).record == DECISIONS + 4
 
 
+def test_of_a_batch_that_the_ring_has_half_overwritten_the_rest_is_completed():
+    decisions = Decisions(4)
+    first = remember(decisions, [(1, ADMITTED), (2, ADMITTED)], 1)
+    remember(decisions, [(7, ADMITTED), (8, ADMITTED), (9, ADMITTED)], 2)
+    numbers = first + np.arange(2)
+    decisions.complete(numbers, np.full(2, PROMOTED, np.uint8), np.zeros(2, np.int64), numbers + 100, 3)
+    assert decisions.last(1) is None
+    assert decisions.last(2).verdict == "promoted"
+    assert [decisions.last(pfn).verdict for pfn in (7, 8, 9)] == ["in_flight"] * 3
+
+
 def test_a_decision_says_what_it_was_made_by_and_what_became_of_it():
     decisions = Decisions()
     verdicts = np.array([REFUSED_AGE, ADMITTED, ADMITTED], np.uint8)

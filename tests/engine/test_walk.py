@@ -315,3 +315,11 @@ def test_the_engine_of_a_machine_without_lower_tier_memory_has_nothing_to_walk()
     rig = Rig((node(0, 1, "top", (10,)),))
     assert isinstance(rig.pghot, Pghot)
     assert SectionWalk(rig.pghot, 0, 0).next_batch(0) is None
+
+
+def test_readers_of_counters_learn_of_a_batch_that_is_settled():
+    rig = hot_rig([ProcessSpec("a", 5, 2)])
+    batch = next_batch(SectionWalk(rig.pghot, 2, SECTION), rig.time.now)
+    before = rig.counters.changes.version
+    settle(rig.pghot, 2, batch, Moved(np.zeros(5, dtype=np.int64), batch.heads), rig.time.now)
+    assert rig.counters.changes.version > before

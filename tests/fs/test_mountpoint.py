@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from pghotd.fs.mount import stderr_captured
 from pghotd.fs.mountpoint import MountError, check, lock_name, locked
 from tests.requirements import require
 
@@ -58,3 +59,11 @@ def test_a_lock_file_that_its_holder_removed_before_it_was_locked_is_no_lock(tmp
 def test_a_lock_file_that_an_administrator_removed_is_no_trouble_at_the_end(tmp_path):
     with locked(tmp_path / "pghot", tmp_path):
         (tmp_path / lock_name(tmp_path / "pghot")).unlink()
+
+
+def test_what_is_said_to_descriptor_2_is_captured_and_no_descriptor_stays_open():
+    before, to = os.listdir("/proc/self/fd"), os.readlink("/proc/self/fd/2")
+    with stderr_captured() as written:
+        os.write(2, b"no such device\n")
+        assert os.pread(written, 100, 0) == b"no such device\n"
+    assert (os.listdir("/proc/self/fd"), os.readlink("/proc/self/fd/2")) == (before, to)
