@@ -93,6 +93,18 @@ def test_without_looks_a_second_is_one_and_heat_fades():
     assert rig.pghot.heat.shares(1, page, rig.time.now)[1].tolist() == [0]
 
 
+def test_without_looks_a_page_is_seen_once_until_a_second_is_over():
+    rig = make()
+    page = np.array([rig.first_pfn(1)])
+    found = []
+    for later in (0, 500, 499, 1, 999, 1):
+        rig.time.now += later
+        fade(rig)
+        rig.pghot.recorder.record(page, -1, HWHINTS, rig.time.now)
+        found.append(int(rig.pghot.heat.of(1, page)[0]))
+    assert found == [1, 1, 1, 2, 2, 3]
+
+
 def test_looks_that_follow_at_once_are_one():
     rig = make()
     page = np.array([rig.first_pfn(1)])
