@@ -106,3 +106,15 @@ def test_a_ring_of_nothing_remembers_nothing():
     assert decisions.remember(np.arange(5), records(5), np.full(5, ADMITTED, np.uint8), seen()) == 0
     decisions.complete(np.arange(5), np.full(5, PROMOTED, np.uint8), np.zeros(5, np.int64), np.arange(5), 9)
     assert decisions.about(3) == []
+
+
+def test_a_run_longer_than_the_ring_leaves_its_end_wherever_it_begins():
+    for before in range(4):
+        decisions = Decisions(4)
+        remember(decisions, [(1, ADMITTED)] * before, 1)
+        for longer in range(1, 4):
+            remember(decisions, [(10 * longer + number, ADMITTED) for number in range(4 + longer)], 1 + longer)
+            assert decisions.last(10 * longer + longer - 1) is None
+            found = [decisions.last(10 * longer + number) for number in range(longer, 4 + longer)]
+            assert [one.record for one in found] == list(range(longer, 4 + longer))
+            assert {one.at for one in found} == {1 + longer}

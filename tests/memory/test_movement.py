@@ -63,8 +63,9 @@ async def test_a_move_takes_move_ns_a_folio_and_its_pages_are_off_the_lru_meanwh
 
 async def test_what_does_not_fit_above_min_is_enomem(autojump_clock):
     rig = make_rig(ProcessSpec("full", 2 * PAGES_PER_SECTION - MIN - 9, 0), ProcessSpec("a", 16, 1, folio_order=2))
-    results = (await rig.machine.promote(FIRST + np.arange(0, 16, 4), 0)).results
-    assert results.tolist() == [0, 0, errno.ENOMEM, errno.ENOMEM]
+    moved = await rig.machine.promote(FIRST + np.arange(0, 16, 4), 0)
+    assert moved.results.tolist() == [0, 0, errno.ENOMEM, errno.ENOMEM]
+    assert moved.heads.tolist() == [*(rig.machine.processes[2].table[[0, 4]].astype(int) - 1).tolist(), -1, -1]
     assert rig.machine.frames.free_pages[0] == MIN + 1
     assert (rig.machine.states(np.array([FIRST + 8, FIRST + 12])) & 0x10 != 0).all()
     check(rig.machine)

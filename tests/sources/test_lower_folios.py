@@ -7,7 +7,7 @@ import trio
 from pghotd.engine.kinds import PGTSCANS
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.spec import ProcessSpec
-from pghotd.sources.lower_folios import record_folios, states_in
+from pghotd.sources.lower_folios import only_tracked, record_folios, states_in
 from tests.machines import Rig, two_nodes
 
 S = PAGES_PER_SECTION
@@ -36,3 +36,9 @@ async def test_a_section_that_goes_while_it_is_read_has_no_states_and_gets_no_ac
     rig.machine.hotplug.set_online(2, True)
     assert await record_folios(rig.pghot, PFNS, PGTSCANS, rig.clock, rig.clock()) == 0
     assert rig.total("pghot_recorded_pgtscans") == 0
+
+
+def test_pfns_of_sections_that_are_not_tracked_or_not_there_are_left_out():
+    tracked = np.array([True, False, True])
+    pfns = np.array([0, 3 * S, 2 * S + 5, 7, S, 2 * S + 5, 1 << 50, -1, 2 * S - 1])
+    assert only_tracked(pfns, tracked).tolist() == [7, 2 * S + 5]

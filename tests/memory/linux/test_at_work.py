@@ -402,3 +402,17 @@ async def test_what_the_kernel_demotes_from_the_fast_node_is_counted_from_now_on
     assert at_work.count("pgdemote_direct") == 5
     assert at_work.pghot.counters.node(0)["pgdemote_kswapd"] == 5
     assert at_work.pghot.counters.node(1)["pgdemote_kswapd"] == 0
+
+
+async def test_only_splits_of_huge_pages_since_the_call_began_are_counted_and_pause(autojump_clock, at_work):
+    at_work.huge(4)
+    write(at_work.proc.root, "vmstat", "thp_migration_split 7\n")
+    heads = FIRST + np.arange(4) * HUGE
+    await at_work.machine.freshen(heads)
+    await at_work.machine.reread(heads)
+    assert (await at_work.machine.promote(heads[:2], 0)).results.tolist() == [0, 0]
+    assert at_work.machine.stat()["thp_splits"] == 0
+    at_work.at_call = lambda: write(at_work.proc.root, "vmstat", "thp_migration_split 9\n")
+    assert (await at_work.machine.promote(heads[2:3], 0)).results.tolist() == [0]
+    assert at_work.machine.stat()["thp_splits"] == 2
+    assert (await at_work.machine.promote(heads[3:], 0)).results.tolist() == [Refusal.NO_BLOCK]
