@@ -108,13 +108,15 @@ def test_a_ring_of_nothing_remembers_nothing():
     assert decisions.about(3) == []
 
 
-def test_a_run_longer_than_the_ring_leaves_its_end_wherever_it_begins():
-    for before in range(4):
-        decisions = Decisions(4)
-        remember(decisions, [(1, ADMITTED)] * before, 1)
-        for longer in range(1, 4):
-            remember(decisions, [(10 * longer + number, ADMITTED) for number in range(4 + longer)], 1 + longer)
-            assert decisions.last(10 * longer + longer - 1) is None
-            found = [decisions.last(10 * longer + number) for number in range(longer, 4 + longer)]
-            assert [one.record for one in found] == list(range(longer, 4 + longer))
-            assert {one.at for one in found} == {1 + longer}
+@pytest.mark.parametrize("before", range(4))
+@pytest.mark.parametrize("longer", range(1, 4))
+def test_a_run_longer_than_the_ring_leaves_its_end_wherever_it_begins(before, longer):
+    decisions, number = Decisions(4), 4 + longer
+    remember(decisions, [(1, ADMITTED)] * before, 1)
+    first = remember(decisions, [(pfn, ADMITTED) for pfn in range(10, 10 + number)], 2)
+    assert decisions.last(10 + longer - 1) is None
+    for pfn in range(10 + longer, 10 + number):
+        assert (decisions.last(pfn).record, decisions.last(pfn).at) == (pfn - 10, 2)
+    # By their numbers, too.
+    decisions.complete(np.array([first + longer]), np.array([PROMOTED], np.uint8), np.zeros(1, int), np.array([99]), 3)
+    assert [decisions.last(pfn).verdict for pfn in range(10 + longer, 10 + number)] == ["promoted"] + ["in_flight"] * 3
