@@ -1,12 +1,14 @@
 """What can be mounted on, and whose it is, without a mount."""
 
+import errno
 import fcntl
 import os
+import subprocess
 
 import pytest
 
 from pghotd.fs.mount import stderr_captured
-from pghotd.fs.mountpoint import MountError, check, lock_name, locked
+from pghotd.fs.mountpoint import MountError, check, clear_dead, lock_name, locked
 from tests.requirements import require
 
 OTHER = 65534
@@ -67,3 +69,28 @@ def test_what_is_said_to_descriptor_2_is_captured_and_no_descriptor_stays_open()
         os.write(2, b"no such device\n")
         assert os.pread(written, 100, 0) == b"no such device\n"
     assert (os.listdir("/proc/self/fd"), os.readlink("/proc/self/fd/2")) == (before, to)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "umount"), "No such file or directory: 'umount'"),
+        (subprocess.TimeoutExpired("umount", 10), "timed out after 10 seconds"),
+        (
+            subprocess.CalledProcessError(32, "umount", stderr=b"umount: a\n\numount: not mounted\n\n"),
+            "umount: not mounted$",
+        ),
+        (subprocess.CalledProcessError(32, "umount", stderr=b""), "exited 32$"),
+    ],
+)
+def test_a_dead_mount_that_cannot_be_cleared_is_said_in_one_line(tmp_path, monkeypatch, error, reason):
+    def fails(*arguments, **options):
+        raise error
+
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text(f"36 25 0:50 / {tmp_path}/pghot rw,nosuid - fuse.pghotd pghotd rw,user_id=0\n")
+    monkeypatch.setattr(subprocess, "run", fails)
+    assert clear_dead(tmp_path / "other", mountinfo) == 0
+    with pytest.raises(MountError, match=f"pghot: cannot clear the dead mount there: .*{reason}") as caught:
+        clear_dead(tmp_path / "pghot", mountinfo)
+    assert "\n" not in str(caught.value)

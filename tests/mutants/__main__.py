@@ -124,7 +124,7 @@ def _entry(mutant: Mutant) -> tuple[str, ...]:
 def _equivalents(every: list[Mutant]) -> dict[tuple[str, ...], str]:
     """Return the reasons of the list of equivalents; an entry that is of no mutant any more is an error."""
     listed = tomllib.loads(Path(__file__).with_name("equivalents.toml").read_text()).get("mutant", [])
-    reasons = {
+    reasons: dict[tuple[str, ...], str] = {
         (one["file"], one["function"], one["text"], one["operator"], str(one.get("occurrence", 0))): one["reason"]
         for one in listed
     }

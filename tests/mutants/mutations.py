@@ -188,8 +188,8 @@ def _change(whole: ast.Module, node: Any) -> None:
             node.ops[0] = _COMPARISONS[type(node.ops[0])]()
         case ast.Constant(value=bool()):
             node.value = not node.value
-        case ast.Constant():
-            node.value += 1
+        case ast.Constant(value=int(number)):
+            node.value = number + 1
         case ast.BinOp():
             node.op = _ARITHMETIC[type(node.op)]()
         case ast.BoolOp():

@@ -81,7 +81,7 @@ class _Settings:
         """Let tests that ask for many examples try a few: what they catch they mostly catch with these."""
         for test in (getattr(item, "obj", None) for item in items):
             asked = getattr(test, "_hypothesis_internal_use_settings", None)
-            if asked is not None and asked.max_examples > _MOST_EXAMPLES:
+            if test is not None and asked is not None and asked.max_examples > _MOST_EXAMPLES:
                 # A second @settings is refused.
                 test._hypothesis_internal_use_settings = hypothesis.settings(asked, max_examples=_MOST_EXAMPLES)
 

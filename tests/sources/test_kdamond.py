@@ -208,6 +208,11 @@ class TestLeftover:
         left.note.write_text(f"{os.getpid()} 1 {THREAD}\n")
         return left
 
+    def test_of_a_pid_that_is_no_more_is_given_back(self, killed, tmp_path):
+        killed.note.write_text(f"{(1 << 22) + 1} 1 {THREAD}\n")
+        assert MadeUpDamon(tmp_path).give_back_leftover()
+        assert killed.number == 0
+
     def test_is_given_back(self, killed, tmp_path):
         assert MadeUpDamon(tmp_path).give_back_leftover()
         assert killed.number == 0

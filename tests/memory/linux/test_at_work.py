@@ -287,10 +287,12 @@ async def test_states_of_a_section_that_went_and_came_again_are_read_again(autoj
 async def test_states_are_kept_over_a_change_that_needs_no_more_of_them(autojump_clock, at_work):
     heads = FIRST + np.arange(200)
     await at_work.machine.freshen(heads)
+    (at_work.sys / "devices/system/node/node1/memory5").unlink()
+    at_work.machine._adopt(at_work.machine._read_topology())
+    assert (at_work.machine.states(heads) & PageState.LRU).all()
     for section in (6, 7):
         write(at_work.sys, f"devices/system/memory/memory{section}/state", "online\n")
         (at_work.sys / f"devices/system/node/node1/memory{section}").symlink_to(f"../../memory/memory{section}")
-    (at_work.sys / "devices/system/node/node1/memory5").unlink()
     for known in (False, True):  # There is more memory than before, and the second time not.
         at_work.machine._adopt(at_work.machine._read_topology())
         assert (at_work.machine.states(heads) & PageState.LRU).all() == known
@@ -416,3 +418,20 @@ async def test_only_splits_of_huge_pages_since_the_call_began_are_counted_and_pa
     assert (await at_work.machine.promote(heads[2:3], 0)).results.tolist() == [0]
     assert at_work.machine.stat()["thp_splits"] == 2
     assert (await at_work.machine.promote(heads[3:], 0)).results.tolist() == [Refusal.NO_BLOCK]
+
+
+async def test_where_the_kernel_makes_room_promotion_goes_down_to_near_low(autojump_clock, at_work):
+    """Low is 50 pages and high 100: of 80 free pages 18 may be used, since a quarter of the gap stays free."""
+    write(at_work.sys, "kernel/mm/numa/demotion_enabled", "true\n")
+    write(at_work.sys, "devices/system/node/node0/vmstat", "pgdemote_kswapd 0\n")
+    write(at_work.sys, "devices/system/node/node0/reclaim", "")
+    at_work.free(-20)
+    heads = FIRST + np.arange(20)
+    await at_work.machine.freshen(heads)
+    await at_work.machine.reread(heads)
+    assert (await at_work.machine.promote(heads, 0)).results.tolist() == [Refusal.NO_SPACE] * 20
+    at_work.machine.make_room(0, 100, exchange=True)
+    await trio.sleep(0.06)
+    assert at_work.machine.exchanges(0)
+    assert (at_work.sys / "devices/system/node/node0/reclaim").read_text() == f"{512 * 4096}\n"
+    assert (await at_work.machine.promote(heads, 0)).results.tolist() == [0] * 17 + [Refusal.NO_SPACE] * 3
