@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test lint bench fuzz vm-test kernel-idle bare-test pip-test deb deb-test install put-in-place uninstall clean packages
+.PHONY: help run test lint bench fuzz mutants vm-test kernel-idle bare-test pip-test deb deb-test install put-in-place uninstall clean packages
 
 help:
 	@echo 'make run     mount a demonstration at /run/pghot until Ctrl-C'
@@ -11,6 +11,7 @@ help:
 	@echo 'make lint    check style, types and import contracts'
 	@echo 'make bench   print how fast it is, as ratios against limits measured in the same run'
 	@echo 'make fuzz    write a million random texts through a mount, then a million operations by eight processes'
+	@echo 'make mutants SEED=N  change the program in 200 small ways, one at a time, and see which of them no test notices'
 	@echo 'make vm-test run pghotd in virtual machines with a node without CPUs (TESTS=... for some tests); needs no root'
 	@echo 'make kernel-idle  build a kernel with idle page tracking for make vm-test KERNEL=idle: half an hour'
 	@echo 'make bare-test  run make test in a bare Debian (RELEASE=bookworm for 12); make pip-test installs wheel and sdist there'
@@ -39,6 +40,12 @@ bench: $(VENV)/dev
 fuzz: $(VENV)/dev
 	$(BIN)/python -m tests.fuzz
 	$(BIN)/python -m tests.storm
+
+# Which tests run which lines is cached in .cache/mutants. ONLY=PATH[:LINE] tries all changes there instead of a sample;
+# AGAIN=1 leaves out what was caught in the last run with this seed.
+SEED ?= 20261125
+mutants: $(VENV)/dev
+	$(BIN)/python -m tests.mutants --seed $(SEED) $(if $(ONLY),--only $(ONLY)) $(if $(AGAIN),--again)
 
 # Cached in .cache/vm, which `make clean` leaves: Debian packages, fetched as this machine's apt is configured.
 # KERNEL=idle boots the kernel of `make kernel-idle` and runs the tests for it.

@@ -1,6 +1,7 @@
 """Hold admission of runs against asking folio by folio."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,3 +71,24 @@ def test_free_space_is_promo_and_a_gigabyte_or_a_sixteenth_in_any_one_zone():
     assert not has_free_space([zone(40 + 2 * gib)], 32 * gib)
     assert has_free_space([zone(41 + 2 * gib)], 32 * gib)
     assert not has_free_space([], 0)
+
+
+def test_with_a_limit_of_0_what_has_grown_by_nothing_leaves_the_threshold():
+    admission = Admission()
+    admission.charge(
+        admission.judge(np.ones(1, dtype=np.int64), np.zeros(1, dtype=np.int64), False, Limits(3000, 0), 5), 1
+    )
+    assert admission.threshold_ms(Limits(3000, 0)) == 3000
+
+
+@pytest.mark.parametrize(
+    ("grown", "threshold"),
+    [(13_823, 3750), (13_824, 3375), (15_360, 3375), (16_896, 3375), (16_897, 3000)],
+)
+def test_within_a_tenth_of_the_limit_the_threshold_stays(grown, threshold):
+    """Of 256 pages a second for a minute."""
+    admission, limits, young = Admission(), Limits(3000, 1), np.zeros(1, dtype=np.int64)
+    admission.charge(admission.judge(np.array([grown]), young, False, limits, 5), 1)
+    assert admission.threshold_ms(limits) == 3375
+    assert admission.judge(np.ones(1, dtype=np.int64), young, False, limits, 60_005).threshold_ms == 3375
+    assert admission.judge(np.ones(1, dtype=np.int64), young, False, limits, 60_006).threshold_ms == threshold

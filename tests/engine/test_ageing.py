@@ -201,3 +201,30 @@ def test_ready_records_that_are_not_taken_are_cleared_too():
     sweep(rig, rig.time.now + 3200)
     assert found(rig, 0) == {}
     assert rig.counters.node(1)["pghotd_aged"] == rig.total("pghotd_aged") == 5
+
+
+@pytest.mark.parametrize(
+    ("mode", "window", "interval"), [("default", 1000, 500), ("default", 3584, 256), ("precise", 15872, 256)]
+)
+def test_two_sweeps_fit_between_the_end_of_the_window_and_the_wrap(mode, window, interval):
+    rig = make(mode, 2)
+    rig.pghot.tunables.set("promote_freq_window_ms", window)
+    assert rig.pghot.ageing.interval_ms() == interval
+    assert window + 2 * interval <= RANGE_MS[mode]
+
+
+def test_a_record_that_is_put_back_after_a_while_wraps_when_it_would_have():
+    """Its section may have been touched since, by an access that wraps later."""
+    rig = make("default", 2)
+    begin = rig.time.now = 1_000_064
+    records = rig.pghot.store.node(1).section(2)
+    rig.pghot.recorder.record(np.array([2 * PAGES_PER_SECTION]), -1, PGTSCANS, begin)
+    taken, records[0] = records[0], 0
+    sweep(rig, begin + 2900)
+    rig.pghot.recorder.record(np.array([2 * PAGES_PER_SECTION + 1]), -1, PGTSCANS, begin + 3000)
+    records[0] = taken
+    rig.pghot.ageing.touch(1, np.array([2 * PAGES_PER_SECTION]), begin + 3000, 3000)
+    rig.pghot.ageing.catch_up(1, begin + 3900)
+    assert records[:2].all()
+    rig.pghot.ageing.catch_up(1, begin + 4200)
+    assert records[:2].astype(bool).tolist() == [False, True]

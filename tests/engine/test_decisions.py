@@ -64,6 +64,17 @@ def test_more_at_once_than_the_ring_holds():
     assert decisions.last(DECISIONS + 4).record == DECISIONS + 4
 
 
+def test_of_a_batch_that_the_ring_has_half_overwritten_the_rest_is_completed():
+    decisions = Decisions(4)
+    first = remember(decisions, [(1, ADMITTED), (2, ADMITTED)], 1)
+    remember(decisions, [(7, ADMITTED), (8, ADMITTED), (9, ADMITTED)], 2)
+    numbers = first + np.arange(2)
+    decisions.complete(numbers, np.full(2, PROMOTED, np.uint8), np.zeros(2, np.int64), numbers + 100, 3)
+    assert decisions.last(1) is None
+    assert decisions.last(2).verdict == "promoted"
+    assert [decisions.last(pfn).verdict for pfn in (7, 8, 9)] == ["in_flight"] * 3
+
+
 def test_a_decision_says_what_it_was_made_by_and_what_became_of_it():
     decisions = Decisions()
     verdicts = np.array([REFUSED_AGE, ADMITTED, ADMITTED], np.uint8)
@@ -95,3 +106,17 @@ def test_a_ring_of_nothing_remembers_nothing():
     assert decisions.remember(np.arange(5), records(5), np.full(5, ADMITTED, np.uint8), seen()) == 0
     decisions.complete(np.arange(5), np.full(5, PROMOTED, np.uint8), np.zeros(5, np.int64), np.arange(5), 9)
     assert decisions.about(3) == []
+
+
+@pytest.mark.parametrize("before", range(4))
+@pytest.mark.parametrize("longer", range(1, 4))
+def test_a_run_longer_than_the_ring_leaves_its_end_wherever_it_begins(before, longer):
+    decisions, number = Decisions(4), 4 + longer
+    remember(decisions, [(1, ADMITTED)] * before, 1)
+    first = remember(decisions, [(pfn, ADMITTED) for pfn in range(10, 10 + number)], 2)
+    assert decisions.last(10 + longer - 1) is None
+    for pfn in range(10 + longer, 10 + number):
+        assert (decisions.last(pfn).record, decisions.last(pfn).at) == (pfn - 10, 2)
+    # By their numbers, too.
+    decisions.complete(np.array([first + longer]), np.array([PROMOTED], np.uint8), np.zeros(1, int), np.array([99]), 3)
+    assert [decisions.last(pfn).verdict for pfn in range(10 + longer, 10 + number)] == ["promoted"] + ["in_flight"] * 3

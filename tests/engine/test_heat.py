@@ -1,10 +1,12 @@
 """In how many of the last eight looks a page was seen, held against lists of looks."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pghotd.engine.kinds import HWHINTS, PGTSCANS
+from pghotd.engine.walk import SectionWalk
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.memory.model.spec import ProcessSpec
 from tests.machines import Rig, two_nodes
@@ -93,6 +95,18 @@ def test_without_looks_a_second_is_one_and_heat_fades():
     assert rig.pghot.heat.shares(1, page, rig.time.now)[1].tolist() == [0]
 
 
+def test_without_looks_a_page_is_seen_once_until_a_second_is_over():
+    rig = make()
+    page = np.array([rig.first_pfn(1)])
+    found = []
+    for later in (0, 500, 499, 1, 999, 1):
+        rig.time.now += later
+        fade(rig)
+        rig.pghot.recorder.record(page, -1, HWHINTS, rig.time.now)
+        found.append(int(rig.pghot.heat.of(1, page)[0]))
+    assert found == [1, 1, 1, 2, 2, 3]
+
+
 def test_looks_that_follow_at_once_are_one():
     rig = make()
     page = np.array([rig.first_pfn(1)])
@@ -121,3 +135,17 @@ def test_a_section_that_comes_back_is_cold():
     rig.pghot.store.offline(section, 1)
     rig.pghot.store.online(section, 1)
     assert rig.pghot.heat.of(1, page).tolist() == [0]
+
+
+@pytest.mark.parametrize(("any_heat", "compete", "wait"), [(True, 50, 0), (False, 10, 40)])
+def test_what_is_not_hot_enough_competes_only_where_room_is_free(any_heat, compete, wait):
+    rig = make()
+    pages = rig.first_pfn(1) + np.arange(50)
+    section = int(pages[0]) >> SECTION_SHIFT
+    for look in range(4):
+        rig.pghot.heat.looked([section], rig.time.now)
+        rig.pghot.recorder.record(pages if look % 2 else pages[:10], -1, PGTSCANS, rig.time.now)
+        rig.time.now += 500
+    contenders, waiting = SectionWalk(rig.pghot, 1, section).contenders(rig.time.now, any_heat=any_heat)
+    assert contenders.heads.tolist() == pages[:compete].tolist()
+    assert waiting == wait

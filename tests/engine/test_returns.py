@@ -78,6 +78,16 @@ def test_what_comes_back_later_is_held_against_the_minute_in_which_it_was_promot
     returns = Returns()
     for number in range(3):
         period(returns, number, 6000, 0)
-    # Nothing is promoted any more, and the minute before gave 3000 a period at least.
-    allowed = period(returns, 3, 0, 3000)
-    assert LEAST_NR <= allowed < 3000
+    # Nothing is promoted any more. Of what was, a sixth has faded in each period; a sixth of the rest counts for one.
+    left = 6000
+    for _ in range(2):
+        left = left * 5 // 6 + 6000
+    assert period(returns, 3, 0, 3000) == left * 5 // 6 // 6 // 2
+
+
+def test_between_a_quarter_and_a_half_the_limit_stays():
+    returns = Returns()
+    assert period(returns, 0, 1000, 1000) == 500
+    assert period(returns, 1, 500, 200) == 500
+    assert period(returns, 2, 500, 126) == 500
+    assert period(returns, 3, 500, 125) == 1000

@@ -171,8 +171,10 @@ def test_a_batch_goes_at_one_folio_more_than_batch_nr(batch_nr):
     assert sizes == [batch_nr + 1] * full + [rest] * bool(rest)
 
 
-def test_the_folio_that_sends_a_batch_off_is_judged_before_it_and_what_follows_it_after():
+@pytest.mark.parametrize("batch_nr", [64, 512])
+def test_the_folio_that_sends_a_batch_off_is_judged_before_it_and_what_follows_it_after(batch_nr):
     rig = hot_rig([ProcessSpec("a", 5, 2, owner="/a"), ProcessSpec("b", 5, 2, owner="/b")])
+    rig.pghot.tunables.kmigrated_batch_nr = batch_nr
     walk = SectionWalk(rig.pghot, 2, SECTION)
     first = walk.next_batch(rig.time.now)
     assert first.heads.tolist() == list(range(BASE, BASE + 5))
@@ -180,6 +182,17 @@ def test_the_folio_that_sends_a_batch_off_is_judged_before_it_and_what_follows_i
     kept = rig.pghot.store.node(2).records
     assert np.flatnonzero(kept).tolist() == [6, 7, 8, 9]
     assert walk.next_batch(rig.time.now).heads.tolist() == list(range(BASE + 5, BASE + 10))
+
+
+@pytest.mark.parametrize("order", [0, 3])
+def test_what_becomes_hot_behind_the_walk_waits_for_the_next(order):
+    rig = hot_rig([ProcessSpec("a", 100 << order, 2, order)])
+    rig.pghot.tunables.kmigrated_batch_nr = 64
+    walk = SectionWalk(rig.pghot, 2, SECTION)
+    assert len(next_batch(walk, rig.time.now).heads) == 65
+    behind = BASE + (np.arange(65) << order)
+    rig.pghot.recorder.record(behind, -1, HWHINTS, rig.time.now, 2)
+    assert (next_batch(walk, rig.time.now).heads == BASE + (np.arange(65, 100) << order)).all()
 
 
 def test_a_refused_folio_of_another_owner_sends_nothing_off():
@@ -302,3 +315,11 @@ def test_the_engine_of_a_machine_without_lower_tier_memory_has_nothing_to_walk()
     rig = Rig((node(0, 1, "top", (10,)),))
     assert isinstance(rig.pghot, Pghot)
     assert SectionWalk(rig.pghot, 0, 0).next_batch(0) is None
+
+
+def test_readers_of_counters_learn_of_a_batch_that_is_settled():
+    rig = hot_rig([ProcessSpec("a", 5, 2)])
+    batch = next_batch(SectionWalk(rig.pghot, 2, SECTION), rig.time.now)
+    before = rig.counters.changes.version
+    settle(rig.pghot, 2, batch, Moved(np.zeros(5, dtype=np.int64), batch.heads), rig.time.now)
+    assert rig.counters.changes.version > before

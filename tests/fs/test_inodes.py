@@ -130,3 +130,18 @@ async def test_name_may_become_another_kind() -> None:
     assert (changed.st_ino, changed.st_mode & 0o777, changed.st_size) == (file.st_ino, 0o444, 0)
     await operations.forget([(directory.st_ino, 1)])  # of the old number: the new one keeps the name
     assert (await find(operations, "d/x")).st_ino == file.st_ino
+
+
+async def test_each_listing_is_a_lookup_that_the_kernel_has_to_forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    operations = serving(nodes=DynamicDir(lambda: ["a", "b"], lambda name: Dir({})))
+    number = (await find(operations, "nodes")).st_ino
+    listing, before = Listing(monkeypatch, 10), len(operations._inodes)
+    for _ in range(2):
+        await listing.all(operations, number)
+    numbers = [number for _, number, _ in listing.entries]
+    assert len(numbers) == 4
+    assert len(set(numbers)) == 2
+    await operations.forget([(number, 1) for number in set(numbers)])
+    assert len(operations._inodes) == before + 2
+    await operations.forget([(number, 1) for number in set(numbers)])
+    assert len(operations._inodes) == before

@@ -458,3 +458,14 @@ async def test_close_drops_poll_handles_before_it_waits_for_a_stream() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert changed.callbacks == []
         nursery.cancel_scope.cancel()
+
+
+async def test_a_stream_that_was_closed_takes_no_write_and_is_not_closed_again_at_the_end() -> None:
+    log: list[object] = []
+    operations = serving(stream=Stream(lambda: Writer(log)))
+    fh = await opened(operations, "stream", os.O_WRONLY)
+    await operations.write(fh, 0, b"1")
+    await operations.release(fh)
+    assert await refusal(operations.write(fh, 0, b"2")) == errno.EBADF
+    await operations.close()
+    assert log == [("begin", b"1"), ("end", b"1"), "close"]

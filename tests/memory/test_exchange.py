@@ -99,3 +99,22 @@ def test_a_node_that_falls_to_low_after_an_exchange_is_restored_for_a_minute():
     assert exchange.ask(low, 30_100)
     assert not exchange.is_warm(61_000)
     assert not exchange.ask(replace(low, demoted=3), 61_000)
+
+
+def test_ten_requests_over_two_seconds_show_that_it_demotes_nothing():
+    exchange = make()
+    for now in range(0, 2500, 250):
+        exchange.want(4000, now)
+        assert exchange.ask(FULL, now)
+    assert exchange.works
+    exchange.want(4000, 2500)
+    assert not exchange.ask(FULL, 2500)
+    assert not exchange.works
+
+
+def test_ten_requests_in_less_than_two_seconds_show_nothing():
+    exchange = make()
+    assert asks(exchange, FULL, 2000, step=50) == 40
+    assert exchange.works
+    assert asks(exchange, FULL, 2050, step=50, begin=2000) == 0
+    assert not exchange.works

@@ -63,8 +63,9 @@ async def test_a_move_takes_move_ns_a_folio_and_its_pages_are_off_the_lru_meanwh
 
 async def test_what_does_not_fit_above_min_is_enomem(autojump_clock):
     rig = make_rig(ProcessSpec("full", 2 * PAGES_PER_SECTION - MIN - 9, 0), ProcessSpec("a", 16, 1, folio_order=2))
-    results = (await rig.machine.promote(FIRST + np.arange(0, 16, 4), 0)).results
-    assert results.tolist() == [0, 0, errno.ENOMEM, errno.ENOMEM]
+    moved = await rig.machine.promote(FIRST + np.arange(0, 16, 4), 0)
+    assert moved.results.tolist() == [0, 0, errno.ENOMEM, errno.ENOMEM]
+    assert moved.heads.tolist() == [*(rig.machine.processes[2].table[[0, 4]].astype(int) - 1).tolist(), -1, -1]
     assert rig.machine.frames.free_pages[0] == MIN + 1
     assert (rig.machine.states(np.array([FIRST + 8, FIRST + 12])) & 0x10 != 0).all()
     check(rig.machine)
@@ -151,6 +152,21 @@ async def test_a_page_that_goes_one_way_and_back_within_a_minute_has_bounced(aut
             await machine.promote(process.table[::2].astype(np.int64) - 1, 0)
         assert machine.figures.pages_bounced == bounced
     assert machine.figures.bytes_promoted == machine.figures.bytes_demoted == 2 * 8 * 4096
+    check(machine)
+
+
+async def test_a_page_that_moves_within_its_node_was_demoted_when_it_was(autojump_clock):
+    rig = make_rig(ProcessSpec("a", 2, 0), move_ns=0)
+    machine, process = rig.machine, rig.machine.processes[1]
+    move = machine._mover.begin(process.table.astype(np.int64) - 1, 1, 1000)
+    assert not machine._mover.finish(move, Flag.DEMOTED).any()
+    await trio.sleep(5)
+    before = process.table.astype(np.int64) - 1
+    machine.hotplug.set_online(int(before[0]) // PAGES_PER_SECTION, False)
+    heads = process.table.astype(np.int64) - 1
+    assert not np.isin(heads, before).any()
+    assert machine.frames.nid_of(heads).tolist() == [1, 1]
+    assert machine.since_demotion(heads).tolist() == [5000, 5000]
     check(machine)
 
 

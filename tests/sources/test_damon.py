@@ -235,3 +235,13 @@ async def test_ranges_follow_the_memory_there_is(bench, autojump_clock):
         assert int((target / "end").read_text()) == bench.first + S << 12
         assert bench.recorded == 0
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("samples", "least"), [(2, 1), (4, 1), (7, 1), (8, 2), (12, 3)])
+async def test_the_least_of_accesses_is_a_quarter_of_the_samples(tmp_path, autojump_clock, samples, least):
+    bench = Bench(tmp_path)
+    settings = DamonSettings(intervals=Intervals(1_000_000 // samples, 1_000_000 // samples * samples))
+    bench.source = Damon(settings, bench.rig.pghot, bench.rig.clock, bench.tree, at_once)
+    bench.says((0, 100, least), (100, 300, least - 1))
+    await run_for(bench.source, 1.5)
+    assert bench.recorded == 100

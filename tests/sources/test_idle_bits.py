@@ -237,3 +237,14 @@ def test_a_report_is_of_a_frame_that_was_idle_and_is_not_any_more(events):
                 kernel.tail[pfn] = what == "tail"
             else:
                 kernel.locked[pfn] = what == "lock"
+
+
+def test_words_beside_each_other_are_read_in_one_call(kernel):
+    bits = SectionBits(SECTION)
+    bits.look(kernel)
+    runs = []
+    read = kernel.read
+    kernel.read = lambda first, words, asked: runs.append(asked.tolist()) or read(first, words, asked)
+    bits.look(kernel)
+    # 1000 frames are in 16 words.
+    assert runs[0] == [[0, 16]]

@@ -32,8 +32,10 @@ def test_what_is_asked_of_it_is_in_its_files(damon):
     regions = [(int(read[f"targets/0/regions/{n}/start"]), int(read[f"targets/0/regions/{n}/end"])) for n in (0, 1)]
     assert regions == [(first << 12, end << 12) for first, end in RANGES]
     assert read["schemes/0/action"] == "stat"
-    assert read["schemes/0/access_pattern/sz/max"] == str(2**63 - 1)
-    assert read["schemes/0/access_pattern/nr_accesses/min"] == "5"
+    pattern = "schemes/0/access_pattern"
+    assert [read[f"{pattern}/sz/{end}"] for end in ("min", "max")] == ["0", str(2**63 - 1)]
+    assert [read[f"{pattern}/nr_accesses/{end}"] for end in ("min", "max")] == ["5", str(2**31 - 1)]
+    assert [read[f"{pattern}/age/{end}"] for end in ("min", "max")] == ["0", str(2**31 - 1)]
     assert damon.state == "on"
     # On in the end, when all the rest is there.
     assert damon.written[-1] == ("0/state", "on")
@@ -120,6 +122,21 @@ def test_who_was_faster_keeps_it(damon):
     assert not damon.note.exists()
 
 
+def test_it_is_noted_whose_it_is_before_there_is_one(damon, monkeypatch):
+    """Killed in between, the daemon would otherwise leave one of which nothing tells that it may be taken away."""
+    noted = []
+    write = damon._write
+
+    def look(path: str, value: int | str) -> None:
+        noted.append((path, value, damon.note.read_text() if damon.note.exists() else ""))
+        write(path, value)
+
+    monkeypatch.setattr(damon, "_write", look)
+    damon.take(RANGES, Intervals())
+    own = read_stat(os.getpid())
+    assert noted[0] == ("nr_kdamonds", 1, f"{own.pid} {own.start_ticks} -1\n")
+
+
 def test_one_that_cannot_be_started_is_given_back(damon):
     # As when DAMON_STAT or another part of the kernel has it: known at the very end only.
     module = damon.root.parents[4] / "module/damon_stat/parameters/enabled"
@@ -190,6 +207,11 @@ class TestLeftover:
         left.take(RANGES, Intervals())
         left.note.write_text(f"{os.getpid()} 1 {THREAD}\n")
         return left
+
+    def test_of_a_pid_that_is_no_more_is_given_back(self, killed, tmp_path):
+        killed.note.write_text(f"{(1 << 22) + 1} 1 {THREAD}\n")
+        assert MadeUpDamon(tmp_path).give_back_leftover()
+        assert killed.number == 0
 
     def test_is_given_back(self, killed, tmp_path):
         assert MadeUpDamon(tmp_path).give_back_leftover()

@@ -99,7 +99,8 @@ async def test_a_cpu_of_no_known_node_is_an_access_from_anywhere(cpu):
 def test_the_period_follows_what_samples_cost():
     assert next_period(10_000, 0.02, 0.01) > 19_000
     assert next_period(10_000, 0.008, 0.01) == 10_000
-    assert next_period(10_000, 0.001, 0.01) < 8_000
+    assert next_period(10_000, 0.0051, 0.01) == 10_000
+    assert next_period(10_000, 0.0049, 0.01) < 8_000
     # Sixteen times too much is not answered by a standstill.
     assert next_period(10_000, 0.16, 0.01) <= 81_000
 

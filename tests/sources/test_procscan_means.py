@@ -109,3 +109,18 @@ async def test_a_process_above_the_limit_is_left_alone(world, soft_dirty_bits):
     await world.scan(procscan)
     assert procscan.stat()["means_10"].startswith("none (above clear_refs_max")
     assert not world.proc.cleared(10)
+
+
+async def test_idle_page_tracking_that_fails_in_a_look_is_named_and_nothing_is_credited(
+    world, soft_dirty_bits, monkeypatch
+):
+    monkeypatch.setattr(page_idle, "probe", lambda proc, sys: page_idle.PageIdle(sys))
+    world.idle_tracking()
+    world.proc.process(10, 8, pfn=100)
+    procscan = world.procscan(ANY)
+    await world.scan(procscan)
+    assert procscan.stat()["means_10"] == "idle"
+    (world.proc.root / "kpageflags").unlink()
+    world.proc.process(10, 9, pfn=100)
+    await world.scan(procscan)
+    assert procscan.stat()["means_10"] == "none (ENOENT)"

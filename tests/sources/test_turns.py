@@ -213,3 +213,19 @@ def test_after_a_first_visit_the_next_comes_soon_also_where_others_seem_to_have_
     scan.one_pass()
     scan.one_pass()
     assert not scan.turns.waiting
+
+
+def test_a_load_that_was_expected_is_corrected_once_when_its_section_leaves():
+    turns = Turns()
+    turns.follow([1, 2, 3], frozenset())
+    for section in (1, 2, 3):
+        assert turns.join(1000) == section
+    for _ in range(2):
+        turns.visited(1, 20)
+        turns.visited(2, 20)
+    turns.visited(3, 4)
+    for _ in range(2):
+        # Loads are beyond the room by more than a section.
+        assert turns.leave(10, 8) == [3, 2]
+        assert [turns.join(1000), turns.join(1000)] == [2, 3]
+        assert turns.load_ms == 20 + 20 + 4

@@ -83,6 +83,20 @@ async def test_it_stops_while_it_is_not_enabled_and_makes_up_for_nothing(nursery
     assert workload.stat()["happened"] == pytest.approx(2 * before, rel=0.05)
 
 
+async def test_a_late_tick_makes_up_for_a_second_at_a_time(nursery, autojump_clock):
+    _, workload = make(observe="all")
+    numbers, late_ms = [], 0
+    draw, clock = workload._draw, workload._clock
+    workload._draw = lambda number: numbers.append(number) or draw(number)
+    workload._clock = lambda: clock() + late_ms
+    nursery.start_soon(workload.run)
+    await trio.sleep(1.01)
+    late_ms = 3500
+    await trio.sleep(1)
+    assert max(numbers) == 20_000
+    assert sum(numbers) == pytest.approx(5.5 * 20_000, rel=0.01)
+
+
 async def test_the_hot_set_gets_its_share_and_moves(nursery, autojump_clock):
     rig, workload = make(observe="all", pattern="uniform", hot_share=0.8, move_after_ms=2000)
     drawn = []

@@ -63,6 +63,10 @@ async def test_a_full_group_does_not_wait_and_the_next_batch_begins_another(auto
     await promote_all(BatchGroups(promotion), *(batch(1000 * first, 257) for first in range(1, 11)))
     assert [number for _, number, _ in promotion.asked] == [8 * 257, 2 * 257]
     assert [at - began for _, _, at in promotion.asked] == [0, pytest.approx(0.02)]
+    # Four calls fill it exactly.
+    began = trio.current_time()
+    await promote_all(BatchGroups(promotion), *(batch(1000 * first, 512) for first in range(1, 5)))
+    assert [(number, at - began) for _, number, at in promotion.asked[2:]] == [(2048, 0)]
 
 
 async def test_targets_and_readings_of_page_tables_stay_apart(autojump_clock):

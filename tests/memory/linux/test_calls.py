@@ -42,7 +42,7 @@ async def at_once(function, *arguments):
     return function(*arguments)
 
 
-async def test_a_call_waits_until_it_is_full_or_a_quarter_of_a_second_has_passed(autojump_clock, nursery):
+async def test_a_call_waits_until_it_is_full_or_50_ms_have_passed(autojump_clock, nursery):
     kernel = Kernel()
     calls = Calls(kernel, clock, 1000, everything, NO_PROC, at_once)
     nursery.start_soon(calls.run)
@@ -215,3 +215,25 @@ async def test_a_pause_stops_the_call_that_waits_for_its_turn(nursery):
             kernel.go.release()
     assert sorted(results.values()) == [[Refusal.NOT_TRIED] * 512, [0] * 512]
     assert len(kernel.begun) == 1
+
+
+async def test_who_waits_for_a_turn_uses_no_cpu_until_a_call_ends(nursery):
+    """The event loop has nothing to do while two calls are under way, whichever calls have ended before."""
+    lasting = [trio.Event() for _ in range(4)]
+    begun = []
+
+    async def until_let_go(function, *arguments):
+        begun.append(len(begun))
+        await lasting[begun[-1]].wait()
+        return function(*arguments)
+
+    calls = Calls(Kernel(), clock, 1000, everything, NO_PROC, until_let_go)
+    nursery.start_soon(calls.run)
+    async with trio.open_nursery() as submitting:
+        for pid in range(4):
+            submitting.start_soon(calls.submit, pid, 0, *pages(0, 512))
+        for number, event in enumerate(lasting):
+            with trio.fail_after(20):
+                await wait_all_tasks_blocked()
+            assert len(begun) == min(number + 2, 4)
+            event.set()

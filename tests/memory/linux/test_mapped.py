@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 
-from pghotd.memory.linux.readings.mapped import Mapped, WatchedProcess, landed
+from pghotd.geometry import PAGES_PER_SECTION
+from pghotd.memory.linux.readings.mapped import Mapped, WatchedProcess, landed, read_mapped
 from pghotd.memory.linux.settings import Watch
 from pghotd.procfs.process_targets import Target
+from tests.made_up_world import HEAP, MadeUpProc
 from tests.memory.linux.trees import write
+
+S = PAGES_PER_SECTION
 
 
 @pytest.fixture
@@ -52,3 +56,16 @@ def test_where_a_process_may_have_its_pages_is_read_once_for_a_reading(tmp_path)
     policy("bind:1")
     assert refused(mapped) == [False]
     assert refused(Mapped(processes=processes)) == [True]
+
+
+def test_pages_of_other_sections_or_beyond_all_of_them_are_left_out(tmp_path):
+    """Memory of a device may be beyond the last section, and without rights all PFNs are 0."""
+    proc = MadeUpProc(tmp_path / "proc")
+    tracked = np.array([False, True, False])
+    for pid, pfn in ((1, 2 * S - 4), (2, 3 * S - 4), (3, 0), (4, S - 4)):
+        proc.process(pid, 8, comm=b"db", pfn=pfn)
+    mapped = read_mapped((Watch(Target(name="db")),), tracked, 5, str(tmp_path / "proc"))
+    assert mapped.at == 5
+    assert mapped.pfns.tolist() == [S, S + 1, S + 2, S + 3, 2 * S - 4, 2 * S - 3, 2 * S - 2, 2 * S - 1]
+    assert mapped.vpns.tolist() == [HEAP + n for n in (4, 5, 6, 7, 0, 1, 2, 3)]
+    assert [mapped.processes[index].pid for index in mapped.process.tolist()] == [4] * 4 + [1] * 4

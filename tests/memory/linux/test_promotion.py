@@ -215,7 +215,7 @@ async def test_several_processes_of_a_batch_wait_for_their_calls_together(autoju
     assert trio.current_time() - began < 2 * FILL_MS / 1000
 
 
-async def test_a_huge_page_needs_more_free_blocks_than_are_in_flight(autojump_clock, world):
+async def test_huge_pages_leave_one_free_block_over(autojump_clock, world):
     world.huge_blocks(3)
     assert await world.promote(world.promotion(), 4, pages=HUGE, watch=WATCH) == ["moved"] * 2 + ["no_block"] * 2
     world.huge_blocks(0)

@@ -57,11 +57,11 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path, autojump_clock):
+def world(tmp_path):
     return World(tmp_path)
 
 
-async def test_a_full_node_is_asked_until_there_is_room(world):
+async def test_a_full_node_is_asked_until_there_is_room(autojump_clock, world):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.keeper.run)
         await world.wanting(1)
@@ -75,7 +75,7 @@ async def test_a_full_node_is_asked_until_there_is_room(world):
         nursery.cancel_scope.cancel()
 
 
-async def test_without_the_tunable_nothing_is_asked(world):
+async def test_without_the_tunable_nothing_is_asked(autojump_clock, world):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.keeper.run)
         await world.wanting(1, exchange=False)
@@ -84,7 +84,7 @@ async def test_without_the_tunable_nothing_is_asked(world):
         nursery.cancel_scope.cancel()
 
 
-async def test_where_the_kernel_does_not_demote_nothing_is_asked(world):
+async def test_where_the_kernel_does_not_demote_nothing_is_asked(autojump_clock, world):
     write(world.root, "sys/kernel/mm/numa/demotion_enabled", "false\n")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.keeper.run)
@@ -94,7 +94,7 @@ async def test_where_the_kernel_does_not_demote_nothing_is_asked(world):
         nursery.cancel_scope.cancel()
 
 
-async def test_while_paused_nothing_is_asked(world):
+async def test_while_paused_nothing_is_asked(autojump_clock, world):
     world.keeper.paused = lambda: True
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.keeper.run)
@@ -103,7 +103,7 @@ async def test_while_paused_nothing_is_asked(world):
         nursery.cancel_scope.cancel()
 
 
-async def test_a_full_slow_node_is_said(world):
+async def test_a_full_slow_node_is_said(autojump_clock, world):
     world.slow = HIGH + 100
     world.write()
     async with trio.open_nursery() as nursery:
@@ -115,7 +115,7 @@ async def test_a_full_slow_node_is_said(world):
         nursery.cancel_scope.cancel()
 
 
-async def test_a_node_that_does_not_demote_is_said(world):
+async def test_a_node_that_does_not_demote_is_said(autojump_clock, world):
     world.obeys = False
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.keeper.run)
@@ -127,7 +127,7 @@ async def test_a_node_that_does_not_demote_is_said(world):
         nursery.cancel_scope.cancel()
 
 
-async def test_a_refusal_of_the_kernel_is_said_and_ends_nothing(world):
+async def test_a_refusal_of_the_kernel_is_said_and_ends_nothing(autojump_clock, world):
     async def refuse(nid, pages):
         raise OSError(errno.EINVAL, "Invalid argument")
 

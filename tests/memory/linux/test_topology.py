@@ -238,3 +238,10 @@ def test_this_machine():
     assert sum(len(node.sections) for node in topology.nodes) == int((nids >= 0).sum())
     for node in topology.nodes:
         assert node.distances[node.nid] == 10
+
+
+def test_blocks_that_are_offline_beside_others_online_are_no_reason_for_no_lower_tier(tmp_path):
+    topology = read_topology(machine(tmp_path, {0: [0, 1, 2], 1: [3, 4]}, tiers={4: "0-1"}, offline=(2, 4)))
+    with pytest.raises(NoLowerTierError, match="the kernel puts nodes 0-1 into the top tier") as caught:
+        require_lower_tier(topology)
+    assert "offline" not in str(caught.value)

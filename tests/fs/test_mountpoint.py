@@ -1,0 +1,96 @@
+"""What can be mounted on, and whose it is, without a mount."""
+
+import errno
+import fcntl
+import os
+import subprocess
+
+import pytest
+
+from pghotd.fs.mount import stderr_captured
+from pghotd.fs.mountpoint import MountError, check, clear_dead, lock_name, locked
+from tests.requirements import require
+
+OTHER = 65534
+
+
+def test_a_directory_of_another_user_is_refused(tmp_path, monkeypatch):
+    require(os.geteuid() == 0, "giving a directory away needs root")
+    assert not check(tmp_path)
+    os.chown(tmp_path, OTHER, 0)
+    with pytest.raises(MountError, match=f"owned by uid {OTHER}; the mount point must belong to root or to who runs"):
+        check(tmp_path)
+    # That user may, and on a directory of root's as well.
+    monkeypatch.setattr(os, "geteuid", lambda: OTHER)
+    assert not check(tmp_path)
+    os.chown(tmp_path, 0, 0)
+    assert not check(tmp_path)
+
+
+def test_a_lock_is_held_by_one_at_a_time_and_gone_afterwards(tmp_path):
+    point, lock = tmp_path / "pghot", tmp_path / lock_name(tmp_path / "pghot")
+    with locked(point, tmp_path):
+        assert lock.read_text() == f"{os.getpid()}\n"
+        with (
+            pytest.raises(MountError, match=rf"already mounted by a running pghotd \(pid {os.getpid()}\)"),
+            locked(point, tmp_path),
+        ):
+            pass
+    assert not lock.exists()
+
+
+@pytest.mark.parametrize("made_again", [False, True])
+def test_a_lock_file_that_its_holder_removed_before_it_was_locked_is_no_lock(tmp_path, monkeypatch, made_again):
+    point, lock = tmp_path / "pghot", tmp_path / lock_name(tmp_path / "pghot")
+    flock = fcntl.flock
+
+    def too_late(fd: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        lock.unlink()
+        if made_again:
+            lock.touch()
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", too_late)
+    with locked(point, tmp_path):
+        assert lock.read_text() == f"{os.getpid()}\n"
+        with pytest.raises(MountError, match="already mounted"), locked(point, tmp_path):
+            pass
+
+
+def test_a_lock_file_that_an_administrator_removed_is_no_trouble_at_the_end(tmp_path):
+    with locked(tmp_path / "pghot", tmp_path):
+        (tmp_path / lock_name(tmp_path / "pghot")).unlink()
+
+
+def test_what_is_said_to_descriptor_2_is_captured_and_no_descriptor_stays_open():
+    before, to = os.listdir("/proc/self/fd"), os.readlink("/proc/self/fd/2")
+    with stderr_captured() as written:
+        os.write(2, b"no such device\n")
+        assert os.pread(written, 100, 0) == b"no such device\n"
+    assert (os.listdir("/proc/self/fd"), os.readlink("/proc/self/fd/2")) == (before, to)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (FileNotFoundError(errno.ENOENT, "No such file or directory", "umount"), "No such file or directory: 'umount'"),
+        (subprocess.TimeoutExpired("umount", 10), "timed out after 10 seconds"),
+        (
+            subprocess.CalledProcessError(32, "umount", stderr=b"umount: a\n\numount: not mounted\n\n"),
+            "umount: not mounted$",
+        ),
+        (subprocess.CalledProcessError(32, "umount", stderr=b""), "exited 32$"),
+    ],
+)
+def test_a_dead_mount_that_cannot_be_cleared_is_said_in_one_line(tmp_path, monkeypatch, error, reason):
+    def fails(*arguments, **options):
+        raise error
+
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text(f"36 25 0:50 / {tmp_path}/pghot rw,nosuid - fuse.pghotd pghotd rw,user_id=0\n")
+    monkeypatch.setattr(subprocess, "run", fails)
+    assert clear_dead(tmp_path / "other", mountinfo) == 0
+    with pytest.raises(MountError, match=f"pghot: cannot clear the dead mount there: .*{reason}") as caught:
+        clear_dead(tmp_path / "pghot", mountinfo)
+    assert "\n" not in str(caught.value)

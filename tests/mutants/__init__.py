@@ -1,0 +1,1 @@
+"""Small changes of meaning, one at a time, and whether a test sees each: `make mutants SEED=N`."""
