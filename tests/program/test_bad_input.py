@@ -63,7 +63,7 @@ async def test_20_000_random_writes_through_a_mount(start):
 def test_every_refusal_through_the_mount(program, name):
     before = program.read(name)
     tunable = TUNABLES[name]
-    high = 0 if name == "target_nid" else tunable.high.default
+    high = 0 if name == "target_nid" else tunable.high.of("default")
     outside = [f"{high + 1}".encode()] + ([f"{tunable.low - 1}".encode()] if tunable.low else [])
     refused = [text for text in REFUSED[1:] if name != "target_nid" or text != b"-1"]
     for text in (*refused, *outside):
