@@ -245,3 +245,9 @@ def test_blocks_that_are_offline_beside_others_online_are_no_reason_for_no_lower
     with pytest.raises(NoLowerTierError, match="the kernel puts nodes 0-1 into the top tier") as caught:
         require_lower_tier(topology)
     assert "offline" not in str(caught.value)
+
+
+def test_the_nodes_of_sections_cannot_be_written_to(tmp_path):
+    sections = read_topology(machine(tmp_path, {0: [0], 1: [1]}, tiers={4: "0", 22: "1"})).section_nid()
+    with pytest.raises(ValueError, match="read-only"):
+        sections[0] = 1
