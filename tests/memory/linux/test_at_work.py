@@ -439,3 +439,10 @@ async def test_where_the_kernel_makes_room_promotion_goes_down_to_near_low(autoj
     assert at_work.machine.exchanges(0)
     assert (at_work.sys / "devices/system/node/node0/reclaim").read_text() == f"{512 * 4096}\n"
     assert (await at_work.machine.promote(heads, 0)).results.tolist() == [0] * 17 + [Refusal.NO_SPACE] * 3
+
+
+async def test_a_node_that_is_not_there_has_nothing(autojump_clock, at_work):
+    assert at_work.machine.node_sections(7).tolist() == []
+    assert at_work.machine.node_sections(1).tolist() == [2, 3, 4, 5]
+    assert at_work.machine.present_pages(7) == 0
+    assert list(at_work.machine.zones(7)) == []
