@@ -92,3 +92,12 @@ def test_within_a_tenth_of_the_limit_the_threshold_stays(grown, threshold):
     assert admission.threshold_ms(limits) == 3375
     assert admission.judge(np.ones(1, dtype=np.int64), young, False, limits, 60_005).threshold_ms == 3375
     assert admission.judge(np.ones(1, dtype=np.int64), young, False, limits, 60_006).threshold_ms == threshold
+
+
+def test_the_rate_is_that_of_the_second_that_has_begun():
+    admission, limits = Admission(), Limits(3000, 1000)
+    assert admission.rate_MBps(5) == 0
+    pages = np.array([256, 512, 255])
+    admission.charge(admission.judge(pages, np.zeros(3, dtype=np.int64), False, limits, 5), 3)
+    # The folio that opens the window weighs nothing.
+    assert [admission.rate_MBps(now) for now in (5, 1005, 1006)] == [2, 2, 0]

@@ -82,3 +82,11 @@ def test_a_machine_without_lower_tier():
     census = take(Rig((node(0, 1, "top", (10,)),)))
     assert census.hot.shape == (0, 6)
     assert census.histograms == {}
+
+
+def test_the_first_class_of_age_ends_at_1000_ms():
+    rig = Rig(two_nodes(2, 1), [ProcessSpec("a", S, 1)], "precise")
+    begin, base = rig.time.now, rig.first_pfn(1)
+    for page, age in enumerate((0, 1000, 1001, 5000, 5001)):
+        rig.pghot.recorder.record(np.array([base + page]), -1, HWHINTS, begin - age)
+    assert take(rig).histograms[1][1].tolist() == [2, 2, 1]

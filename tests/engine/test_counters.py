@@ -1,6 +1,8 @@
 """The order of vmstat is an interface: names come at the end, and none ever moves."""
 
-from pghotd.engine.counters import NODE_VMSTAT, REFUSALS, VMSTAT, refusal_name
+import pytest
+
+from pghotd.engine.counters import NODE_VMSTAT, REFUSALS, VMSTAT, Counters, refusal_name
 
 #: How vmstat began when its order was first held.
 FIRST_48 = """
@@ -30,3 +32,13 @@ def test_every_refusal_is_counted_on_the_node_too():
     names = {refusal_name(reason) for reason in REFUSALS}
     assert names <= set(VMSTAT) & set(NODE_VMSTAT)
     assert {name for name in VMSTAT if name.startswith("pghotd_refused_")} == names
+
+
+@pytest.mark.parametrize(("direct", "name"), [(False, "pgdemote_kswapd"), (True, "pgdemote_direct")])
+def test_a_demotion_counts_on_its_node_and_as_a_migration_and_wakes_readers(direct, name):
+    counters = Counters()
+    before = counters.changes.version
+    counters.demoted(3, 7, direct=direct)
+    assert {key: value for key, value in counters.total.items() if value} == {name: 7, "pgmigrate_success": 7}
+    assert {key: value for key, value in counters.node(3).items() if value} == {name: 7}
+    assert counters.changes.version > before

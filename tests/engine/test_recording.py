@@ -165,6 +165,8 @@ def test_precision_mode_refuses_a_nid_that_no_access_comes_from(nid):
         with pytest.raises(OSError, match="nid") as refused:
             rig.pghot.recorder.record(np.array([BASE, BASE]), nids, HWHINTS, 1)
         assert refused.value.errno == errno.EINVAL
+    with pytest.raises(OSError, match="nid"):
+        rig.pghot.recorder.record_range(BASE, 2, nid, HWHINTS, 1, 1)
     assert not any(rig.counters.total.values())
 
 
@@ -182,6 +184,8 @@ def test_an_unknown_kind_is_einval():
     rig = Rig()
     with pytest.raises(OSError, match="kinds"):
         rig.pghot.recorder.record(np.array([BASE]), -1, np.array([4]), 1)
+    with pytest.raises(OSError, match="kinds"):
+        rig.pghot.recorder.record_range(BASE, 2, -1, 4, 1, 1)
     assert not any(rig.counters.total.values())
 
 

@@ -323,3 +323,15 @@ def test_readers_of_counters_learn_of_a_batch_that_is_settled():
     before = rig.counters.changes.version
     settle(rig.pghot, 2, batch, Moved(np.zeros(5, dtype=np.int64), batch.heads), rig.time.now)
     assert rig.counters.changes.version > before
+
+
+def test_a_batch_says_when_its_first_folio_was_taken():
+    rig = hot_rig([ProcessSpec("a", 3, 2, owner="/a"), ProcessSpec("b", 3, 2, owner="/b")])
+    walk, began = SectionWalk(rig.pghot, 2, SECTION), rig.time.now
+    first = next_batch(walk, began)
+    assert (len(first.heads), first.taken_at) == (3, began)
+    # The one that sent it off was taken with it, the others of its batch later.
+    second = next_batch(walk, began + 10)
+    assert (len(second.heads), second.taken_at) == (3, began)
+    rig.pghot.recorder.record(BASE + 5 + np.arange(1), -1, HWHINTS, began + 20, 2)
+    assert next_batch(SectionWalk(rig.pghot, 2, SECTION), began + 30).taken_at == began + 30

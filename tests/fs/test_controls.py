@@ -1,6 +1,8 @@
 """The control files of a small machine, read and written as nodes of the tree, without a mount."""
 
 import errno
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ import trio
 
 from pghotd.engine.kinds import PGTSCANS
 from pghotd.fs.controls import Parts, control_tree
+from pghotd.fs.node_controls import _histogram
+from pghotd.fs.page_controls import hot
 from pghotd.fs.tree import Attr, DynamicDir, resolve
 from pghotd.geometry import PAGES_PER_SECTION, PFN_LIMIT
 from pghotd.memory.model.spec import ProcessSpec
@@ -283,3 +287,12 @@ def test_owners_and_processes_are_a_line_each(tree):
     ]
     assert tree.read("model/processes").splitlines()[2].split()[2:] == ["1", "-", "0", "512", "0", "0", "0"]
     assert int(tree.values("model/stat")["bytes_promoted"]) == 0
+
+
+def test_what_is_being_counted_is_to_be_read_again(tree):
+    """A reader that comes while the first count is under way gets a line that says so."""
+    nothing: Any = SimpleNamespace(latest=lambda: None)
+    for text in (hot(tree.pghot, nothing, 0), _histogram(tree.pghot, 1, nothing, 0)):
+        assert text.startswith("# ")
+        assert text.endswith("; being counted, read again\n")
+        assert text.count("\n") == 1

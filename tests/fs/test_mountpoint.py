@@ -31,11 +31,13 @@ def test_a_lock_is_held_by_one_at_a_time_and_gone_afterwards(tmp_path):
     point, lock = tmp_path / "pghot", tmp_path / lock_name(tmp_path / "pghot")
     with locked(point, tmp_path):
         assert lock.read_text() == f"{os.getpid()}\n"
+        descriptors = os.listdir("/proc/self/fd")
         with (
             pytest.raises(MountError, match=rf"already mounted by a running pghotd \(pid {os.getpid()}\)"),
             locked(point, tmp_path),
         ):
             pass
+        assert os.listdir("/proc/self/fd") == descriptors
     assert not lock.exists()
 
 

@@ -65,3 +65,12 @@ def test_the_machine_counts_by_node():
     report = rig.machine.figures.report()
     assert (report["accesses_top"], report["accesses_lower"], report["hit_ratio_ppm"]) == (3, 1, 750_000)
     assert report["mean_latency_ns"] == round((3 * 100 + 250) / 4)
+
+
+def test_the_hit_ratio_is_in_millionths():
+    rig = Rig(two_nodes(1, 1), [ProcessSpec("top", 3, 0), ProcessSpec("lower", 1, 1)])
+    top, lower = rig.machine.processes.values()
+    rig.machine.residency.access(top, np.arange(3))
+    assert rig.machine.figures.report()["hit_ratio_ppm"] == 1_000_000
+    rig.machine.residency.access(lower, np.arange(1))
+    assert rig.machine.figures.report()["hit_ratio_ppm"] == 750_000

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.frames import Flag, Frames
-from tests.machines import node, two_nodes
+from pghotd.memory.model.spec import ProcessSpec
+from tests.machines import Rig, node, two_nodes
 
 
 def fresh(sections: int = 1) -> Frames:
@@ -151,3 +152,9 @@ def test_frames_are_sets_of_pfns(operations):
         assert set((np.flatnonzero(frames.flags[FIRST:] == 0) + FIRST).tolist()) == free
         for section in (1, 2):
             assert frames.used_in(section) == any(head >> 15 == section for head, _ in used)
+
+
+def test_used_sections_are_those_of_the_node_with_a_page_in_use():
+    rig = Rig(two_nodes(1, 3), [ProcessSpec("a", 1, 1), ProcessSpec("b", 1, 0)])
+    assert rig.machine.frames.used_sections(0).tolist() == [0]
+    assert rig.machine.frames.used_sections(1).tolist() == [1]

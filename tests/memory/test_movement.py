@@ -158,6 +158,7 @@ async def test_a_page_that_goes_one_way_and_back_within_a_minute_has_bounced(aut
 async def test_a_page_that_moves_within_its_node_was_demoted_when_it_was(autojump_clock):
     rig = make_rig(ProcessSpec("a", 2, 0), move_ns=0)
     machine, process = rig.machine, rig.machine.processes[1]
+    await trio.sleep(3)
     move = machine._mover.begin(process.table.astype(np.int64) - 1, 1, 1000)
     assert not machine._mover.finish(move, Flag.DEMOTED).any()
     await trio.sleep(5)

@@ -158,3 +158,16 @@ def test_a_size_that_is_not_told_never_reaches_the_kernel():
 
     with pytest.raises(TypeError):
         perf_event_open(bytes(64), -1, 0)
+
+
+@pytest.mark.parametrize(
+    ("precise", "exclude_kernel", "flags"),
+    [(0, False, 1 << 0 | 1 << 14 | 1 << 25), (3, True, 1 << 0 | 1 << 5 | 1 << 14 | 3 << 15 | 1 << 25)],
+)
+def test_the_attr_is_as_in_linux_perf_event_h(precise, exclude_kernel, flags):
+    event = Event(type=4, config=0x1CD, config1=30, config2=7, precise=precise, exclude_kernel=exclude_kernel)
+    attr = event.attr(1008, 4096)
+    assert struct.unpack_from("<II", attr) == (4, len(attr))
+    assert struct.unpack_from("<QQ", attr, 8) == (0x1CD, 1008)
+    assert struct.unpack_from("<QI", attr, 40) == (flags, 4096)
+    assert struct.unpack_from("<QQ", attr, 56) == (30, 7)

@@ -133,3 +133,11 @@ def test_the_largest_loses_first(sizes, capacity):
 )
 def test_levels(sizes, capacity, level):
     assert water_level(sizes, capacity) == level
+
+
+@pytest.mark.parametrize(
+    ("sizes", "capacity", "level"),
+    [([], 0, None), ([5, 5], 10, None), ([5, 5], 9, 4), ([100, 3, 5], 20, 12), ([1, 1, 1], 2, 0)],
+)
+def test_the_level_to_which_the_largest_are_cut(sizes, capacity, level):
+    assert water_level(sizes, capacity) == level

@@ -186,7 +186,11 @@ async def test_pages_in_flight_have_room_of_their_target_already(autojump_clock,
     await at_work.machine.reread(heads)
     nursery.start_soon(at_work.machine.promote, heads[:6], 0)
     await trio.sleep(0.03)  # The first waits for its call to be filled.
-    assert (await at_work.machine.promote(heads[6:], 0)).results.tolist() == [0, 0, 0, Refusal.NO_SPACE]
+    # As a dry run, so that it is not the call that finds no room.
+    at_work.machine.promotion.dry_run = True
+    assert (await at_work.machine.promote(heads[6:], 0)).results.tolist() == [Refusal.DRY_RUN] * 3 + [Refusal.NO_SPACE]
+    at_work.machine.promotion.dry_run = False
+    await trio.sleep(1)
     # What has arrived has none any more: it is in the figures of the zone.
     at_work.moved = []
     assert (await at_work.machine.promote(heads, 0)).results.tolist() == [0] * 9 + [Refusal.NO_SPACE]
@@ -428,3 +432,10 @@ async def test_where_the_kernel_makes_room_promotion_goes_down_to_near_low(autoj
     assert at_work.machine.exchanges(0)
     assert (at_work.sys / "devices/system/node/node0/reclaim").read_text() == f"{512 * 4096}\n"
     assert (await at_work.machine.promote(heads, 0)).results.tolist() == [0] * 17 + [Refusal.NO_SPACE] * 3
+
+
+async def test_a_node_that_is_not_there_has_nothing(autojump_clock, at_work):
+    assert at_work.machine.node_sections(7).tolist() == []
+    assert at_work.machine.node_sections(1).tolist() == [2, 3, 4, 5]
+    assert at_work.machine.present_pages(7) == 0
+    assert list(at_work.machine.zones(7)) == []

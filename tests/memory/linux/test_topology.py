@@ -245,3 +245,19 @@ def test_blocks_that_are_offline_beside_others_online_are_no_reason_for_no_lower
     with pytest.raises(NoLowerTierError, match="the kernel puts nodes 0-1 into the top tier") as caught:
         require_lower_tier(topology)
     assert "offline" not in str(caught.value)
+
+
+def test_the_nodes_of_sections_cannot_be_written_to(tmp_path):
+    sections = read_topology(machine(tmp_path, {0: [0], 1: [1]}, tiers={4: "0", 22: "1"})).section_nid()
+    with pytest.raises(ValueError, match="read-only"):
+        sections[0] = 1
+
+
+def test_a_memory_tier_that_is_garbled_is_an_error_and_one_that_has_just_gone_is_none(tmp_path):
+    sys = machine(tmp_path, {0: [0], 1: [1]}, tiers={4: "0", 22: "1"})
+    nodelist = tmp_path / "devices/virtual/memory_tiering/memory_tier22/nodelist"
+    nodelist.write_text("one\n")
+    with pytest.raises(OSError, match=r"\w"):
+        read_topology(sys)
+    nodelist.unlink()
+    assert read_topology(sys).lower == ()

@@ -7,6 +7,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pghotd.memory.linux.topology import uevents
 from pghotd.memory.linux.topology.uevents import LOST, Uevent, Uevents, is_from_kernel, open_socket, parse_uevent
 
 OFFLINE = (
@@ -133,3 +134,17 @@ async def test_what_is_lost_is_said_and_the_rest_goes_on():
     assert (await anext(events)).action == "offline"
     with pytest.raises(OSError, match="closed"):
         await anext(events)
+
+
+def test_a_socket_that_cannot_be_bound_is_closed_and_refused(monkeypatch):
+    made = []
+
+    class Refused(socket.socket):
+        def bind(self, address):
+            made.append(self)
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(uevents.socket, "socket", Refused)
+    with pytest.raises(PermissionError):
+        open_socket()
+    assert made[0].fileno() == -1
