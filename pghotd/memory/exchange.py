@@ -124,7 +124,7 @@ class Exchange:
         self._demoted = seen.demoted
         if self._asks_without >= _STALLED_ASKS and now - self._first_without >= _STALLED_MS:
             seconds = _STALLED_MS // 1000
-            self.give_up(f"node {self._nid} has demoted nothing for {seconds} s though it was asked to", now)
+            self.give_up(f"node {self._nid} has demoted nothing for {seconds} s despite requests", now)
         if seen.slow_room < _SLOW_ROOM:
             self.reason = f"node {self._nid} cannot demote: the slow nodes are short of free memory"
         else:

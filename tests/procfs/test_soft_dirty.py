@@ -1,4 +1,4 @@
-"""Probe for soft-dirty bits: what a page of one's own tells of the kernel."""
+"""Probe for soft-dirty bits with a page of this process."""
 
 import os
 
@@ -17,8 +17,8 @@ HIDDEN = Resident(np.array([7]), np.array([0]))
     ("before", "after", "said"),
     [
         (CLEAN, WRITTEN, None),
-        (CLEAN, CLEAN, "keeps no soft-dirty bits"),
-        (WRITTEN, WRITTEN, "keeps no soft-dirty bits"),
+        (CLEAN, CLEAN, "has no soft-dirty bits"),
+        (WRITTEN, WRITTEN, "has no soft-dirty bits"),
         (CLEAN, HIDDEN, "hidden"),
     ],
 )

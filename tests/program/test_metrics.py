@@ -161,7 +161,7 @@ def test_a_socket_left_by_a_kill_is_taken_over_and_a_file_is_not(start, configur
     assert not refused.ready
     code, said = refused.ended()
     assert code == 2
-    assert said == f"pghotd: metrics.socket: {path}: is there and is no socket\n"
+    assert said == f"pghotd: metrics.socket: {path}: exists and is not a socket\n"
     assert path.read_text() == "precious"
     path.unlink()
 

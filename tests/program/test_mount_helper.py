@@ -33,7 +33,7 @@ def helper(*arguments):
 
 @pytest.fixture
 def mountpoint(place):
-    """Give a directory that is unmounted in the end, whatever is there."""
+    """Yield a directory that is unmounted at the end, whatever is mounted there."""
     path = place / "by-helper"
     path.mkdir()
     yield path
@@ -90,7 +90,7 @@ def test_a_remount_is_told_where_to_write(options, how):
     assert (done.returncode, done.stdout, done.stderr) == (
         1,
         "",
-        f"mount.pghotd: option remount: a mounted tree takes values in its control files: {how}\n",
+        f"mount.pghotd: option remount: not supported; set values in the control files: {how}\n",
     )
 
 

@@ -14,7 +14,7 @@ WRITTEN = np.uint64(1 << 55)
 
 
 class Bench:
-    """Hold a machine, made-up processes whose pages are on its slow node, and the source on a virtual clock."""
+    """A machine, fake processes whose pages are on its slow node, and the source on a virtual clock."""
 
     def __init__(self, folder, order: int = 0) -> None:
         self.rig = Rig(
@@ -235,9 +235,9 @@ async def test_switched_off_it_writes_nothing_and_what_was_written_meanwhile_is_
 
 async def test_a_kernel_without_the_bits_is_said(bench, monkeypatch):
     def none(proc):
-        raise OSError(95, "this kernel keeps no soft-dirty bits")
+        raise OSError(95, "this kernel has no soft-dirty bits")
 
     monkeypatch.setattr(softdirty, "probe", none)
     source = bench.source("db")
     await source.run()
-    assert (source.stat()["works"], source.stat()["why"]) == ("no", "this kernel keeps no soft-dirty bits")
+    assert (source.stat()["works"], source.stat()["why"]) == ("no", "this kernel has no soft-dirty bits")

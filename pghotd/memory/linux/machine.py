@@ -302,7 +302,7 @@ class LinuxMachine:
         try:
             heard = open_socket()
         except OSError as error:
-            log.warning("memory that comes or goes will not be noticed: no uevents: %s", error.strerror)
+            log.warning("memory hotplug will not be noticed: no uevents: %s", error.strerror)
             return
         events = Uevents(heard)
         try:

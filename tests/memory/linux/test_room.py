@@ -120,7 +120,7 @@ async def test_a_node_that_does_not_demote_is_said(world):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.keeper.run)
         await world.wanting(4)
-        assert world.keeper.stat()["room_reason"] == "node 0 has demoted nothing for 2 s though it was asked to"
+        assert world.keeper.stat()["room_reason"] == "node 0 has demoted nothing for 2 s despite requests"
         number = len(world.asked)
         await world.wanting(5)
         assert len(world.asked) == number
