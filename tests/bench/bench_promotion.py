@@ -36,13 +36,13 @@ COPY_S = 2e-6
 
 
 def there_before(pid, addresses, nodes, flags):
-    """Be move_pages(2), which says of all pages that they are on node 1 while they are not asked to move."""
+    """Fake move_pages(2): a query returns node 1 for every page."""
     returned, status = move_pages(pid, addresses, nodes, flags)
     return returned, np.where(status == 0, 1, status) if nodes is None else status
 
 
 class Copying:
-    """Be move_pages(2) as there_before, with moving calls that take as long as a copy; say when they did."""
+    """Fake move_pages(2) like there_before, whose moving calls take as long as a copy; record when they ran."""
 
     def __init__(self):
         self.began, self.ended, self.moving = [], [], 0.0

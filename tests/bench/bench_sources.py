@@ -32,14 +32,14 @@ SOFT_DIRTY = np.uint64(1 << 55)
 
 
 class Bench:
-    """Hold a machine with 256 MiB of a process on its slow node."""
+    """A machine with 256 MiB of a process on its slow node."""
 
     def __init__(self, file: bool = False) -> None:
         self.rig = Rig(two_nodes(1, 4), [ProcessSpec("a", PAGES, 1, file=file)])
         self.pfns = np.sort(self.rig.machine.processes[1].table.astype(np.int64) - 1)
 
     def recording_s(self, pfns: np.ndarray) -> float:
-        """Return the CPU time of recording these alone."""
+        """Return the CPU time of only recording these."""
         taken = []
         for _ in range(ROUNDS):
             began = time.process_time()

@@ -1,4 +1,4 @@
-"""When a full node is asked to make room, on a machine that demotes as much as it is told to."""
+"""When a full node is asked to make room, on a machine that demotes as much as requested."""
 
 from dataclasses import replace
 

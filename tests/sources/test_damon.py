@@ -21,7 +21,7 @@ INTERVALS = Intervals(100_000, 1_000_000)
 
 
 class Bench:
-    """Hold a machine with `order` folios on its slow node, and the source."""
+    """A machine with `order` folios on its slow node, and the source."""
 
     def __init__(self, root, order: int = 0, **settings) -> None:
         self.rig = Rig(two_nodes(1, 2), [ProcessSpec("a", 2 * S - 1024, 1, folio_order=order)])
@@ -228,7 +228,7 @@ async def test_ranges_follow_the_memory_there_is(bench, autojump_clock):
         nursery.start_soon(bench.source.run)
         await trio.sleep(2.5)
         assert int((target / "end").read_text()) == bench.first + 2 * S << 12
-        # What is said of a section that has gone meanwhile is not reported.
+        # Reports about a section that has since gone offline are dropped.
         bench.says((S + 5, S + 10, 9))
         bench.rig.machine.hotplug.set_online((bench.first + S) // S, False)
         await trio.sleep(12)

@@ -185,7 +185,7 @@ class TestLeftover:
 
     @pytest.fixture
     def killed(self, tmp_path):
-        """Be the tree after a daemon with this process's pid, but another start, was killed."""
+        """Set up the tree as left by a killed daemon with this process's pid, but another start time."""
         left = MadeUpDamon(tmp_path)
         left.take(RANGES, Intervals())
         left.note.write_text(f"{os.getpid()} 1 {THREAD}\n")
@@ -239,6 +239,6 @@ def test_a_real_one_of_somebody_else_is_not_taken(tmp_path):
             number = int(file.read())
     except OSError:
         number = 0
-    require(number, "somebody who uses DAMON")
+    require(number, "another user of DAMON")
     with pytest.raises(OSError, match="in use by something else"):
         Kdamond(owner=tmp_path / "note").take(RANGES, Intervals())

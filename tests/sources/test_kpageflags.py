@@ -26,7 +26,7 @@ FILE = KPF_LRU
 
 
 def one(before: int, after: int) -> bool:
-    """Tell whether a page is found accessed between two readings of its flags."""
+    """Return whether a page is found accessed between two readings of its flags."""
     flags = np.zeros((2, S), dtype=np.uint64)
     flags[:, 77] = before, after
     found = risen(seen(flags[0]), flags[1]).tolist()
@@ -57,7 +57,7 @@ def one(before: int, after: int) -> bool:
                 KPF_ACTIVE,
             )
         ),
-        # Mapped meanwhile: its flags say nothing any more.
+        # Mapped in between: its flags no longer show anything.
         (FILE, FILE | KPF_MMAP | KPF_REFERENCED, False),
     ],
 )
@@ -81,7 +81,7 @@ def test_a_section_at_once_is_its_pages_one_by_one(seed):
 
 
 class Bench:
-    """Hold a machine with a page-cache process on its slow node, a made-up /proc, and the source."""
+    """A machine with a page-cache process on its slow node, a fake /proc, and the source."""
 
     def __init__(self, folder) -> None:
         self.rig = Rig(

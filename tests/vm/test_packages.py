@@ -1,4 +1,4 @@
-"""The host's apt configuration tells where packages come from; what is missing is one line."""
+"""Packages come from where the host's apt configuration says; a missing one is reported in one line."""
 
 import pytest
 

@@ -81,7 +81,7 @@ def test_single_ones_that_come_again_and_again_are_many():
     frames.put(1, np.zeros(S, dtype=np.uint8), FEW)
     sections, alone = frames.stale(one, 1000, FEW + 1000)
     assert (sections, alone.tolist()) == ([], [])
-    # Counted anew from here.
+    # Counted again from here.
     assert frames.stale(one, 1000, FEW + 1001)[0] == []
 
 

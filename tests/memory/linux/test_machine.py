@@ -23,7 +23,7 @@ S = PAGES_PER_SECTION
 
 
 class Bench:
-    """Hold a backend whose slow node has the sections 2 to 5, and a process that it watches."""
+    """A backend whose slow node has the sections 2 to 5, and a process that it watches."""
 
     def __init__(self, folder: Path) -> None:
         self.proc = MadeUpProc(folder / "proc")

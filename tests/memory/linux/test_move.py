@@ -17,7 +17,7 @@ SOURCE, TARGET, ELSEWHERE = 1, 0, 2
 
 @dataclass
 class Kernel:
-    """Hold pages by address: on which node each is, and what stands in the way of some."""
+    """Pages by address: the node of each, and what keeps some from moving."""
 
     node: dict[int, int]
     busy: dict[int, int] = field(default_factory=dict)  # how many tries fail

@@ -11,7 +11,7 @@ KTHREAD = 0x0020_0000
 
 @pytest.fixture
 def found(tmp_path):
-    """Give what is found below a made-up /proc and /sys."""
+    """Return what is found below a fake /proc and /sys."""
 
     def find():
         movers = find_other_movers(str(tmp_path), str(tmp_path / "sys"))
