@@ -75,7 +75,7 @@ def test_set_on_the_command_line_counts_for_more_than_the_file(start):
             "kmigrated_batch_nr: 2000 is not in",
         ),
         ("[pghot\n", "Expected"),
-        ("[pghot]\nfreq_threshold = 1\nwhat = 3\n" + SMALL, "pghot.what: is not known here"),
+        ("[pghot]\nfreq_threshold = 1\nwhat = 3\n" + SMALL, "pghot.what: unknown key"),
         ("[pghot]\nfreq_threshold = 1\n[sources.workload]\nsize = 3\n" + SMALL, "sources.workload.size"),
     ],
 )

@@ -56,7 +56,7 @@ def test_ready_comes_when_the_tree_answers_and_the_watchdog_is_fed_through_it(ma
     while "STATUS=" not in (text := "\n".join(manager.hears("READY=1"))):
         pass
     assert "the last reload was refused: " in text
-    assert "pghot.what: is not known here" in text
+    assert "pghot.what: unknown key" in text
     program.process.send_signal(signal.SIGTERM)
     manager.hears("STOPPING=1")
     assert program.ended()[0] == 0

@@ -60,7 +60,7 @@ class SoftdirtySettings:
         ),
     ] = 2000
     clear_refs_max: Annotated[
-        int, Key(size, "A process with more resident memory than this is left alone, even if it is named.")
+        int, Key(size, "A process with more resident memory than this is not scanned, even if it is named.")
     ] = CLEAR_REFS_MAX
 
 
