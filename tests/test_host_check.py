@@ -75,7 +75,7 @@ def test_memory_that_is_offline_is_not_memory_that_is_not_there(tmp_path):
     assert "node1/memory*/state; do echo online_movable" in line(found, "node 1").todo
 
 
-def test_what_cannot_be_read_is_a_finding_and_the_others_are_told_all_the_same(tmp_path):
+def test_what_cannot_be_read_is_a_finding_beside_the_others(tmp_path):
     proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
     usual = {finding.name for finding in host_check.findings(proc, sys)}
     # Blocks of 16 MiB, a status that is none, and files where folders are.
@@ -146,7 +146,7 @@ def test_pages_that_are_not_4_kib_are_said_first(tmp_path, monkeypatch):
     assert line(found, "tiers").ok is True
 
 
-def test_a_kernel_that_cannot_demote_is_not_one_that_is_told_not_to(tmp_path):
+def test_a_kernel_that_cannot_demote_differs_from_demotion_off(tmp_path):
     proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
     found = line(host_check.findings(proc, sys), "demotion")
     assert (found.ok, found.what.partition(":")[0], found.todo) == (None, "this kernel cannot demote", "")

@@ -360,6 +360,6 @@ def test_two_pollers_of_one_file_wake(tree: Path, polled: int) -> None:
     assert results == [select.POLLPRI | select.POLLERR] * 2
 
 
-def test_file_that_never_tells_is_ready(tree: Path) -> None:
+def test_file_without_notifications_is_ready(tree: Path) -> None:
     with open(tree / "fixed", "rb") as file:
         assert poll(file.fileno(), select.POLLIN | select.POLLPRI, 0) == select.POLLIN

@@ -165,7 +165,7 @@ def test_lock_names() -> None:
     assert all(len(name) < 255 and "/" not in name for name in names)
 
 
-def test_second_holder_is_refused_and_told_the_first(tmp_path: Path) -> None:
+def test_second_holder_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> None:
     path = Path("/run/pghot")
     with locked(path, tmp_path):
         with (

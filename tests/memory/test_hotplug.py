@@ -60,7 +60,7 @@ def test_pages_move_to_the_same_node_first_then_by_distance():
     assert rig.total("pgmigrate_success") == rig.total("pgdemote_kswapd") == 0
 
 
-def test_its_present_state_is_no_error_and_tells_nobody():
+def test_writing_the_current_state_is_no_error_and_notifies_no_one():
     rig = Rig(NODES)
     calls = []
     rig.machine.register_notifier(lambda *change: calls.append(change))

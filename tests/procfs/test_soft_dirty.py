@@ -22,7 +22,7 @@ HIDDEN = Resident(np.array([7]), np.array([0]))
         (CLEAN, HIDDEN, "hidden"),
     ],
 )
-def test_what_a_page_of_ones_own_tells(tmp_path, monkeypatch, before, after, said):
+def test_probe_with_a_page_of_this_process(tmp_path, monkeypatch, before, after, said):
     own = tmp_path / str(os.getpid())
     own.mkdir()
     (own / "stat").write_text(f"{os.getpid()} (x) S " + "1 " * 50)

@@ -19,7 +19,7 @@ from tests.program.daemons import DEADLINE_S, LOWER_FIRST, LOWER_PAGES, ROOT
 CALL = "from pghotd.ctl.program import main; main()"
 
 
-def test_status_tells_what_to_know_first(program):
+def test_status_shows_the_state_on_one_screen(program):
     program.write("inject", f"{LOWER_FIRST}\n")
     result = program.command("status")
     assert result.returncode == 0, result.stderr
@@ -193,8 +193,8 @@ def test_what_fits_no_process_is_seen():
         **{"state": "running", "mode": "default", "backend": "linux", "unmatched": "watch cgroup=/x"},
     }
     line = "unmatched  no matching process for 30 s or longer: watch cgroup=/x"
-    for told, shown in (("watch cgroup=/x", True), ("-", False)):
-        now = Status("1", status | {"unmatched": told}, {}, {}, {}, (), {}, {}, {})
+    for unmatched, shown in (("watch cgroup=/x", True), ("-", False)):
+        now = Status("1", status | {"unmatched": unmatched}, {}, {}, {}, (), {}, {}, {})
         assert (line in screen._head(now)) is shown
 
 
@@ -238,7 +238,7 @@ def test_pause_and_resume(program):
     assert program.read("paused") == "0\n"
 
 
-def test_explain_tells_a_page_from_both_ends_of_its_move(program):
+def test_explain_shows_a_page_from_both_ends_of_its_move(program):
     assert "no decision about it is remembered" in program.command("explain", str(LOWER_FIRST)).stdout
     hot_set(program, 1)
     new = int(program.read("addr/4194305:0"))
@@ -269,7 +269,7 @@ def test_explain_tells_a_page_from_both_ends_of_its_move(program):
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
 
 
-def test_explain_tells_what_a_counter_means(program):
+def test_explain_shows_what_a_counter_means(program):
     program.write("inject", f"{LOWER_FIRST}\n")
     assert program.command("explain", "pghotd_refused_age").stdout == (
         "pghotd_refused_age 0: last accessed longer ago than the adaptive threshold of its target\n"

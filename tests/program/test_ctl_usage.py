@@ -56,7 +56,7 @@ def test_a_range_of_addresses_needs_a_process(program):
 @pytest.mark.parametrize(
     "command", ["status", "get", "hot", "top --count 1", "heatmap --seconds 0.01", "explain 65536"]
 )
-def test_output_that_nobody_takes(program, command):
+def test_output_to_a_closed_pipe(program, command):
     arguments = ("--mountpoint", str(program.mountpoint), *command.split())
     reader, writer = os.pipe()
     os.close(reader)
@@ -69,7 +69,7 @@ def test_output_that_nobody_takes(program, command):
 
 
 @pytest.mark.parametrize("arguments", [["-m", "pghotd", "--check-host"], ["-c", CALL, "doctor"]])
-def test_findings_that_nobody_takes(arguments):
+def test_findings_to_a_closed_pipe(arguments):
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as nobody:

@@ -249,7 +249,7 @@ async def test_what_was_accessed_while_it_was_off_is_not_credited(bench, nursery
     assert bench.recorded == 3
 
 
-async def test_a_look_that_comes_late_tells_nothing(bench, nursery, autojump_clock):
+async def test_a_late_look_is_inconclusive(bench, nursery, autojump_clock):
     """Whatever kept it waiting: the rule allows 2872 ms."""
     nursery.start_soon(bench.source.run)
     await trio.sleep(0.5)
@@ -285,7 +285,7 @@ async def test_what_a_late_look_found_is_looked_at_again_soon(monkeypatch, tmp_p
     assert not bench.rig.pghot.records_of(cold).any()
 
 
-async def test_evidence_that_is_late_when_it_is_recorded_tells_nothing(bench, monkeypatch, nursery, autojump_clock):
+async def test_evidence_that_is_late_when_recorded_is_inconclusive(bench, monkeypatch, nursery, autojump_clock):
     """Read in time, but kept waiting by the event loop: the record would take the time of recording."""
 
     async def freshen(pfns, age_ms=None):

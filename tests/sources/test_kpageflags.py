@@ -172,7 +172,7 @@ async def test_an_interval_that_does_not_fit_is_not_used(bench, nursery, autojum
     assert str(stat["why"]).startswith("interval_ms 1000 does not fit: freq_threshold 3 looks within")
 
 
-async def test_a_look_that_comes_late_tells_nothing(bench, nursery, autojump_clock):
+async def test_a_late_look_is_inconclusive(bench, nursery, autojump_clock):
     nursery.start_soon(bench.source.run)
     await trio.sleep(0.5)
     bench.flags |= np.uint64(KPF_ACTIVE)

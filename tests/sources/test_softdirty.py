@@ -79,7 +79,7 @@ async def test_only_those_named_are_ever_written_to(bench, nursery, autojump_clo
     assert [bench.proc.cleared(pid) for pid in (10, 11, 12, 13)] == [True, False, True, False]
 
 
-async def test_nobody_named_nobody_looked_at(bench):
+async def test_without_names_no_process_is_scanned(bench):
     source = bench.source()
     await source.run()
     assert (source.stat()["works"], source.stat()["why"]) == ("no", "no process is named")

@@ -108,7 +108,7 @@ def test_killed_and_not_restarted_it_leaves_nothing(service):
     assert not service.system.path(TREE).exists()
 
 
-def test_it_leaves_alone_a_daemon_that_somebody_runs_by_hand(service):
+def test_it_leaves_alone_a_daemon_started_by_hand(service):
     command = ["systemd-run", "--unit=by-hand", "--service-type=notify", f"{PREFIX}/bin/pghotd"]
     service.system.run(*command)
     try:

@@ -89,7 +89,7 @@ def test_a_mount_that_cannot_be_is_a_failed_mount(place):
         place.run("rm", f"{PLACE}/something")
 
 
-def test_a_dead_mount_is_mounted_anew(place):
+def test_a_dead_mount_is_mounted_again(place):
     place.run("mount", "-t", "pghotd", "none", PLACE)
     place.run("kill", "-KILL", *daemons(place))
     until(lambda: not daemons(place), "killed")

@@ -48,7 +48,7 @@ def bench(tmp_path):
     return Bench(tmp_path)
 
 
-def test_memory_in_blocks_of_two_nodes_is_told_in_status_and_in_the_log(bench, tmp_path, caplog):
+def test_memory_in_blocks_of_two_nodes_is_in_status_and_in_the_log(bench, tmp_path, caplog):
     assert bench.machine.stat()["left_out_bytes"] == 0
     assert bench.machine.stat()["left_out_reason"] == "-"
     assert not caplog.records

@@ -145,7 +145,7 @@ def test_pages_are_taken_up_to_below_low(world):
     assert taken == [(0, 20 + 32)]
 
 
-def test_a_node_with_a_reclaim_file_is_told_how_much(world):
+def test_the_reclaim_file_of_a_node_gets_the_amount(world):
     write(world.root, "sys/devices/system/node/node0/reclaim", "")
     make_room(0, 400, str(world.root), f"{world.root}/sys", lambda nid, pages: pytest.fail("allocated"))
     assert (world.root / "sys/devices/system/node/node0/reclaim").read_text() == f"{400 * 4096}\n"

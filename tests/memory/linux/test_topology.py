@@ -43,13 +43,13 @@ def test_a_block_is_several_sections(tmp_path):
     assert topology.section_nid().dtype == np.int16
 
 
-def test_a_block_of_two_nodes_is_nobodys(tmp_path):
+def test_a_block_of_two_nodes_belongs_to_neither(tmp_path):
     topology = read_topology(machine(tmp_path, {0: [0, 1], 1: [1, 2]}, tiers={4: "0", 5: "1"}))
     assert [node.sections.tolist() for node in topology.nodes] == [[0], [2]]
     assert {nids: sections.tolist() for nids, sections in topology.shared.items()} == {(0, 1): [1]}
 
 
-def test_what_lies_in_blocks_of_several_nodes_is_told_by_nodes(tmp_path):
+def test_what_lies_in_blocks_of_several_nodes_is_reported_by_nodes(tmp_path):
     nodes = {0: [0, 1], 1: [1, 2, 3], 2: [3, 4], 3: [3, 5, 6], 4: [6]}
     topology = read_topology(machine(tmp_path, nodes, offline=(6,), block_size=1 << 30))
     assert topology.left_out == (
