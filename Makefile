@@ -19,7 +19,7 @@ help:
 	@echo 'make install put program, service, manual and completions below PREFIX (/usr/local); make uninstall takes them away'
 	@echo 'make clean   remove what was built'
 
-# The demonstration watches the accesses of what it started itself alone: a child with a hot set, and a workload.
+# The demonstration only watches accesses of what it started itself: a child with a hot set, and a workload.
 run: $(VENV)/run
 	@$(BIN)/python -m tests.demo & child=$$!; \
 	trap 'kill $$child 2>/dev/null' EXIT; trap : INT TERM; \

@@ -98,7 +98,7 @@ def _status(parts: Parts) -> dict[str, int | str]:
     unmatched = [*([watches] if watches != "-" else []), *parts.sources.unmatched()]
     return {
         "state": "paused" if pghot.paused else "running",
-        "pause_reason": (pghot.pause_reason or "asked for") if pghot.paused else "-",
+        "pause_reason": (pghot.pause_reason or "requested") if pghot.paused else "-",
         "uptime_ms": parts.clock() - pghot.started_at,
         "clock_ms": parts.clock(),
         "backend": pghot.memory.backend,

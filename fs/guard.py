@@ -44,7 +44,7 @@ def translate(error: Exception, handler: str) -> FUSEError:
     """Return the FUSEError for what a handler raised; a bug is logged with its traceback."""
     if isinstance(error, FUSEError | OSError):
         return FUSEError(answerable(error.errno))
-    log.error("%s failed, answered EIO", handler, exc_info=error)
+    log.error("%s failed, returned EIO", handler, exc_info=error)
     return FUSEError(errno.EIO)
 
 

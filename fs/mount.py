@@ -77,7 +77,7 @@ async def serve(
     """
     global _mounted
     if _mounted:
-        raise RuntimeError("pyfuse3 serves one mount in a process, and there is one")
+        raise RuntimeError("pyfuse3 serves one mount per process, and there already is one")
     _mounted = True
     try:
         with claimed(options.mountpoint, options.lock_dir, options.mountinfo) as path:
@@ -122,7 +122,7 @@ def initialise(operations: TreeOperations, path: Path, options: MountOptions) ->
     except RuntimeError as error:
         reason = last_line(output) or str(error)
         if FUSERMOUNT in reason and not shutil.which(FUSERMOUNT):
-            reason += f"; {FUSERMOUNT} is missing, and without it CAP_SYS_ADMIN is needed"
+            reason += f"; {FUSERMOUNT} is missing, and mounting without it needs CAP_SYS_ADMIN"
         raise MountError(f"{path}: cannot mount: {reason}") from None
     if output:
         log.warning("libfuse: %s", last_line(output))

@@ -66,9 +66,9 @@ def clear_dead(path: Path, mountinfo: Path = MOUNTINFO) -> int:
             subprocess.run([*command, "--", str(path)], check=True, capture_output=True, timeout=UNMOUNT_TIMEOUT_S)
         except subprocess.CalledProcessError as error:
             reason = last_line(error.stderr) or f"{command[0]} exited {error.returncode}"
-            raise MountError(f"{path}: cannot clear the dead mount there: {reason}") from None
+            raise MountError(f"{path}: cannot remove the stale mount: {reason}") from None
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise MountError(f"{path}: cannot clear the dead mount there: {error}") from None
+            raise MountError(f"{path}: cannot remove the stale mount: {error}") from None
         cleared += 1
     return cleared
 
@@ -79,7 +79,7 @@ def check(path: Path) -> bool:
         status = os.lstat(path)
     except FileNotFoundError:
         if not path.parent.is_dir():
-            raise MountError(f"{path}: {path.parent} is not a directory; make it first") from None
+            raise MountError(f"{path}: {path.parent} is not a directory; create it first") from None
         return True
     except OSError as error:
         raise MountError(f"{path}: {error.strerror}; the mount point must be an empty directory") from None
@@ -91,7 +91,7 @@ def check(path: Path) -> bool:
     # Its owner could replace it by another, below a mount that others trust.
     if status.st_uid not in (0, os.geteuid()):
         raise MountError(
-            f"{path}: owned by uid {status.st_uid}; the mount point must belong to root or to who runs pghotd"
+            f"{path}: owned by uid {status.st_uid}; the mount point must belong to root or to the user of pghotd"
         )
     try:
         names = sorted(os.listdir(os.fsencode(path)))
@@ -172,13 +172,13 @@ def claimed(mountpoint: Path, lock_dir: Path | None = None, mountinfo: Path = MO
     path = final_path(mountpoint)
     with locked(path, lock_directory() if lock_dir is None else lock_dir):
         if clear_dead(path, mountinfo):
-            log.warning("%s: cleared the mount of a pghotd that was killed", path)
+            log.warning("%s: removed the stale mount of a killed pghotd", path)
         made = check(path)
         if made:
             try:
                 path.mkdir(mode=MADE_MODE)
             except OSError as error:
-                raise MountError(f"{path}: cannot make the mount point: {error.strerror}") from None
+                raise MountError(f"{path}: cannot create the mount point: {error.strerror}") from None
         try:
             yield path
         finally:
@@ -190,7 +190,7 @@ def claimed(mountpoint: Path, lock_dir: Path | None = None, mountinfo: Path = MO
                 try:
                     path.rmdir()
                 except OSError as error:
-                    log.warning("%s: the mount point stays: %s", path, error.strerror)
+                    log.warning("%s: cannot remove the mount point: %s", path, error.strerror)
 
 
 @contextlib.contextmanager

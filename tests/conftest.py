@@ -1,4 +1,4 @@
-"""Give tests a made-up world of processes."""
+"""Fixtures of a fake world of processes."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.made_up_world import World
 
 @pytest.fixture
 def world(tmp_path: Path) -> World:
-    """Give a made-up /proc and /sys, and a small machine that follows it."""
+    """Return a fake /proc and /sys, and a small machine that follows it."""
     return World(tmp_path)
 
 

@@ -142,7 +142,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run as a program; the exit code is 0 however it was told to stop."""
+    """Run as a program; the exit code is 0 no matter how it was stopped."""
     arguments, parent = _arguments(argv), os.getppid()
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text(NAME)

@@ -13,7 +13,7 @@ from pghotd.memory.model.spec import MachineSpec, NodeSpec, ProcessSpec
 
 
 class Time:
-    """Be a clock of milliseconds that stands still until it is moved."""
+    """Clock in milliseconds that only advances when set."""
 
     def __init__(self, now: int = 1_000_000) -> None:
         self.now = now
@@ -41,7 +41,7 @@ def two_nodes(top_sections: int = 2, lower_sections: int = 2) -> tuple[NodeSpec,
 
 
 class Rig:
-    """Hold a machine and an engine on it, on a clock."""
+    """A machine and an engine on it, on a clock."""
 
     def __init__(
         self,

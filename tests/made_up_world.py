@@ -18,13 +18,13 @@ HEAP = 0x100
 
 
 async def at_once(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Be a source's `in_thread` without a thread: a virtual clock would not wait for one."""
+    """Replacement of a source's `in_thread` without a thread: a virtual clock would not wait for one."""
     await trio.lowlevel.checkpoint()
     return function(*arguments)
 
 
 class MadeUpProc:
-    """Be a /proc with the processes that a test makes up; mappings are (first page, end) with some pages resident."""
+    """A fake /proc with the processes of a test; mappings are (first page, end) with some pages resident."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -78,7 +78,7 @@ class MadeUpProc:
         (folder / "clear_refs").touch()
 
     def cleared(self, pid: int) -> bool:
-        """Tell whether clear_refs was written since this was asked last."""
+        """Return whether clear_refs was written since the last call."""
         path = self.root / str(pid) / "clear_refs"
         written = path.read_bytes() != b""
         path.write_bytes(b"")
@@ -93,7 +93,7 @@ class MadeUpProc:
 
 
 class World(Rig):
-    """Be a machine of one top and four lower sections, and what procscan sees of a made-up /proc and /sys."""
+    """A machine of one top and four lower sections, and procscan on a fake /proc and /sys."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(two_nodes(1, 4))
@@ -123,7 +123,7 @@ class World(Rig):
         return next(process for process in self.machine.processes.values() if process.pid == pid)
 
     def idle_tracking(self, frames: int = PAGES_PER_SECTION) -> Path:
-        """Give the machine an idle bitmap, and page frames that are all on an LRU list; return the bitmap."""
+        """Add an idle bitmap to the machine, and page frames that are all on an LRU list; return the bitmap."""
         path = self.sys / "kernel/mm/page_idle/bitmap"
         path.parent.mkdir(parents=True)
         path.touch()

@@ -1,4 +1,4 @@
-"""Say what a test needs of the machine: without it the test is skipped, or fails where none may be."""
+"""Requirements of tests on the machine: without them a test is skipped, or fails where skips are not allowed."""
 
 from __future__ import annotations
 

@@ -42,13 +42,13 @@ class Row:
     #: None: not by the end.
     seconds_to_90: float | None
     points: tuple[Point, ...]
-    #: The share of memory that a source covered, in millionths; None where nothing tells it.
+    #: The share of memory that a source covered, in millionths; None where it is not known.
     covered_ppm: int | None = None
-    #: CPU time of the daemon alone, from its start to the last point.
+    #: CPU time of the daemon, from its start to the last point.
     daemon_cpu_s: float | None = None
     #: `guest` or `model`.
     where: str = "guest"
-    #: What a scenario has more to tell, by names with units.
+    #: Further figures of a scenario, by names with units.
     more: dict[str, float | str | None] = field(default_factory=dict)
 
     @property

@@ -1,4 +1,4 @@
-"""Keep a census at hand: at once on small machines, in steps on large ones, and only while somebody reads."""
+"""Keep a census at hand: at once on small machines, in steps on large ones, and only while it is being read."""
 
 import numpy as np
 import trio

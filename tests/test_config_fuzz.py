@@ -1,4 +1,4 @@
-"""Read configurations that nobody would write: each is settings, or one line that says what is wrong."""
+"""Read random configurations: each gives settings, or one line that names the error."""
 
 import tomllib
 

@@ -1,4 +1,4 @@
-"""Hold the tables of docs/rules.md and docs/control-tree.md against the code: a row that only one of them has fails."""
+"""Compare the tables of docs/rules.md and docs/control-tree.md with the code: a row that only one of them has fails."""
 
 import re
 import tomllib

@@ -74,7 +74,7 @@ def test_the_hot_mappings_are_referenced_as_wholes():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stops_when_told_to(number):
+def test_stops_on_request(number):
     with running() as (child, _):
         child.send_signal(number)
         assert child.wait(20) == 0

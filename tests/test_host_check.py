@@ -54,14 +54,14 @@ def test_memory_in_blocks_of_two_nodes_is_said(tmp_path):
     (Path(sys) / "devices/system/node/node0/memory8").symlink_to("../../memory/memory8")
     found = line(host_check.findings(proc, sys), "shared blocks")
     assert found.ok is None
-    assert found.what.startswith("0.1 GiB of nodes 0-1 left out: a memory block that lies in several nodes")
+    assert found.what.startswith("0.1 GiB of nodes 0-1 left out: a memory block that spans several nodes")
 
 
 def test_a_node_whose_memory_no_block_shows_is_not_an_empty_one(tmp_path):
     proc, _ = made_up(tmp_path, tiers={4: "0", 22: "1"})
     sys = machine(tmp_path / "a", {0: [], 1: []}, total_kb={0: 2 << 20}, hotplug=False)
     found = host_check.findings(proc, sys)
-    assert line(found, "node 0").what == "top tier, 2.0 GiB by its meminfo, in no memory block of its own, CPUs"
+    assert line(found, "node 0").what == "top tier, 2.0 GiB in its meminfo, but no memory block of its own, CPUs"
     assert line(found, "node 1").what == "top tier, no memory, no CPUs"
     assert "CONFIG_MEMORY_HOTPLUG" in line(found, "tiers").what
 
@@ -70,12 +70,12 @@ def test_memory_that_is_offline_is_not_memory_that_is_not_there(tmp_path):
     proc, _ = made_up(tmp_path, tiers={4: "0", 22: "1"})
     sys = machine(tmp_path / "a", {0: [0, 1, 2], 1: [8, 9]}, offline=(2, 8, 9))
     found = host_check.findings(proc, sys)
-    assert line(found, "node 0").what == "top tier, 0.2 GiB, besides 1 memory block offline, CPUs"
+    assert line(found, "node 0").what == "top tier, 0.2 GiB and 1 memory block offline, CPUs"
     assert line(found, "node 1").what == "top tier, no memory online, 2 memory blocks offline, no CPUs"
     assert "node1/memory*/state; do echo online_movable" in line(found, "node 1").todo
 
 
-def test_what_cannot_be_read_is_a_finding_and_the_others_are_told_all_the_same(tmp_path):
+def test_what_cannot_be_read_is_a_finding_beside_the_others(tmp_path):
     proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
     usual = {finding.name for finding in host_check.findings(proc, sys)}
     # Blocks of 16 MiB, a status that is none, and files where folders are.
@@ -113,7 +113,7 @@ def test_what_the_mount_of_proc_hides_is_not_what_the_kernel_lacks(tmp_path):
     proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
     for name in ("kpageflags", "sys/kernel/numa_balancing", "sys/kernel/perf_event_paranoid"):
         (Path(proc) / name).unlink()
-    assert "this kernel samples nothing" in line(host_check.findings(proc, sys), "perf paranoia").what
+    assert "this kernel has no perf events" in line(host_check.findings(proc, sys), "perf paranoia").what
     hiding_mount(proc, "subset=pid,hidepid=2")
     found = host_check.findings(proc, sys)
     assert names(found, False) == {"/proc", "source kpageflags"}
@@ -146,7 +146,7 @@ def test_pages_that_are_not_4_kib_are_said_first(tmp_path, monkeypatch):
     assert line(found, "tiers").ok is True
 
 
-def test_a_kernel_that_cannot_demote_is_not_one_that_is_told_not_to(tmp_path):
+def test_a_kernel_that_cannot_demote_differs_from_demotion_off(tmp_path):
     proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
     found = line(host_check.findings(proc, sys), "demotion")
     assert (found.ok, found.what.partition(":")[0], found.todo) == (None, "this kernel cannot demote", "")
@@ -170,7 +170,7 @@ def test_a_missing_capability_is_named(tmp_path):
     assert names(found, False) == {"CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_NICE"}
     assert "memory model works" in line(found, "without root").what
     assert line(found, "CAP_PERFMON").ok is None
-    assert "is 2: only CAP_PERFMON" in line(found, "perf paranoia").what
+    assert "is 2: sampling CPUs needs CAP_PERFMON" in line(found, "perf paranoia").what
 
 
 def test_only_who_is_not_root_needs_to_override_permissions(tmp_path):
@@ -203,7 +203,7 @@ def test_a_cpuset_that_excludes_the_targets_is_named(tmp_path):
         write(Path(sys), f"fs/cgroup/{group}/cpuset.mems.effective", f"{mems}\n")
     found = line(host_check.findings(proc, sys), "cpusets")
     assert found.ok is None
-    assert "keep /kept.slice off nodes 0:" in found.what
+    assert "/kept.slice excluded from nodes 0:" in found.what
     write(Path(sys), "fs/cgroup/kept.slice/cpuset.mems.effective", "0-1\n")
     assert line(host_check.findings(proc, sys), "cpusets").ok is True
 
@@ -213,7 +213,7 @@ def test_cpusets_of_version_1_count_too(tmp_path):
     proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
     found = line(host_check.findings(proc, sys), "cpusets")
     assert found.ok is None
-    assert found.what.startswith(f"no cpuset.mems is to be seen below {sys}/fs/cgroup")
+    assert found.what.startswith(f"no cpuset.mems below {sys}/fs/cgroup")
     write(Path(sys), "fs/cgroup/unified/cgroup.procs", "")
     for group, mems in (("", "0-1"), ("docker", "1"), ("new", "")):
         write(Path(sys), f"fs/cgroup/cpu,cpuset/{group}/cpuset.mems", f"{mems}\n")
@@ -221,11 +221,11 @@ def test_cpusets_of_version_1_count_too(tmp_path):
     (Path(sys) / "fs/cgroup/cpuset").symlink_to("cpu,cpuset")
     found = line(host_check.findings(proc, sys), "cpusets")
     assert found.ok is None
-    assert "keep /docker off nodes 0:" in found.what
+    assert "/docker excluded from nodes 0:" in found.what
     write(Path(sys), "fs/cgroup/cpu,cpuset/docker/cpuset.effective_mems", "0-1\n")
     assert line(host_check.findings(proc, sys), "cpusets").ok is True
     write(Path(sys), "fs/cgroup/unified/kept.slice/cpuset.mems.effective", "1\n")
-    assert "keep /kept.slice off nodes 0:" in line(host_check.findings(proc, sys), "cpusets").what
+    assert "/kept.slice excluded from nodes 0:" in line(host_check.findings(proc, sys), "cpusets").what
 
 
 def test_without_page_flags_nothing_can_be_promoted(tmp_path):
@@ -256,9 +256,9 @@ def test_damon_in_use_is_not_damon_missing(tmp_path, monkeypatch):
     assert found()[0] is None
     assert "cannot list regions (6.2 and later can)" in found()[1]
     tree.somebody_elses()
-    assert found() == (None, "DAMON is in use by something else; it works when they have stopped")
+    assert found() == (None, "DAMON is in use by something else; it works once the other user has stopped")
     (tree.root / "0/state").write_text("off")
-    assert found()[1].startswith("DAMON is off, but settings are left over in it; to clear them: echo 0 > ")
+    assert found()[1].startswith("DAMON is off, but has settings of an earlier user; to clear them: echo 0 > ")
     (tree.root / "nr_kdamonds").write_text("0\n")
     write(Path(sys), "module/damon_stat/parameters/enabled", "Y\n")
     assert "damon_stat of this kernel uses DAMON" in found()[1]

@@ -1,4 +1,4 @@
-"""Hold manual pages, completions and made documents against what they are made of."""
+"""Compare manual pages, completions and generated documents with their sources."""
 
 import shutil
 import subprocess

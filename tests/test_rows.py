@@ -45,7 +45,7 @@ def test_points_are_found_by_time():
     assert ROW.at(11) == ROW.at(60) == ROW.last
 
 
-def test_a_table_has_a_line_for_each_row_with_what_it_tells():
+def test_a_table_has_a_line_with_the_figures_of_each_row():
     text = table([ROW, Row("b", "none", 1, None, (Point(10, 0, 1, 0, 0),), 990_000, 12.0, where="model")])
     heads, first, second = text.splitlines()
     for words in ("scenario", "mover", "covered", "CPU"):

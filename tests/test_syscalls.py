@@ -12,7 +12,7 @@ from tests.requirements import require
 
 @pytest.fixture
 def pages():
-    """Hold eight pages of one's own, all but the last one touched; give their addresses."""
+    """Map eight pages of this process, all but the last one touched; yield their addresses."""
     with mmap.mmap(-1, 8 << 12, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(mmap.MADV_NOHUGEPAGE)
         memory.write(b"x" * (7 << 12))

@@ -22,7 +22,7 @@ def seconds(text: str) -> float:
     """Return a time in s: 0 or more, and no more than a clock can wait."""
     value = float(text)
     if not 0 <= value <= LONGEST_S:  # false for nan as well
-        raise argparse.ArgumentTypeError(f"{text} is no time in s, 0 or more")
+        raise argparse.ArgumentTypeError(f"{text} is not a time of 0 s or more")
     return value
 
 
@@ -58,5 +58,5 @@ def address_range(text: str) -> tuple[int, int]:
     except ValueError:
         start = stop = -1
     if not 0 <= start < stop:
-        raise argparse.ArgumentTypeError(f"{text} is not START-END, as 0x7f0000000000-0x7f0000100000")
+        raise argparse.ArgumentTypeError(f"{text} is not START-END, for example 0x7f0000000000-0x7f0000100000")
     return start, stop

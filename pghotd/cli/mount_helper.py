@@ -49,7 +49,7 @@ def daemon_arguments(options: Sequence[str], sloppy: bool) -> list[str]:
         if option in _IGNORED or name.startswith(("x-", "X-", "comment")):
             continue
         if name in _KNOWN and not value:
-            raise OptionError(f"option {name}: is {name}=VALUE")
+            raise OptionError(f"option {name}: no value; the form is {name}=VALUE")
         if name == "mode":
             if value not in MODES:
                 raise OptionError(f"option mode: {value} is not one of {', '.join(MODES)}")
@@ -59,7 +59,7 @@ def daemon_arguments(options: Sequence[str], sloppy: bool) -> list[str]:
         elif name in TUNABLES:
             arguments += ["--set", option]
         elif not sloppy:
-            raise OptionError(f"option {option}: is not known; there are: {', '.join(_KNOWN)}")
+            raise OptionError(f"unknown option {option!r}; known options: {', '.join(_KNOWN)}")
     return arguments
 
 
@@ -70,7 +70,7 @@ def refuse_remount(options: Sequence[str], mountpoint: Path) -> None:
     # mount(8) gives the options of fstab before those that it was called with.
     name, _, value = next((one for one in reversed(options) if one.partition("=")[0] in TUNABLES), "").partition("=")
     how = f"echo {value or 'VALUE'} > {mountpoint / name}" if name else f"write to the tunable's file in {mountpoint}"
-    raise OptionError(f"option remount: a mounted tree takes values in its control files: {how}")
+    raise OptionError(f"option remount: not supported; set values in the control files: {how}")
 
 
 def start(mountpoint: Path, arguments: Sequence[str]) -> tuple[int, str]:
@@ -115,14 +115,14 @@ def parser() -> argparse.ArgumentParser:
     options = CommandLine(
         prog="mount.pghotd", description="Mount pghotd's control tree, by starting a daemon.", allow_abbrev=False
     )
-    options.add_argument("source", help="what mount tables name as mounted; none by custom")
+    options.add_argument("source", help="device in mount tables; by convention none")
     options.add_argument("mountpoint", type=Path)
     options.add_argument("-o", dest="options", action="append", default=[], help="mode=, config=, TUNABLE=VALUE")
-    options.add_argument("-s", dest="sloppy", action="store_true", help="ignore options that are not known")
+    options.add_argument("-s", dest="sloppy", action="store_true", help="ignore unknown options")
     options.add_argument("-f", dest="fake", action="store_true", help="start nothing")
-    options.add_argument("-v", dest="verbose", action="store_true", help="say what is started")
-    options.add_argument("-n", action="store_true", help="nothing: there is no mtab")
-    options.add_argument("-t", dest="type", help="nothing: there is one type")
+    options.add_argument("-v", dest="verbose", action="store_true", help="print the command that is started")
+    options.add_argument("-n", action="store_true", help="ignored: there is no mtab")
+    options.add_argument("-t", dest="type", help="ignored: there is one type")
     options.add_argument("-N", dest="namespace", help="not supported")
     return options
 

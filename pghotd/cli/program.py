@@ -85,20 +85,20 @@ def parser() -> argparse.ArgumentParser:
         prog="pghotd", description="Track hot pages and promote them to fast memory.", allow_abbrev=False
     )
     options.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_FILE})")
-    options.add_argument("--mountpoint", metavar="DIR", help=f"where the tree is (default: {MOUNTPOINT})")
-    options.add_argument("--source", metavar="NAME", help=f"what mount tables name as mounted (default: {SOURCE})")
-    options.add_argument("--mode", choices=tuple(MODES), help="1 byte a page, or 4 with time and node")
+    options.add_argument("--mountpoint", metavar="DIR", help=f"mount point of the control tree (default: {MOUNTPOINT})")
+    options.add_argument("--source", metavar="NAME", help=f"device in mount tables (default: {SOURCE})")
+    options.add_argument("--mode", choices=tuple(MODES), help="1 byte per page, or 4 with time and node")
     options.add_argument(
         "--set", action="append", default=[], metavar="TUNABLE=VALUE", help="set a tunable; may be repeated"
     )
     options.add_argument(
         "--until-unmounted",
         action="store_true",
-        help="an unmount from outside ends it without an error, as mount(8) wants",
+        help="exit without an error when unmounted from outside, as mount(8) expects",
     )
-    options.add_argument("--check-config", action="store_true", help="read the configuration, say what is wrong, exit")
-    options.add_argument("--check-host", action="store_true", help="say what this machine has for promotion, exit")
-    options.add_argument("--json", action="store_true", help="with --check-host: for machines")
+    options.add_argument("--check-config", action="store_true", help="check the configuration, and exit")
+    options.add_argument("--check-host", action="store_true", help="report what this machine supports, and exit")
+    options.add_argument("--json", action="store_true", help="with --check-host: machine-readable output")
     options.add_argument("--version", action="version", version=f"pghotd {__version__}")
     return options
 
@@ -166,7 +166,7 @@ def run(settings: config.Settings, reread: Callable[[], config.Settings], until_
     except* Exception:
         if until_unmounted:
             # In the background the traceback is not visible.
-            log.critical("ended by a mistake in it", exc_info=True)
+            log.critical("terminated by an internal error", exc_info=True)
         raise
     return code
 

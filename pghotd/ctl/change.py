@@ -38,16 +38,16 @@ def set_values(client: Client, arguments: argparse.Namespace) -> None:
         given, equals, value = assignment.partition("=")
         name = settable(given.strip())
         if not equals:
-            raise UsageError(f"{assignment}: no value; NAME=VALUE would be right")
+            raise UsageError(f"{assignment}: no value; the form is NAME=VALUE")
         if name not in SETTABLE:
-            raise UsageError(f"unknown tunable {given!r}; there are: {', '.join(SETTABLE)}")
+            raise UsageError(f"unknown tunable {given!r}; known tunables: {', '.join(SETTABLE)}")
         value = value.strip()
         try:
             client.write(name, value + "\n")
         except OSError as refused:
             if refused.errno != errno.EINVAL:
                 raise
-            raise UsageError(f"{name}: {value!r} is refused; {right_for(client, name)}") from None
+            raise UsageError(f"{name}: {value!r} is refused; valid: {right_for(client, name)}") from None
 
 
 def pause(client: Client, arguments: argparse.Namespace) -> None:
@@ -68,7 +68,7 @@ def right_for(client: Client, name: str) -> str:
     tunable = TUNABLES[name]
     if name == "target_nid":
         nodes = (node for node in client.names("nodes") if client.value(f"nodes/{node}/tier") == "top")
-        return f"top-tier nodes: {', '.join(node.removeprefix('node') for node in nodes)}; -1: the nearest one"
+        return f"top-tier nodes {', '.join(node.removeprefix('node') for node in nodes)}; -1 for the nearest one"
     if tunable.unit in ("bits", "switch", "choice"):  # what a number means matters more than the range
         return f"{tunable.low}..{tunable.high.of(mode)}, {tunable.help}"
     return f"{tunable.low}..{tunable.high.of(mode)} {tunable.unit} in {mode} mode"
@@ -83,7 +83,7 @@ def inject_accesses(client: Client, arguments: argparse.Namespace) -> None:
     except OSError as refused:
         if refused.errno != errno.EINVAL:
             raise
-        right = "PFN[+NR] is decimal or 0x, below 2^52, and --nid is -1"
+        right = "PFN[+NR] must be decimal or 0x, below 2^52, and --nid -1"
         # With numpy, which takes longer to load than this program otherwise runs.
         from pghotd.engine.formats import FORMATS
 

@@ -32,7 +32,7 @@ def explain_counter(client: Client, name: str) -> dict[str, Any]:
 
 def counter_as_text(found: Mapping[str, Any]) -> str:
     """Return an explained counter as text."""
-    todo = f"what to do where it grows: {found['todo']}\n" if found["todo"] else ""
+    todo = f"what to do if it grows: {found['todo']}\n" if found["todo"] else ""
     return f"{found['counter']} {found['value']}: {found['what']}\n{todo}"
 
 
@@ -53,9 +53,9 @@ def _resolved(client: Client, page: str) -> int:
         except OSError as wrong:
             if wrong.errno != errno.ENOENT:
                 raise
-            raise PageError(f"{page}: no watched or model process {match[1]} has a page there") from None
+            raise PageError(f"{page}: no page of a watched or model process {match[1]} there") from None
     if _PFN.match(page) is None or int(page, 0) >= 1 << 52:
-        raise PageError(f"{page}: is no PFN, no PID:ADDRESS and no counter of vmstat")
+        raise PageError(f"{page}: not a PFN, a PID:ADDRESS or a counter of vmstat")
     return int(page, 0)
 
 
@@ -87,7 +87,7 @@ def _place(pfn: int, now: Mapping[str, str]) -> str:
     """Return a description of where a page frame is and what is in it."""
     page = f"page {pfn} ({pfn:#x})"
     if now["node"] == "-1":
-        return f"{page} is on no node: the page frames of each are in nodes/node<N>/spans"
+        return f"{page} is on no node; nodes/node<N>/spans show the page frames of each"
     place = f"{page} is on node {now['node']} ({now['tier']} tier)"
     if now["online"] == "0":
         return f"{place}, in a section that is offline"
@@ -104,7 +104,7 @@ def _decision(one: Mapping[str, str]) -> list[str]:
     elif what == "failed":
         what = f"the move {to} failed: {one['errno']}"
     else:
-        what = f"{what.replace('_', ' ', 1).replace('in flight', 'on its way')} {to}"
+        what = f"{what.replace('_', ' ', 1)} {to}"
     counter = f"failed_{one['errno'].lower()}" if one["decision"] == "failed" else one["decision"]
     meaning = MEANINGS.get(f"pghotd_{counter}")
     batch = f", in batch {one['batch']}, which took {one['took_ms']} ms" if one["batch"] != "-" else ""

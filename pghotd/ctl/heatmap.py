@@ -68,7 +68,7 @@ class ByFrame:
         ).reshape(-1, 2)
         self._pages = int((self._frames[:, 1] - self._frames[:, 0]).sum())
         if not self._pages:
-            raise RangeError(f"node {nid} has no records: it is no lower-tier node with memory")
+            raise RangeError(f"node {nid} has no records: it is not a lower-tier node with memory")
         self._edges = np.linspace(0, self._pages, min(rows, self._pages) + 1).astype(np.int64)
         self.what, self.unit = f"node {nid}", "PFN"
         self.highest = self._format.freq_max
@@ -199,6 +199,6 @@ def _largest_range(client: Client, pid: int) -> tuple[int, int]:
     except OSError as wrong:
         raise RangeError(f"process {pid}: {os.strerror(wrong.errno or 0)}") from None
     if not ranges:
-        raise RangeError(f"process {pid} maps nothing")
+        raise RangeError(f"process {pid} has no mappings")
     first, end = max(ranges, key=lambda one: one[1] - one[0])
     return first, end

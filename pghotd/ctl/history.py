@@ -73,9 +73,9 @@ def load(file: Path) -> History:
         except (ValueError, TypeError, KeyError) as wrong:
             if number == len(lines):
                 break
-            raise HistoryError(f"{file}: line {number} is no record of pghotctl record ({wrong})") from None
+            raise HistoryError(f"{file}: line {number} is not a record of pghotctl record ({wrong})") from None
     if len(moments) < 2:
-        raise HistoryError(f"{file}: holds {len(moments)} records; a report is about two or more")
+        raise HistoryError(f"{file}: {len(moments)} records; a report needs at least two")
     began = moments[0]["at"]
     return History(
         [one["at"] - began for one in moments],
@@ -130,5 +130,5 @@ def as_text(found: Mapping[str, Any]) -> str:
         listed = ", ".join(f"{reason} {value}" for reason, value in table.items()) or "none"
         lines.append(f"{name:<11}{sum(table.values())} pages: {listed}")
     if "hit_ratio_last" in found:
-        lines.append(f"hit ratio  {found['hit_ratio_first']:.1%} at first, {found['hit_ratio_last']:.1%} at last")
+        lines.append(f"hit ratio  {found['hit_ratio_first']:.1%} initially, {found['hit_ratio_last']:.1%} finally")
     return "\n".join(lines) + "\n"

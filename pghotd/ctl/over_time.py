@@ -31,7 +31,7 @@ def watch(client: Client, arguments: argparse.Namespace) -> None:
     shown, before = 0, client.counters("vmstat")
     for name in arguments.names:
         if name not in before:
-            raise UsageError(f"{name}: is no counter; they are the names in vmstat")
+            raise UsageError(f"unknown counter {name!r}; the counters are the names in vmstat")
     for now in changes(client):
         for name, value in now.items():
             if value == before[name] or (arguments.names and name not in arguments.names):
@@ -104,7 +104,7 @@ def report(arguments: argparse.Namespace) -> None:
 def heatmap(client: Client, arguments: argparse.Namespace) -> None:
     """Sample every --interval seconds for --seconds or until Ctrl-C, and show how hot each part of memory was when."""
     if arguments.range is not None and arguments.pid is None:
-        raise UsageError("--range: is of addresses, and needs --pid")
+        raise UsageError("--range is a range of addresses and needs --pid")
     try:
         if arguments.output is not None:
             pictures.check(arguments.output)
@@ -118,14 +118,14 @@ def heatmap(client: Client, arguments: argparse.Namespace) -> None:
     columns: list[Column] = []
     seconds: list[float] = []
     try:
-        for second in _moments(arguments.interval, arguments.seconds, f"looking at {view.what}"):
+        for second in _moments(arguments.interval, arguments.seconds, f"sampling {view.what}"):
             columns.append(view.column())
             seconds.append(second)
     except KeyboardInterrupt:
         if not seconds:
             raise
     if isinstance(view, ByAddress) and not view.found:
-        raise UsageError(f"--pid {arguments.pid}: no page of it is known there; is it watched, or of the model?")
+        raise UsageError(f"--pid {arguments.pid}: no known page there; name a watched or model process")
     del columns[len(seconds) :]  # Ctrl-C may come between the two
     hotness = np.column_stack(columns)
     heat = HeatMap(view.what, view.unit, view.starts, seconds, hotness, view.highest, moment(client)[1])
@@ -167,8 +167,8 @@ def _show(heat: HeatMap) -> None:
     room = max(out.width - _LABEL - 1, 1)
     shaded = shades(heat)[:, -room:]
     out.print(
-        f"{heat.what}: accesses a page within the window of {heat.window_ms} ms, "
-        f"{len(heat.seconds)} looks over {heat.seconds[-1]:.0f} s"
+        f"{heat.what}: accesses per page within the window of {heat.window_ms} ms, "
+        f"{len(heat.seconds)} samples over {heat.seconds[-1]:.0f} s"
         + (f", the last {room} shown" if len(heat.seconds) > room else "")
     )
     for part in range(len(heat.starts) - 1, -1, -1):

@@ -20,9 +20,9 @@ class PictureError(ValueError):
 def check(output: Path) -> None:
     """Raise PictureError unless a picture of that name can be drawn here."""
     if output.suffix not in SUFFIXES:
-        raise PictureError(f"--output {output}: is neither *.png nor *.svg")
+        raise PictureError(f"--output {output}: neither *.png nor *.svg")
     if not output.absolute().parent.is_dir():
-        raise PictureError(f"--output {output}: there is no directory {output.parent}")
+        raise PictureError(f"--output {output}: no directory {output.parent}")
     _pyplot()
 
 
@@ -50,7 +50,7 @@ def draw_heat_map(heat: HeatMap, output: Path) -> None:
     bar = figure.colorbar(image, ax=axes)
     shown = np.linspace(0, 1, 6)
     bar.set_ticks(list(shown), labels=[f"{heat.highest * value * value:.2f}" for value in shown])
-    bar.set_label(f"mean accesses a page (at most {heat.highest} are counted; square-root scale)")
+    bar.set_label(f"mean accesses per page (at most {heat.highest} are counted; square-root scale)")
     figure.savefig(output)
     plot.close(figure)
 

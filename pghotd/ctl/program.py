@@ -27,15 +27,20 @@ EXIT_NOT_MOUNTED = 3
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line, from which the manual and the completions are made."""
-    options = CommandLine(prog="pghotctl", description="See and steer a mounted pghotd.", allow_abbrev=False)
-    options.add_argument("--mountpoint", type=Path, metavar="DIR", help="where the tree is (default: where one is)")
+    options = CommandLine(prog="pghotctl", description="Inspect and control a mounted pghotd.", allow_abbrev=False)
+    options.add_argument(
+        "--mountpoint",
+        type=Path,
+        metavar="DIR",
+        help="mount point of the control tree (default: that of a mounted one)",
+    )
     options.add_argument("--version", action="version", version=f"pghotctl {__version__}")
     commands = options.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _show_commands(commands)
     _change_commands(commands)
     _commands_over_time(commands)
-    doctor = _command(commands, "doctor", "what this machine has for promotion on its real nodes")
-    doctor.set_defaults(alone=_doctor)
+    doctor = _command(commands, "doctor", "report what this machine supports on its real nodes")
+    doctor.set_defaults(without_daemon=_doctor)
     return options
 
 
@@ -43,19 +48,21 @@ _Commands = argparse._SubParsersAction  # argparse has no public name for it
 
 
 def _show_commands(commands: "_Commands[CommandLine]") -> None:
-    _command(commands, "status", "what to know first, on one screen").set_defaults(run=_shown("show_status"))
+    _command(commands, "status", "show the daemon's state on one screen").set_defaults(run=_shown("show_status"))
 
-    top = _command(commands, "top", "what is happening, live; with --json a line a screen")
+    top = _command(commands, "top", "show live activity; with --json one line per screen")
     _interval(top)
-    top.add_argument("--count", type=number, default=0, metavar="N", help="end after N screens (default: never)")
+    top.add_argument("--count", type=number, default=0, metavar="N", help="stop after N screens (default: never)")
     top.add_argument("--output", type=Path, metavar="FILE.svg", help="write the last of --count screens as a picture")
     top.set_defaults(run=_shown("show_top"))
 
-    hot = _command(commands, "hot", "the hottest pages, hottest first")
-    hot.add_argument("-n", "--count", type=number, default=20, metavar="N", help="so many; 0: all (default: 20)")
+    hot = _command(commands, "hot", "show the hottest pages, hottest first")
+    hot.add_argument(
+        "-n", "--count", type=number, default=20, metavar="N", help="number of pages; 0: all (default: 20)"
+    )
     hot.set_defaults(run=_shown("show_hot"))
 
-    explain = _command(commands, "explain", "what happened to a page, and why; or what a counter means")
+    explain = _command(commands, "explain", "explain what happened to a page, and why; or what a counter means")
     explain.add_argument("page", metavar="PFN|PID:ADDRESS|COUNTER", help="a counter by its name in vmstat")
     explain.set_defaults(run=_shown("show_explanation"))
 
@@ -69,9 +76,9 @@ def _change_commands(commands: "_Commands[CommandLine]") -> None:
     set_.add_argument("assignments", nargs="+", metavar="NAME=VALUE")
     set_.set_defaults(run=change.set_values)
 
-    pause = _command(commands, "pause", "stop promoting at once; recording goes on", json=False)
+    pause = _command(commands, "pause", "stop promotion at once; recording continues", json=False)
     pause.set_defaults(run=change.pause)
-    _command(commands, "resume", "go on promoting", json=False).set_defaults(run=change.resume)
+    _command(commands, "resume", "resume promotion", json=False).set_defaults(run=change.resume)
 
     inject = _command(commands, "inject", "report accesses to pages", json=False)
     inject.add_argument("pfns", nargs="+", metavar="PFN[+NR]")
@@ -82,44 +89,50 @@ def _change_commands(commands: "_Commands[CommandLine]") -> None:
 
 
 def _commands_over_time(commands: "_Commands[CommandLine]") -> None:
-    watch = _command(commands, "watch", "a line for each change of a counter")
-    watch.add_argument("names", nargs="*", metavar="COUNTER", help="these alone (default: all)")
-    watch.add_argument("--count", type=number, default=0, metavar="N", help="end after N lines (default: never)")
+    watch = _command(commands, "watch", "print a line for each change of a counter")
+    watch.add_argument("names", nargs="*", metavar="COUNTER", help="show only these (default: all)")
+    watch.add_argument("--count", type=number, default=0, metavar="N", help="stop after N lines (default: never)")
     watch.set_defaults(run=_over_time("watch"))
 
-    heatmap = _command(commands, "heatmap", "how hot which part of memory is over time")
+    heatmap = _command(commands, "heatmap", "show how hot each part of memory is over time")
     which = heatmap.add_mutually_exclusive_group()
-    which.add_argument("--node", type=number, metavar="N", help="by PFN, a lower-tier node's (default: the first)")
-    which.add_argument("--pid", type=positive, metavar="PID", help="by address, of a watched or model process")
-    heatmap.add_argument("--range", type=address_range, metavar="START-END", help="of --pid (default: the largest)")
-    heatmap.add_argument("--rows", type=positive, default=24, metavar="N", help="parts of memory (default: 24)")
-    heatmap.add_argument("--seconds", type=seconds, default=30.0, metavar="S", help="for so long (default: 30)")
+    which.add_argument("--node", type=number, metavar="N", help="lower-tier node to show, by PFN (default: the first)")
+    which.add_argument("--pid", type=positive, metavar="PID", help="watched or model process to show, by address")
+    heatmap.add_argument(
+        "--range", type=address_range, metavar="START-END", help="addresses of --pid (default: the largest range)"
+    )
+    heatmap.add_argument(
+        "--rows", type=positive, default=24, metavar="N", help="number of parts of memory (default: 24)"
+    )
+    heatmap.add_argument("--seconds", type=seconds, default=30.0, metavar="S", help="duration (default: 30)")
     _interval(heatmap)
     heatmap.add_argument("--output", type=Path, metavar="FILE", help="draw *.png or *.svg")
     heatmap.set_defaults(run=_over_time("heatmap"))
 
     record = _command(commands, "record", "append counters to a file over time", json=False)
     record.add_argument("file", type=Path, metavar="FILE")
-    record.add_argument("--seconds", type=seconds, default=0.0, metavar="S", help="for so long (default: for ever)")
+    record.add_argument("--seconds", type=seconds, default=0.0, metavar="S", help="duration (default: forever)")
     _interval(record)
     record.set_defaults(run=_over_time("record"))
 
-    report = _command(commands, "report", "tell what a file of records says")
+    report = _command(commands, "report", "summarize a file of records")
     report.add_argument("file", type=Path, metavar="FILE")
     report.add_argument("--output", type=Path, metavar="FILE", help="draw promotions, refusals and hit ratio")
-    report.set_defaults(alone=_over_time("report"))
+    report.set_defaults(without_daemon=_over_time("report"))
 
 
 def _command(commands: "_Commands[CommandLine]", name: str, what: str, *, json: bool = True) -> CommandLine:
     command = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.", allow_abbrev=False)
-    command.set_defaults(run=None, alone=None)
+    command.set_defaults(run=None, without_daemon=None)
     if json:
-        command.add_argument("--json", action="store_true", help="for machines")
+        command.add_argument("--json", action="store_true", help="machine-readable output")
     return command
 
 
 def _interval(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--interval", type=interval, default=1.0, metavar="S", help="between two looks (default: 1)")
+    command.add_argument(
+        "--interval", type=interval, default=1.0, metavar="S", help="time between samples (default: 1)"
+    )
 
 
 def _shown(name: str) -> Callable[..., None]:
@@ -141,8 +154,8 @@ def main() -> NoReturn:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it stays open until the end
     arguments = parser().parse_args()
     try:
-        if arguments.alone is not None:
-            arguments.alone(arguments)
+        if arguments.without_daemon is not None:
+            arguments.without_daemon(arguments)
         else:
             arguments.run(connect(arguments.mountpoint), arguments)
         sys.stdout.flush()  # here, where an error of it can still be reported

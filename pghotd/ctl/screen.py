@@ -1,4 +1,4 @@
-"""Screens of `pghotctl status` and `pghotctl top`: on one screen, what a person wants to know first."""
+"""Screens of `pghotctl status` and `pghotctl top`, with the most important figures first."""
 
 from collections.abc import Mapping
 
@@ -28,7 +28,7 @@ def top(now: Status, before: Status | None, elapsed_s: float) -> RenderableType:
         return f"{grown[name] / elapsed_s:,.0f}/s" if name in grown else "-"
 
     flows = Table(title="pages", title_justify="left", expand=True)
-    for column in ("", "now", "in all"):
+    for column in ("", "now", "total"):
         flows.add_column(column, justify="left" if not column else "right")
     for name, what in (
         ("pghot_recorded_accesses", "accesses recorded"),
@@ -44,7 +44,7 @@ def top(now: Status, before: Status | None, elapsed_s: float) -> RenderableType:
     parts: list[RenderableType] = [Text("\n".join(_head(now))), _node_table(now, before, elapsed_s)]
     comments = [*_model(now), *advice(now)]
     if comments:
-        parts.append(Panel("\n".join(comments), title="what it comes to", title_align="left"))
+        parts.append(Panel("\n".join(comments), title="summary", title_align="left"))
     # The longest comes last, since a small screen ends before it does.
     parts.append(flows)
     if now.owners or now.hot_owners:
@@ -86,7 +86,7 @@ def _owner_table(now: Status, before: Status | None, elapsed_s: float) -> Table:
     table.add_column("memory cgroup")
     table.add_column("of the hottest pages", justify="right")
     table.add_column("promoted now", justify="right")
-    table.add_column("in all", justify="right")
+    table.add_column("total", justify="right")
     hot = now.hot_owners
     everyone = sorted({**now.owners, **hot}, key=lambda one: (-hot.get(one, 0), -now.owners.get(one, 0)))
     for owner in everyone[:_OWNERS]:
@@ -114,7 +114,7 @@ def _head(now: Status) -> list[str]:
     if given.get("left_out_reason", "-") != "-":
         lines.append(f"memory     {given['left_out_reason']}")
     if given.get("unmatched", "-") != "-":
-        lines.append(f"unmatched  no process has fitted for 30 s or longer: {given['unmatched']}")
+        lines.append(f"unmatched  no matching process for 30 s or longer: {given['unmatched']}")
     return lines
 
 

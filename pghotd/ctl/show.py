@@ -33,7 +33,7 @@ def show_status(client: Client, arguments: argparse.Namespace) -> None:
 def show_top(client: Client, arguments: argparse.Namespace) -> None:
     """Show one screen after another, until --count or forever."""
     if arguments.output is not None and arguments.output.suffix != ".svg":
-        raise UsageError(f"--output {arguments.output}: is not *.svg")
+        raise UsageError(f"--output {arguments.output}: not *.svg")
     out = console() if arguments.output is None else Console(record=True, width=100, file=io.StringIO())
     live = Live(console=out, screen=True, auto_refresh=False) if out.is_terminal else None
     before: tuple[Status, float] | None = None

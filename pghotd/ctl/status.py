@@ -139,7 +139,7 @@ def _remedy(node: NodeStatus, threshold: int, room: int) -> str:
         if node.hot_pages[higher] * PAGE_SIZE <= room:
             return f"raise freq_threshold to {higher} ({size(node.hot_pages[higher] * PAGE_SIZE)})"
     left = size(node.hot_pages[highest] * PAGE_SIZE)
-    return f"more than fits at any freq_threshold ({left} at {highest}); promotion will take turns with demotion"
+    return f"too much at any freq_threshold ({left} at {highest}); promotion and demotion will alternate"
 
 
 def reasons(table: Mapping[str, int], prefix: str) -> dict[str, int]:

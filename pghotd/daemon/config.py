@@ -37,25 +37,24 @@ class PghotTable:
         Mode,
         Key(
             choice(tuple(MODES)),
-            'What is kept of each page: "default", 1 byte; or "precise", 4 bytes with the accessing node and the time'
-            " in ms.",
+            'Record of each page: "default", 1 byte; or "precise", 4 bytes with the accessing node and the time in ms.',
         ),
     ] = DEFAULT_MODE
     revision: Annotated[
         Revision,
         Key(
             choice(Revision),
-            'When a page is ready for promotion, after revisions of the kernel series: "v6", once ready it stays so'
+            'When a page is ready for promotion, by revision of the kernel series: "v6", once ready it stays ready'
             ' until it is taken; "v8", it is ready only while its frequency reaches the threshold; "v8-nid", as v8, and'
-            " in precise mode an access from an unknown node leaves a known one as it is, and a page without one goes"
-            " to target_nid as it is when the page is taken.",
+            " in precise mode an access from an unknown node does not replace a known node, and a page without a known"
+            " node goes to the target_nid in effect when it is taken.",
         ),
     ] = "v6"
     decisions: Annotated[
         int,
         Key(
             integer(0, 1 << 22),
-            "How many of kmigrated's last decisions are remembered, for pghotctl explain: 60 bytes each, 0 for none.",
+            "Number of kmigrated's last decisions remembered for pghotctl explain: 60 bytes each, 0 for none.",
         ),
     ] = DECISIONS
 
@@ -71,21 +70,22 @@ class MountTable:
         bool | None,
         Key(
             boolean,
-            "Whether other users see the tree, as its modes let them. Default: true when root runs pghotd, else false.",
+            "Whether other users can access the tree, as far as file modes permit. Default: true when root runs pghotd,"
+            " else false.",
         ),
     ] = None
 
 
 @dataclass(frozen=True, slots=True)
 class StateTable:
-    """What is kept over a restart."""
+    """State kept over a restart."""
 
     save: Annotated[
         bool,
         Key(
             boolean,
-            "Keep the tunables that were written at run time, in the service's state directory. They count for more"
-            " than this file, and for less than --set. Default: false.",
+            "Keep tunables written at run time in the service's state directory. They take precedence over this file,"
+            " but not over --set. Default: false.",
         ),
     ] = False
 
@@ -140,7 +140,7 @@ def load(file: Path | None, mode: Mode | None, set_options: list[str]) -> Settin
         except OSError as wrong:
             raise ConfigError(f"{file}: {wrong.strerror}") from None
         except UnicodeDecodeError:
-            raise ConfigError(f"{file}: is not UTF-8 text") from None
+            raise ConfigError(f"{file}: not UTF-8 text") from None
         except tomllib.TOMLDecodeError as wrong:
             raise ConfigError(f"{file}: {wrong}") from None
     return parse(values, str(file), mode, set_options)
@@ -202,7 +202,7 @@ def _kinds(value: Any) -> int:
 def _set_option(option: str) -> tuple[str, int]:
     name, equals, text = option.partition("=")
     if name not in TUNABLES:
-        raise ConfigError(f"--set {option}: unknown tunable {name!r}; there are: {', '.join(TUNABLES)}")
+        raise ConfigError(f"--set {option}: unknown tunable {name!r}; known tunables: {', '.join(TUNABLES)}")
     if not equals:
         raise ConfigError(f"--set {option}: no value; the form is {name}=VALUE")
     try:
@@ -217,5 +217,5 @@ def _wrong(name: str, values: Mapping[str, int], mode: Mode, top: list[int] | No
         value = values[name]
         if value in (NUMA_NO_NODE, *top):
             return None
-        return f"{value} is not a top-tier node; there are: {', '.join(map(str, top))}"
+        return f"{value} is not a top-tier node; top-tier nodes: {', '.join(map(str, top))}"
     return wrong_value(name, values, mode)

@@ -41,7 +41,7 @@ class Configured:
             apply(self._settings, new, self._pghot, self._sources)
         except ConfigError as wrong:
             self._refused = str(wrong)
-            log.error("the configuration is refused, nothing has changed: %s", wrong)
+            log.error("configuration refused, nothing has changed: %s", wrong)
         else:
             self._settings, self._refused = new, ""
             log.info("reloaded")
@@ -49,7 +49,7 @@ class Configured:
     def summary(self) -> str:
         """Return in one line what the daemon is doing, for the service manager's status."""
         pghot, total = self._pghot, self._pghot.counters.total
-        doing = f"paused: {pghot.pause_reason or 'asked for'}" if pghot.paused else "running"
+        doing = f"paused: {pghot.pause_reason or 'requested'}" if pghot.paused else "running"
         refused = f"; the last reload was refused: {self._refused}" if self._refused else ""
         return (
             f"{doing}; {pghot.mode} mode, {pghot.memory.backend} backend; {total['pghot_recorded_accesses']} accesses, "
@@ -73,7 +73,7 @@ def apply(old: Settings, new: Settings, pghot: Pghot, sources: RunningSources) -
     drivers = sources.change(new.sources)
     for name, value in wanted.items():
         if name in pghot.tunables.written:
-            log.info("%s is %d in the configuration; what was written at run time stays", name, value)
+            log.info("%s is %d in the configuration; the value written at run time stays", name, value)
         else:
             pghot.tunables.set(name, value, together)
             log.info("%s is now %d", name, value)

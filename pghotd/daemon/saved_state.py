@@ -32,7 +32,7 @@ def read(file: Path) -> dict[str, int]:
     try:
         saved = json.loads(file.read_bytes())
         if not isinstance(saved, dict) or not all(type(value) is int for value in saved.values()):
-            raise ValueError("is not a table of integers")
+            raise ValueError("not a table of integers")
     except FileNotFoundError:
         return {}
     except OSError as wrong:
@@ -42,7 +42,7 @@ def read(file: Path) -> dict[str, int]:
         aside = file.with_name(f"{file.name}.damaged")
         with suppress(OSError):
             file.replace(aside)
-        log.warning("%s: is damaged (%s); set aside as %s, nothing is restored", file, wrong, aside.name)
+        log.warning("%s: damaged (%s); set aside as %s, nothing is restored", file, wrong, aside.name)
         return {}
     return saved
 

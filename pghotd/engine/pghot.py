@@ -135,4 +135,4 @@ class Pghot:
             gone, self.tunables.last_target_nid = self.tunables.last_target_nid, self.targets.lowest
             if self.tunables.target_nid == gone:
                 self.tunables.target_nid = self.targets.lowest
-                log.warning("node %d has no memory any more: target_nid is now %d", gone, self.tunables.target_nid)
+                log.warning("node %d no longer has memory: target_nid is now %d", gone, self.tunables.target_nid)

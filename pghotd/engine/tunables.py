@@ -76,7 +76,7 @@ TUNABLES: dict[str, Tunable] = {
             _same(ALL_KINDS),
             _same(ALL_KINDS),
             "bits",
-            "which kinds of sources count: 0x1 hintfaults, 0x2 hwhints, 0x4 pgtscans, 0x8 fma",
+            "kinds of sources that are recorded: 0x1 hintfaults, 0x2 hwhints, 0x4 pgtscans, 0x8 fma",
         ),
         Tunable(
             "target_nid",
@@ -117,7 +117,7 @@ TUNABLES: dict[str, Tunable] = {
             _same(1000),
             _same(100),
             "ms",
-            "how long a kmigrated with nothing to do sleeps before it looks again",
+            "how long an idle kmigrated sleeps before it checks again for work",
         ),
         Tunable(
             "kmigrated_batch_nr",
@@ -142,7 +142,7 @@ TUNABLES: dict[str, Tunable] = {
             _same(1),
             _same(0),
             "switch",
-            "1: a folio refused for rate, space or isolation gets its record back, once; 0: it has lost it",
+            "1: a folio refused for rate, space or isolation gets its record back, once; 0: it loses it",
         ),
         Tunable(
             "target_policy",
@@ -150,7 +150,7 @@ TUNABLES: dict[str, Tunable] = {
             _same(1),
             _same(0),
             "choice",
-            "an older name for target_nid -1; 1: target_nid is -1, 0: it is again what it was before",
+            "an older name for target_nid -1; 1: target_nid is -1, 0: it has its previous value again",
         ),
         Tunable(
             "recheck_age_ms",
@@ -185,7 +185,7 @@ TUNABLES: dict[str, Tunable] = {
             _same(10_000),
             _same(0),
             "ms",
-            "what a scan saw accessed once is looked at again after this time; 0: in the next scan",
+            "a page that a scan saw accessed once is looked at again after this time; 0: in the next scan",
             on_real_nodes=250,
         ),
         Tunable(
@@ -194,8 +194,8 @@ TUNABLES: dict[str, Tunable] = {
             _same(1),
             _same(0),
             "switch",
-            "1: where the kernel demotes, promotion goes down to the low watermark and has kswapd make room; "
-            "0: it ends at the high watermark",
+            "1: where the kernel demotes, promotion uses memory down to the low watermark and has kswapd make room; "
+            "0: it stops at the high watermark",
             on_real_nodes=1,
         ),
         Tunable(
@@ -340,5 +340,5 @@ def wrong_value(name: str, values: Mapping[str, int], mode: Mode) -> str | None:
     if name == "record_ageing" and ageing:
         for other in TUNABLES.values():
             if values[other.name] > (most := other.highest(mode, ageing=True)):
-                return f"{value} needs {other.name} at {most} at most, and it is {values[other.name]}"
+                return f"{value} needs {other.name} at {most} at most, but it is {values[other.name]}"
     return None

@@ -18,7 +18,7 @@ class WakeUps:
 
     def __init__(self, nodes: Mapping[int, NodeRecords]) -> None:
         self._nodes = nodes
-        #: By section number, 1 where a record of the section became ready since its last walk.
+        #: By section number, 1 if a record of the section has become ready since its last walk.
         self.hot: NDArray[np.uint8] = np.zeros(0, dtype=np.uint8)
         self._wake: set[int] = set()
         #: Nodes whose kmigrated has sections to look at, but only at the end of its interval.

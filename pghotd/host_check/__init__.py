@@ -21,7 +21,11 @@ def findings(proc: str = "/proc", sys: str = "/sys") -> list[Finding]:
     found = [*memory(proc, sys), *permissions(proc)]
     if why := misfit():
         # On such a kernel the results of source probes mean nothing.
-        return [Finding("page size", False, why), *found, Finding("sources", None, "not probed, for the page size")]
+        return [
+            Finding("page size", False, why),
+            *found,
+            Finding("sources", None, "not probed, because of the page size"),
+        ]
     return [*found, *sources(proc, sys)]
 
 

@@ -30,14 +30,14 @@ def cpusets(topology: Topology | None, sys: str) -> Finding:
         if excluded:
             kept_off[group] = excluded
     if not seen:
-        what = f"no cpuset.mems is to be seen below {sys}/fs/cgroup: no cpusets in this kernel, or not mounted there"
+        what = f"no cpuset.mems below {sys}/fs/cgroup: no cpusets in this kernel, or not mounted there"
         return Finding("cpusets", None, what)
     if not kept_off:
-        return Finding("cpusets", True, "none keeps a whole first-level cgroup off a fast node")
+        return Finding("cpusets", True, "no cpuset excludes a whole first-level cgroup from a fast node")
     names = ", ".join([*kept_off][:_NAMED]) + (f" and {len(kept_off) - _NAMED} more" if len(kept_off) > _NAMED else "")
     nodes = format_nodelist(sorted(set().union(*kept_off.values())))
-    what = f"keep {names} off nodes {nodes}: their pages are not promoted there (pghotd_refused_cpuset)"
-    return Finding("cpusets", None, what, "to let them, add the nodes to cpuset.mems")
+    what = f"{names} excluded from nodes {nodes}: their pages are not promoted there (pghotd_refused_cpuset)"
+    return Finding("cpusets", None, what, "to allow it, add the nodes to cpuset.mems")
 
 
 def _groups(base: str) -> Iterator[tuple[str, str]]:

@@ -27,7 +27,7 @@ def look_at(name: str, ok: bool | None, look: Callable[[], Iterable[Finding]]) -
 
 def because(error: OSError) -> str:
     """Return the error in one line, with the file if there is one."""
-    what = error.strerror or errno.errorcode.get(error.errno or 0, "it fails")
+    what = error.strerror or errno.errorcode.get(error.errno or 0, "unknown error")
     return f"{error.filename}: {what}" if error.filename else what
 
 
@@ -36,7 +36,7 @@ def fails(call: Callable[[], object]) -> str:
     try:
         call()
     except OSError as error:
-        return error.strerror or errno.errorcode.get(error.errno or 0, "it fails")
+        return error.strerror or errno.errorcode.get(error.errno or 0, "unknown error")
     return ""
 
 

@@ -40,7 +40,7 @@ def _nodes(topology: Topology) -> Iterator[Finding]:
             f"bring it online with: {how_to_online(node.nid)}" if node.offline_blocks else "",
         )
     if topology.left_out:
-        todo = "if that is too much, let the firmware end its nodes at a multiple of the block's size"
+        todo = "if that is too much, configure the firmware to end nodes at a multiple of the block size"
         yield Finding("shared blocks", None, topology.left_out, todo)
     yield _tiers(topology)
 
@@ -49,11 +49,11 @@ def _size(node: LinuxNode) -> str:
     """Return how much memory a node has, and how much of it is in no online memory block of its own."""
     offline = f"{blocks(node.offline_blocks)} offline" if node.offline_blocks else ""
     if len(node.sections):
-        return f"{gib(len(node.sections))}{', besides ' if offline else ''}{offline}"
+        return f"{gib(len(node.sections))}{' and ' if offline else ''}{offline}"
     if offline:
         return f"no memory online, {offline}"
     if node.total_bytes:
-        return f"{node.total_bytes / (1 << 30):.1f} GiB by its meminfo, in no memory block of its own"
+        return f"{node.total_bytes / (1 << 30):.1f} GiB in its meminfo, but no memory block of its own"
     return "no memory"
 
 
@@ -72,10 +72,10 @@ def _movers(proc: str, sys: str) -> Iterator[Finding]:
     for mover in movers:
         yield Finding("other mover", False, mover.what, f"turn it off with: {mover.how_to_stop}")
     if not movers and mount.subset:
-        what = f"none is seen, but {mount.subset} of {proc} hides kernel.numa_balancing"
+        what = f"none found, but {mount.subset} of {proc} hides kernel.numa_balancing"
         yield Finding("other movers", None, what)
     elif not movers and mount.hides_processes(read_effective_capabilities(proc)):
-        what = f"none is seen, but {mount.hidepid} of {proc} hides processes of others from you"
+        what = f"none found, but {mount.hidepid} of {proc} hides other users' processes"
         yield Finding("other movers", None, what, "run as root")
     elif not movers:
         yield Finding("other movers", True, "nothing else moves pages between nodes")
@@ -87,12 +87,12 @@ def _demotion(sys: str) -> Finding:
     except FileNotFoundError:
         return Finding("demotion", None, "this kernel cannot demote: promotion ends when the top tier is full")
     if on:
-        return Finding("demotion", True, "on: cold pages of a full top-tier node go for hot ones")
+        return Finding("demotion", True, "on: cold pages of a full top-tier node make room for hot ones")
     todo = f"to let promotion replace cold pages: echo 1 > {sys}/kernel/mm/numa/demotion_enabled"
     return Finding("demotion", None, "off: promotion ends when the top tier is full", todo)
 
 
 def _huge_pages(sys: str) -> Finding:
     setting = attribute(f"{sys}/kernel/mm/transparent_hugepage/enabled")
-    chosen = next((word[1:-1] for word in setting.split() if word.startswith("[")), "not there")
+    chosen = next((word[1:-1] for word in setting.split() if word.startswith("[")), "not available")
     return Finding("huge pages", True, f"transparent_hugepage is {chosen}; a huge page has one record and moves whole")

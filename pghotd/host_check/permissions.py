@@ -45,18 +45,20 @@ def _paranoid(level: str, may_sample: bool, hidden_by: str) -> Finding:
     if not level and hidden_by:
         return Finding(name, None, f"kernel.perf_event_paranoid is hidden by {hidden_by} of /proc")
     if not level:
-        return Finding(name, None, "no kernel.perf_event_paranoid: this kernel samples nothing", "use another source")
+        return Finding(
+            name, None, "no kernel.perf_event_paranoid: this kernel has no perf events", "use another source"
+        )
     if may_sample:
-        return Finding(name, True, f"kernel.perf_event_paranoid is {level}, which does not bind who has CAP_PERFMON")
+        return Finding(name, True, f"kernel.perf_event_paranoid is {level}, which does not apply with CAP_PERFMON")
     if level.lstrip("-").isdecimal() and int(level) <= _PARANOID_CPU:
-        return Finding(name, True, f"kernel.perf_event_paranoid is {level}: everybody may sample CPUs")
-    return Finding(name, None, f"kernel.perf_event_paranoid is {level}: only CAP_PERFMON may sample CPUs")
+        return Finding(name, True, f"kernel.perf_event_paranoid is {level}: every user may sample CPUs")
+    return Finding(name, None, f"kernel.perf_event_paranoid is {level}: sampling CPUs needs CAP_PERFMON")
 
 
 def _unprivileged() -> Finding:
     name, what = "without root", "the memory model works, fed by inject, on a mount point of your own"
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        return Finding(name, None, f"{what}, but for /dev/fuse, which is closed to you", "chmod 666 /dev/fuse")
+        return Finding(name, None, f"{what}, but /dev/fuse is not accessible", "chmod 666 /dev/fuse")
     if shutil.which("fusermount3") is None:
         return Finding(name, None, f"{what}, but there is no fusermount3", "install the package fuse3")
     return Finding(name, None, what, "pghotd --mountpoint DIR, with DIR a directory of yours")

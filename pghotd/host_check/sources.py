@@ -43,12 +43,12 @@ def _idle(proc: str, sys: str) -> Finding:
         "any hot set, at a cost linear in the memory",
     )
     if found.ok and kdamond_runs(sys):
-        return Finding(found.name, None, f"works partly: {KDAMOND_RUNS}", "stop that, or use damon alone")
+        return Finding(found.name, None, f"works partly: {KDAMOND_RUNS}", "stop the kdamond, or use only damon")
     return found
 
 
 def _softdirty(proc: str) -> Finding:
-    return _probed("softdirty", lambda: soft_dirty.probe(proc), "writes of the processes that its configuration names")
+    return _probed("softdirty", lambda: soft_dirty.probe(proc), "writes of the processes named in its configuration")
 
 
 def _probed(name: str, probe: Callable[[], object], sees: str) -> Finding:
@@ -63,10 +63,10 @@ def _damon(proc: str, sys: str) -> Finding:
     if not os.path.exists(path):
         return Finding("source damon", None, NO_DAMON, _ANOTHER)
     if not os.access(path, os.W_OK):
-        return Finding("source damon", None, "its interface is closed to you", "run as root")
+        return Finding("source damon", None, "no permission to use its interface", "run as root")
     if attribute(path) != "0":
         why = why_taken(sys)
-        return Finding("source damon", None, why, "it works when they have stopped" if why == IN_USE else "")
+        return Finding("source damon", None, why, "it works once the other user has stopped" if why == IN_USE else "")
     if any(running_modules(sys)):
         return Finding("source damon", None, why_taken(sys))
     return _probed("damon", Kdamond(sys, proc=proc).probe, "contiguous and huge hot sets")
@@ -78,7 +78,7 @@ def _perf(sys: str) -> Finding:
     except OSError as error:
         return Finding("source perf", None, f"does not work: {error.strerror}", _ANOTHER)
     if not events:
-        what = "no memory sampling here: neither ibs_op nor mem-loads with PEBS, as in most guests"
+        what = "no memory sampling: neither ibs_op nor mem-loads with PEBS, as in most guests"
         return Finding("source perf", None, what, _ANOTHER)
     names = ", ".join(event.name for event in events)
     return _probed("perf", lambda: _open(events[0]), f"sampled accesses with their nodes ({names})")
@@ -95,7 +95,7 @@ def _numab2(proc: str, sys: str) -> Finding:
         return Finding("source numab2", None, f"does not work: {why or 'this kernel has no NUMA balancing'}", _ANOTHER)
     if not mode.isdecimal() or not int(mode) & _TIERING:
         todo = "sysctl kernel.numa_balancing=2, but then the kernel promotes as well"
-        return Finding("source numab2", None, f"kernel.numa_balancing is {mode}: no hint faults of tiers", todo)
+        return Finding("source numab2", None, f"kernel.numa_balancing is {mode}; hint faults of tiers need 2", todo)
     return Finding("source numab2", True, "works, but in this mode the kernel promotes as well")
 
 

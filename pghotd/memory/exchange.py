@@ -16,7 +16,7 @@ from dataclasses import dataclass
 #: How long a wish for room stays valid, and the minimum time between two requests, in ms.
 _WISH_MS = 1000
 _ASK_EVERY_MS = 50
-#: A node that has demoted nothing after this many requests over this time is left alone for a while.
+#: A node that has demoted nothing after this many requests over this time gets no requests for a while.
 _STALLED_ASKS, _STALLED_MS = 10, 2000
 _TRY_AGAIN_MS = 10_000
 _RESTORE_MS = 60_000
@@ -57,7 +57,7 @@ class Exchange:
         self._demoted_at: int | None = None
         self._asks_without = 0
         self._first_without = 0
-        #: Why, and until when, the node is left alone regardless of the readings.
+        #: Why, and until when, the node gets no requests regardless of the readings.
         self._given_up = ""
         self._given_up_until = 0
 
@@ -111,7 +111,7 @@ class Exchange:
         return True
 
     def give_up(self, why: str, now: int) -> None:
-        """Leave the node alone for a while, since requests have no effect."""
+        """Send no requests to the node for a while, since they have no effect."""
         self.reason = self._given_up = why
         self._given_up_until, self._asks_without = now + _TRY_AGAIN_MS, 0
 
@@ -124,7 +124,7 @@ class Exchange:
         self._demoted = seen.demoted
         if self._asks_without >= _STALLED_ASKS and now - self._first_without >= _STALLED_MS:
             seconds = _STALLED_MS // 1000
-            self.give_up(f"node {self._nid} has demoted nothing for {seconds} s though it was asked to", now)
+            self.give_up(f"node {self._nid} has demoted nothing for {seconds} s despite requests", now)
         if seen.slow_room < _SLOW_ROOM:
             self.reason = f"node {self._nid} cannot demote: the slow nodes are short of free memory"
         else:

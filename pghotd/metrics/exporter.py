@@ -111,7 +111,7 @@ def unix_listener(path: Path) -> trio.SocketListener:
     """Listen at a path, replacing a socket that a killed daemon left; OSError if the path is not a socket."""
     with suppress(FileNotFoundError):
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise OSError(None, "is there and is no socket")
+            raise OSError(None, "exists and is not a socket")
         path.unlink()
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

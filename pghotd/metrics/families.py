@@ -35,8 +35,8 @@ _NODE_COUNTERS = {
     "pghotd_kept": "pghotd_kept",
 }
 _TASK_COUNTERS = {
-    "wakeups": "times that kmigrated found something to do",
-    "passes": "passes of kmigrated over what was hot",
+    "wakeups": "wake-ups of kmigrated with work to do",
+    "passes": "passes of kmigrated over hot sections",
     "batches": "batches of folios that were moved",
 }
 
@@ -74,16 +74,18 @@ class Families:
     def _daemon(self) -> Iterator[Metric]:
         pghot, status = self._pghot, self._status()
         info = {"version": __version__, "mode": pghot.mode, "backend": pghot.memory.backend, "revision": pghot.revision}
-        yield InfoMetricFamily("pghotd", "what runs", value=info)
+        yield InfoMetricFamily("pghotd", "version and configuration", value=info)
         yield _gauge("pghotd_uptime", "time since the start", "seconds", self._uptime_ms() / 1000)
-        yield _gauge("pghotd_paused", "whether kmigrated takes nothing, 1 or 0", "ratio", float(pghot.paused))
+        yield _gauge("pghotd_paused", "whether promotion is paused, 1 or 0", "ratio", float(pghot.paused))
         yield _gauge("pghotd_records", "memory for hotness records", "bytes", float(pghot.store.record_bytes))
         if "rss_bytes" in status:
             yield _gauge("pghotd_resident", "resident memory of the daemon", "bytes", float(status["rss_bytes"]))
         if "cpu_ms" in status:
             yield _counter("pghotd_cpu", "CPU time of the daemon", "seconds", float(status["cpu_ms"]) / 1000)
         if "dry_run" in status:
-            yield _gauge("pghotd_dry_run", "whether nothing is moved, 1 or 0", "ratio", float(status["dry_run"]))
+            yield _gauge(
+                "pghotd_dry_run", "whether moves are only simulated, 1 or 0", "ratio", float(status["dry_run"])
+            )
 
     def _totals(self) -> Iterator[Metric]:
         total = self._pghot.counters.total
@@ -114,7 +116,9 @@ class Families:
             for nid, table in tables.items():
                 family.add_metric([str(nid)], table[name])
             yield family
-        demoted = CounterMetricFamily("pghotd_demoted", "pages demoted off a node", labels=["node", "by"], unit="pages")
+        demoted = CounterMetricFamily(
+            "pghotd_demoted", "pages demoted from a node", labels=["node", "by"], unit="pages"
+        )
         refused = CounterMetricFamily(
             "pghotd_refused", "pages that were ready and not moved, by reason", labels=["node", "reason"], unit="pages"
         )

@@ -8,7 +8,7 @@ _LONGEST = 1 << 16
 
 
 def read_attribute(path: str) -> str:
-    """Return the text of the file at `path` without surrounding white space; OSError as the package says."""
+    """Return the text of the file at `path` without surrounding white space; OSError as in the package docstring."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         data = os.read(fd, _LONGEST)
@@ -21,7 +21,7 @@ def read_attribute(path: str) -> str:
 
 
 def read_number(path: str, base: int = 10) -> int:
-    """Return the non-negative number in the file at `path`; OSError as the package says."""
+    """Return the non-negative number in the file at `path`; OSError as in the package docstring."""
     text = read_attribute(path)
     digits = text.removeprefix("0x") if base == 16 else text
     if not digits.isalnum() or len(digits) > 20:

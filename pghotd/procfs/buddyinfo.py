@@ -36,7 +36,7 @@ def free_blocks(rows: Iterable[FreeBlocks], nid: int, order: int) -> int:
 
 
 def read_buddyinfo(proc: str = "/proc") -> list[FreeBlocks]:
-    """Read the free blocks of every zone that has memory; OSError as the package says."""
+    """Read the free blocks of every zone that has memory; OSError as in the package docstring."""
     rows = parse_buddyinfo(Path(f"{proc}/buddyinfo").read_bytes())
     if not rows:
         raise OSError(errno.EBADMSG, "no zones in buddyinfo")

@@ -66,5 +66,5 @@ def parse_cgroup(data: bytes) -> Cgroups:
 
 
 def read_cgroup(pid: int, proc: str = "/proc") -> Cgroups:
-    """Read process `pid`'s control groups; OSError as the package says."""
+    """Read process `pid`'s control groups; OSError as in the package docstring."""
     return parse_cgroup(Path(f"{proc}/{pid}/cgroup").read_bytes())

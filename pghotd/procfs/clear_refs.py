@@ -17,7 +17,7 @@ from pghotd.procfs.stat import read_stat
 def clear_referenced(pid: int, start_ticks: int, proc: str = "/proc") -> float:
     """Clear the referenced bits of the process (pid, start_ticks) and return how long the write took, in seconds.
 
-    OSError as the package says; if the pid has been reused for another process, nothing is written.
+    OSError as in the package docstring; if the pid has been reused for another process, nothing is written.
     """
     return _write(b"1", pid, start_ticks, proc)
 

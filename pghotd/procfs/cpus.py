@@ -15,7 +15,7 @@ _NODE = re.compile(r"node([0-9]{1,4})\Z", re.ASCII)
 
 
 def online_cpus(sys: str = "/sys") -> tuple[int, ...]:
-    """Return the CPUs online, ascending; OSError as the package says."""
+    """Return the CPUs online, ascending; OSError as in the package docstring."""
     return parse_cpulist(read_attribute(f"{sys}/devices/system/cpu/online"))
 
 

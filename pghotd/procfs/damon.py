@@ -25,7 +25,9 @@ def why_taken(sys: str = "/sys") -> str:
         return f"{module} of this kernel uses DAMON; to stop it: echo N > /sys/module/{module}/parameters/enabled"
     states = glob(f"{_kdamonds(sys)}/*/state")
     if states and all(_any([path], "off") for path in states):
-        return f"DAMON is off, but settings are left over in it; to clear them: echo 0 > {_kdamonds(sys)}/nr_kdamonds"
+        return (
+            f"DAMON is off, but has settings of an earlier user; to clear them: echo 0 > {_kdamonds(sys)}/nr_kdamonds"
+        )
     return IN_USE
 
 

@@ -35,7 +35,7 @@ def read_flags(first: int, count: int, proc: str = "/proc") -> Words:
     """Return the flags of `count` page frames from PFN `first`, 0 beyond the last one of the machine.
 
     They are as in stable_page_flags() of fs/proc/page.c, each read at a different moment: a folio can be split or freed
-    in between. About half a millisecond a section; OSError as the package says.
+    in between. About half a millisecond a section; OSError as in the package docstring.
     """
     flags = np.zeros(count, dtype=np.uint64)
     fd = os.open(f"{proc}/kpageflags", os.O_RDONLY | os.O_CLOEXEC)

@@ -90,15 +90,15 @@ def parse_maps(text: bytes) -> Mappings:
 
 
 def read_maps_text(pid: int, proc: str = "/proc") -> bytes:
-    """Read the text of process `pid`'s maps; OSError as the package says."""
+    """Read the text of process `pid`'s maps; OSError as in the package docstring."""
     text = Path(f"{proc}/{pid}/maps").read_bytes()
     if not text:
-        raise OSError(errno.ESRCH, "no memory any more")
+        raise OSError(errno.ESRCH, "no memory left")
     return text
 
 
 def read_maps(pid: int, proc: str = "/proc") -> Mappings:
-    """Read and parse process `pid`'s maps; OSError as the package says."""
+    """Read and parse process `pid`'s maps; OSError as in the package docstring."""
     return parse_maps(read_maps_text(pid, proc))
 
 

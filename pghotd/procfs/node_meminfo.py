@@ -7,6 +7,6 @@ _TOTAL = re.compile(rb"^Node [0-9]{1,4} MemTotal: +([0-9]{1,16}) kB$", re.M)
 
 
 def read_node_bytes(nid: int, sys: str = "/sys") -> int:
-    """Return how much memory node `nid` has, 0 if its meminfo does not show it; OSError as the package says."""
+    """Return how much memory node `nid` has, 0 if its meminfo does not show it; OSError as in the package docstring."""
     match = _TOTAL.search(Path(f"{sys}/devices/system/node/node{nid}/meminfo").read_bytes())
     return int(match[1]) << 10 if match else 0

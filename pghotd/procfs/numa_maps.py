@@ -129,8 +129,8 @@ def parse_numa_maps(text: bytes) -> NumaMaps:
 
 
 def read_numa_maps(pid: int, proc: str = "/proc") -> NumaMaps:
-    """Read and parse process `pid`'s numa_maps; OSError as the package says."""
+    """Read and parse process `pid`'s numa_maps; OSError as in the package docstring."""
     text = Path(f"{proc}/{pid}/numa_maps").read_bytes()
     if not text:
-        raise OSError(errno.ESRCH, "no memory any more")
+        raise OSError(errno.ESRCH, "no memory left")
     return parse_numa_maps(text)

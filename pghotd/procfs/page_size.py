@@ -17,7 +17,7 @@ def misfit() -> str:
     if SYSTEM_PAGE_SIZE == PAGE_SIZE:
         return ""
     return (
-        f"this kernel has pages of {SYSTEM_PAGE_SIZE} bytes, and real memory is read in pages of {PAGE_SIZE} only;"
+        f"this kernel has pages of {SYSTEM_PAGE_SIZE} bytes, but only pages of {PAGE_SIZE} are supported on real nodes;"
         ' backend = "model" works, without procscan'
     )
 

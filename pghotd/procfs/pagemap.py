@@ -31,7 +31,7 @@ class Resident:
 def read_resident(
     pid: int, mappings: Mappings, proc: str = "/proc", *, want_pfns: bool = False, only_written: bool = False
 ) -> Resident:
-    """Return the resident pages of process `pid`'s `mappings`; OSError as the package says.
+    """Return the resident pages of process `pid`'s `mappings`; OSError as in the package docstring.
 
     With `only_written`, only those whose soft-dirty bit is set: written to since it was cleared, see clear_refs.py.
     """
@@ -47,7 +47,7 @@ def read_resident(
                 got = os.preadv(fd, [buffer[:asked].data], first * WORD) // WORD
                 if not got:
                     # The address space is gone, or this file was truncated.
-                    raise OSError(errno.ESRCH, "no memory any more")
+                    raise OSError(errno.ESRCH, "no memory left")
                 if only_written:
                     present = np.flatnonzero(buffer[:got] & _WRITTEN == _WRITTEN)
                 else:

@@ -18,6 +18,6 @@ def parse_some_avg10(text: bytes) -> float:
 def read_memory_pressure(proc: str = "/proc") -> float:
     """Read the percentage of the last 10 s in which some task waited for memory.
 
-    OSError as the package says; ENOENT or EOPNOTSUPP if the kernel does not account for it.
+    OSError as in the package docstring; ENOENT or EOPNOTSUPP if the kernel does not account for it.
     """
     return parse_some_avg10(Path(f"{proc}/pressure/memory").read_bytes())

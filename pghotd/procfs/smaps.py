@@ -58,13 +58,13 @@ def parse_smaps(text: bytes) -> Usage:
 
 
 def read_smaps_text(pid: int, proc: str = "/proc") -> bytes:
-    """Read the text of process `pid`'s smaps; OSError as the package says."""
+    """Read the text of process `pid`'s smaps; OSError as in the package docstring."""
     text = Path(f"{proc}/{pid}/smaps").read_bytes()
     if not text:
-        raise OSError(errno.ESRCH, "no memory any more")
+        raise OSError(errno.ESRCH, "no memory left")
     return text
 
 
 def read_smaps(pid: int, proc: str = "/proc") -> Usage:
-    """Read and parse process `pid`'s smaps; OSError as the package says."""
+    """Read and parse process `pid`'s smaps; OSError as in the package docstring."""
     return parse_smaps(read_smaps_text(pid, proc))

@@ -23,6 +23,6 @@ def probe(proc: str = "/proc") -> None:
         memory[0] = 2
         after = read_resident(own.pid, mapping, proc, want_pfns=True, only_written=True)
     if before or not len(after.vpns):
-        raise OSError(errno.EOPNOTSUPP, "this kernel keeps no soft-dirty bits")
+        raise OSError(errno.EOPNOTSUPP, "this kernel has no soft-dirty bits")
     if not after.pfns.any():
         raise OSError(errno.EPERM, "page frame numbers are hidden")

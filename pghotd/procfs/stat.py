@@ -62,5 +62,5 @@ def parse_stat(data: bytes) -> ProcessStat:
 
 
 def read_stat(pid: int, proc: str = "/proc") -> ProcessStat:
-    """Read process `pid`'s stat; OSError as the package says."""
+    """Read process `pid`'s stat; OSError as in the package docstring."""
     return parse_stat(Path(f"{proc}/{pid}/stat").read_bytes())

@@ -23,7 +23,7 @@ def parse_effective_uid(text: bytes) -> int:
 
 
 def read_effective_uid(pid: int, proc: str = "/proc") -> int:
-    """Read process `pid`'s effective user, as numbered in this user namespace; OSError as the package says."""
+    """Read process `pid`'s effective user, as numbered in this user namespace; OSError as in the package docstring."""
     return parse_effective_uid(Path(f"{proc}/{pid}/status").read_bytes())
 
 
@@ -36,7 +36,7 @@ def parse_effective_capabilities(text: bytes) -> int:
 
 
 def read_effective_capabilities(proc: str = "/proc") -> int:
-    """Read this process's own effective capabilities, a bit each; OSError as the package says."""
+    """Read this process's own effective capabilities, a bit each; OSError as in the package docstring."""
     return parse_effective_capabilities(Path(f"{proc}/self/status").read_bytes())
 
 
@@ -51,5 +51,5 @@ def parse_allowed_nodes(text: bytes) -> frozenset[int]:
 
 
 def read_allowed_nodes(pid: int, proc: str = "/proc") -> frozenset[int]:
-    """Read the nodes on which process `pid` may have memory; OSError as the package says."""
+    """Read the nodes on which process `pid` may have memory; OSError as in the package docstring."""
     return parse_allowed_nodes(Path(f"{proc}/{pid}/status").read_bytes())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pghotd.procfs.names import one_column
 from pghotd.procfs.process_targets import Target
 
-#: How long nothing has to fit before it is said: services take their time to start.
+#: How long a target must match no process before it is reported: services take time to start.
 UNMATCHED_MS = 30_000
 
 

@@ -12,10 +12,10 @@ def parse_vmstat(text: bytes) -> dict[str, int]:
 
 
 def read_vmstat(proc: str = "/proc") -> dict[str, int]:
-    """Read the machine's counters by name; OSError as the package says."""
+    """Read the machine's counters by name; OSError as in the package docstring."""
     return parse_vmstat(Path(f"{proc}/vmstat").read_bytes())
 
 
 def read_node_vmstat(nid: int, sys: str = "/sys") -> dict[str, int]:
-    """Read node `nid`'s counters by name; OSError as the package says, ENOENT for a node that has gone."""
+    """Read node `nid`'s counters by name; OSError as in the package docstring, ENOENT for a node that has gone."""
     return parse_vmstat(Path(f"{sys}/devices/system/node/node{nid}/vmstat").read_bytes())

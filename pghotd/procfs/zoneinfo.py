@@ -89,7 +89,7 @@ def _zone(nid: int, name: str, text: bytes, highest: int | None) -> ZoneInfo | N
 
 
 def read_zoneinfo(proc: str = "/proc") -> list[ZoneInfo]:
-    """Read every zone of every node that has memory or could have some; OSError as the package says."""
+    """Read every zone of every node that has memory or could have some; OSError as in the package docstring."""
     zones = parse_zoneinfo(Path(f"{proc}/zoneinfo").read_bytes())
     if not zones:
         raise OSError(errno.EBADMSG, "no zones in zoneinfo")

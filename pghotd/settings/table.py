@@ -89,7 +89,7 @@ class SettingsTable:
         self._known.append(key)
         if key not in self._left:
             if default is _REQUIRED:
-                raise self.error(key, "is missing")
+                raise self.error(key, "required key is missing")
             return default
         try:
             return convert(self._left.pop(key))
@@ -139,7 +139,7 @@ class SettingsTable:
     def finish(self) -> None:
         """Raise ConfigError for a key that is left over."""
         for key in self._left:
-            raise self.error(_shown(key), f"is not known here; there are: {', '.join(self._known)}")
+            raise self.error(_shown(key), f"unknown key; known keys: {', '.join(self._known)}")
 
     def _sub(self, key: str, values: dict[str, Any]) -> "SettingsTable":
         return SettingsTable(values, self._file, f"{self._path}.{key}" if self._path else key)
@@ -152,5 +152,5 @@ def _shown(key: str) -> str:
 
 def _table(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError("is not a table")
+        raise ValueError("not a table")
     return cast(dict[str, Any], value)

@@ -77,7 +77,7 @@ def source_settings(sources: SettingsTable, backend: str, nids: Collection[int] 
     """Return the settings of all [sources.NAME] tables; `nids` are the nodes, None where they are not yet known."""
     for name, driver in DRIVERS.items():
         if driver.backend != backend and sources.has(name):
-            raise sources.error(name, f'is for memory.backend = "{driver.backend}", and that is "{backend}"')
+            raise sources.error(name, f'needs memory.backend = "{driver.backend}", but it is "{backend}"')
     tables = sources.sub_tables([name for name, driver in DRIVERS.items() if driver.backend == backend])
     settings = {name: table.read(DRIVERS[name].table) for name, table in tables.items()}
     for name, one in settings.items():

@@ -31,7 +31,7 @@ class RunningSources:
         self.by_name: Mapping[str, Source] = {name: make(name, one) for name, one in self._settings.items()}
 
     def unmatched(self) -> list[str]:
-        """Return what drivers say of their targets that have fitted no process for a while."""
+        """Return the targets of drivers that have matched no process for a while."""
         unmatched = [str(source.stat().get("unmatched", "-")) for source in self.by_name.values()]
         return [one for one in unmatched if one != "-"]
 

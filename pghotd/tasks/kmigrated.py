@@ -123,7 +123,7 @@ class Kmigrated:
     def _next_hot(self, section: int, competed: Sequence[int]) -> int | None:
         """Return the next section after `section` to walk; as in the kernel, its flag is tested when its turn comes.
 
-        Where folios were chosen, a section that became hot later did not compete and is left for the next pass.
+        Where folios were chosen, a section that has become hot since did not compete and is left for the next pass.
         """
         store = self._pghot.store
         if not self._chosen:

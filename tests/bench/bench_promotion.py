@@ -36,13 +36,13 @@ COPY_S = 2e-6
 
 
 def there_before(pid, addresses, nodes, flags):
-    """Be move_pages(2), which says of all pages that they are on node 1 while they are not asked to move."""
+    """Fake move_pages(2): a query returns node 1 for every page."""
     returned, status = move_pages(pid, addresses, nodes, flags)
     return returned, np.where(status == 0, 1, status) if nodes is None else status
 
 
 class Copying:
-    """Be move_pages(2) as there_before, with moving calls that take as long as a copy; say when they did."""
+    """Fake move_pages(2) like there_before, whose moving calls take as long as a copy; record when they ran."""
 
     def __init__(self):
         self.began, self.ended, self.moving = [], [], 0.0
@@ -91,8 +91,8 @@ def bench_promotion_beside_a_copy(report, tmp_path):
     )
 
 
-def _promote(folder, pid, pages, call, status, tell, rounds=ROUNDS):
-    """Promote all pages so many times; `tell` is called before and after each."""
+def _promote(folder, pid, pages, call, status, note_time, rounds=ROUNDS):
+    """Promote all pages so many times; `note_time` is called before and after each."""
 
     async def promote() -> int:
         memory = backend(folder, pid, pages.pfns, call)
@@ -104,9 +104,9 @@ def _promote(folder, pid, pages, call, status, tell, rounds=ROUNDS):
             await memory.freshen(pages.pfns)
             for _ in range(rounds):
                 pghot.recorder.record(pages.pfns, -1, PGTSCANS, clock(), 2)
-                tell()
+                note_time()
                 await task.walk_hot_sections()
-                tell()
+                note_time()
             nursery.cancel_scope.cancel()
         return counters.total["pgpromote_success"]
 
@@ -118,9 +118,9 @@ def _bench(report, c_loops, tmp_path, pid, pages):
     addresses = pages.vpns.astype(np.uint64) << np.uint64(PAGE_SHIFT)
     move_all = c_loops.move_all
     move_all.restype = ctypes.c_long
-    told, limit, status = [], [], KmigratedStatus()
-    _promote(tmp_path, pid, pages, there_before, status, lambda: told.append(time.process_time()))
-    ours = [after - before for before, after in zip(told[::2], told[1::2], strict=True)]
+    times, limit, status = [], [], KmigratedStatus()
+    _promote(tmp_path, pid, pages, there_before, status, lambda: times.append(time.process_time()))
+    ours = [after - before for before, after in zip(times[::2], times[1::2], strict=True)]
     for _ in range(ROUNDS):
         began = time.process_time()
         there = move_all(

@@ -19,7 +19,7 @@ from pghotd.sources.scan.kpageflags import _look
 from tests.bench.owner import owner
 from tests.requirements import require
 
-#: A quarter of a GiB, which is enough to tell a GiB's cost.
+#: A quarter of a GiB, which is enough to measure a GiB's cost.
 PAGES = PAGES_PER_GB // 4
 ROUNDS = 7
 WORD = 8
@@ -35,7 +35,7 @@ def cpu_s(call):
     return median(taken)
 
 
-def tell(report, what, ours, bare, pages, more):
+def report_cost(report, what, ours, bare, pages, more):
     per_gb = PAGES_PER_GB / pages * 1e3
     figure = f"{ours / bare:.1f}" if bare else "-"
     report(f"{what} ({ours * per_gb:.1f} ms a GB)", figure, f"times a bare read ({bare * per_gb:.2f} ms){more}")
@@ -63,7 +63,7 @@ def _resolve(report, pid):
 
     mapped = read_mapped(watches, tracked, 0)
     ours, limit = cpu_s(lambda: read_mapped(watches, tracked, 0)), cpu_s(bare)
-    tell(report, "page tables to owners by PFN", ours, limit, len(mapped.pfns), "; stay under 5")
+    report_cost(report, "page tables to owners by PFN", ours, limit, len(mapped.pfns), "; stay under 5")
     asked = np.random.default_rng(1).choice(mapped.pfns, 512)
     report("owners of 512 page frames", f"{cpu_s(lambda: [mapped.find(asked) for _ in range(100)]) / 100 * 1e6:.0f} us")
 
@@ -97,7 +97,7 @@ def bench_idle_bitmap(report, tmp_path):
     tracker.close()
     where = "the kernel's" if real else "a made-up file: this kernel has none"
     more = ", write and read" if real else ", write and read; what the kernel would do for a bit is in neither"
-    tell(report, f"idle bitmap, {where}", ours, limit, PAGES_PER_GB, more)
+    report_cost(report, f"idle bitmap, {where}", ours, limit, PAGES_PER_GB, more)
 
 
 def bench_kpageflags(report):
@@ -112,4 +112,4 @@ def bench_kpageflags(report):
 
     ours, limit = cpu_s(lambda: [_look(n, left[n], "/proc") for n in range(8)]), cpu_s(bare)
     os.close(fd)
-    tell(report, "kpageflags scan", ours, limit, PAGES_PER_GB, "; stay under 2")
+    report_cost(report, "kpageflags scan", ours, limit, PAGES_PER_GB, "; stay under 2")

@@ -32,14 +32,14 @@ SOFT_DIRTY = np.uint64(1 << 55)
 
 
 class Bench:
-    """Hold a machine with 256 MiB of a process on its slow node."""
+    """A machine with 256 MiB of a process on its slow node."""
 
     def __init__(self, file: bool = False) -> None:
         self.rig = Rig(two_nodes(1, 4), [ProcessSpec("a", PAGES, 1, file=file)])
         self.pfns = np.sort(self.rig.machine.processes[1].table.astype(np.int64) - 1)
 
     def recording_s(self, pfns: np.ndarray) -> float:
-        """Return the CPU time of recording these alone."""
+        """Return the CPU time of only recording these."""
         taken = []
         for _ in range(ROUNDS):
             began = time.process_time()
@@ -48,11 +48,11 @@ class Bench:
         return median(taken)
 
 
-def tell(report, name, accesses, seconds, recording):
+def report_rate(report, name, accesses, seconds, recording):
     report(
         f"{name}, {accesses} accesses a round",
         f"{accesses / seconds / 1e6:.2f} M/s",
-        f"of CPU time; recording them alone {accesses / recording / 1e6:.1f} M/s, {recording / seconds:.0%} of it",
+        f"of CPU time; only recording them {accesses / recording / 1e6:.1f} M/s, {recording / seconds:.0%} of it",
     )
 
 
@@ -91,7 +91,7 @@ def bench_kpageflags(report, tmp_path):
                 taken.append(time.process_time() - began)
         return median(taken)
 
-    tell(report, "kpageflags, a made-up file", PAGES, trio.run(scans), bench.recording_s(bench.pfns))
+    report_rate(report, "kpageflags, a made-up file", PAGES, trio.run(scans), bench.recording_s(bench.pfns))
 
 
 def bench_softdirty(report, tmp_path, monkeypatch):
@@ -113,7 +113,7 @@ def bench_softdirty(report, tmp_path, monkeypatch):
 
     seconds = trio.run(measured, scan, later)
     assert source.stat()["written"] == PAGES * ROUNDS
-    tell(report, "softdirty, a made-up pagemap", PAGES, seconds, bench.recording_s(bench.pfns))
+    report_rate(report, "softdirty, a made-up pagemap", PAGES, seconds, bench.recording_s(bench.pfns))
 
 
 def bench_procscan(report, tmp_path):
@@ -124,7 +124,7 @@ def bench_procscan(report, tmp_path):
     bench = Bench()
     accesses = procscan.stat()["accessed"] // ROUNDS
     assert accesses == PAGES
-    tell(report, "procscan by clear_refs, a made-up smaps", accesses, seconds, bench.recording_s(bench.pfns))
+    report_rate(report, "procscan by clear_refs, a made-up smaps", accesses, seconds, bench.recording_s(bench.pfns))
 
 
 def bench_perf(report):
@@ -136,7 +136,7 @@ def bench_perf(report):
     source = Perf(PerfSettings(), bench.rig.pghot, bench.rig.clock, in_thread=at_once)
     seconds = trio.run(measured, lambda: source.take(parse(data).samples))
     pfns = np.resize(bench.pfns, len(samples))
-    tell(report, "perf, records of real page faults", len(samples), seconds, bench.recording_s(pfns))
+    report_rate(report, "perf, records of real page faults", len(samples), seconds, bench.recording_s(pfns))
 
 
 def bench_numab2(report, tmp_path):
@@ -153,7 +153,7 @@ def bench_numab2(report, tmp_path):
     seconds = trio.run(measured, lambda: source.take(parse(data).samples))
     assert source.stat()["hot"] == len(samples) * (ROUNDS + 1)
     pfns = np.resize(bench.pfns, len(samples))
-    tell(report, "numab2, records of real page faults", len(samples), seconds, bench.recording_s(pfns))
+    report_rate(report, "numab2, records of real page faults", len(samples), seconds, bench.recording_s(pfns))
 
 
 @pytest.mark.parametrize("regions", [100, 1000])
@@ -178,4 +178,6 @@ def bench_damon(report, tmp_path, regions):
     accesses = step * regions
     assert source.stat()["accessed"] == accesses * (ROUNDS + 1)
     tree.give_back()
-    tell(report, f"damon, {regions} made-up regions", accesses, seconds, bench.recording_s(bench.pfns[:accesses]))
+    report_rate(
+        report, f"damon, {regions} made-up regions", accesses, seconds, bench.recording_s(bench.pfns[:accesses])
+    )

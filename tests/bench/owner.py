@@ -26,7 +26,7 @@ sys.stdin.read()
 
 @contextmanager
 def owner(pages: int) -> Iterator[tuple[int, Resident]]:
-    """Give the pid of a process, and `pages` pages of its largest mapping, all touched."""
+    """Yield the pid of a process, and `pages` pages of its largest mapping, all touched."""
     require(os.geteuid() == 0 and mmap.PAGESIZE == 4096, "page frame numbers are for root, and pages of 4 KiB")
     command = [sys.executable, "-c", _PROGRAM, str(pages)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

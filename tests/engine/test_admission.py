@@ -1,4 +1,4 @@
-"""Hold admission of runs against asking folio by folio."""
+"""Compare admission of runs with admission folio by folio."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Hold the census against sorting every record, whatever its order and its sections."""
+"""Compare the census with sorting every record, for any order and any sections."""
 
 import numpy as np
 import pytest

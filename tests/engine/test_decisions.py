@@ -1,4 +1,4 @@
-"""Hold the ring of decisions against a list of all of them."""
+"""Compare the ring of decisions with a list of all of them."""
 
 import errno
 
@@ -18,7 +18,7 @@ def records(number):
 
 
 def seen(now=7, target=3):
-    """Say what folios were judged by."""
+    """Return the limits that folios were judged by."""
     return Circumstances(target, 3000, 77, now)
 
 

@@ -1,4 +1,4 @@
-"""Hold the meanings of counters against the counters."""
+"""Compare the meanings of counters with the counters."""
 
 from pghotd.engine.counters import VMSTAT
 from pghotd.engine.meanings import MEANINGS

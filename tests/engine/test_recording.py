@@ -1,4 +1,4 @@
-"""Hold batches of accesses against the same accesses one by one, and each filter of docs/rules.md, section 3."""
+"""Compare batches of accesses with single accesses, and test each filter of docs/rules.md, section 3."""
 
 import errno
 

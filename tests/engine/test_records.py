@@ -1,4 +1,4 @@
-"""Hold both record formats against the scalar reference, for every time difference and around every edge."""
+"""Compare both record formats with the scalar reference, for every time difference and around every edge."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""Hold the walk of a section against a walk folio by folio, with accesses, moves and exits between its batches."""
+"""Compare the walk of a section with a walk folio by folio, with accesses, moves and exits between its batches."""
 
 import errno
 
@@ -60,7 +60,7 @@ def access(rig: Rig, scalar: ScalarWalk, random: np.random.Generator, pages: int
 
 
 def compare(rig: Rig, scalar: ScalarWalk, batch_pages: int) -> None:
-    """Hold records and counters against the scalar walk's; `batch_pages` are in flight and settled in neither."""
+    """Compare records and counters with the scalar walk's; `batch_pages` are in flight and settled in neither."""
     kept = rig.pghot.store.node(2).records
     found = {BASE + int(i): int(kept[i]) for i in np.flatnonzero(kept)}
     assert found == {pfn: record for pfn, record in scalar.records.items() if record}
@@ -145,7 +145,7 @@ def test_a_walk_is_a_walk_folio_by_folio(
 
 
 def demote_some(rig: Rig, random: np.random.Generator, pages: int) -> None:
-    """Say of some pages that they were demoted in the last seconds."""
+    """Mark some pages as demoted in the last seconds."""
     demoted = BASE + random.integers(0, pages, pages // 3)
     rig.machine.frames.flags[demoted] |= Flag.DEMOTED
     rig.machine.frames.moved_at[demoted] = rig.time.now - random.integers(0, 3000, len(demoted))

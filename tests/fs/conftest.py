@@ -1,4 +1,4 @@
-"""Give the tests on a real mount a place to mount on and a daemon, or skip them with a reason."""
+"""Fixtures of a mount point and a daemon for tests on a real mount, or a skip with a reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.requirements import require
 
 @pytest.fixture(scope="session")
 def place() -> Iterator[Path]:
-    """Give a directory that everybody can enter, unlike pytest's own; the skip is decided here."""
+    """Return a directory that every user can enter, unlike pytest's own; skip if there can be no mount."""
     require(os.path.exists("/dev/fuse"), "no /dev/fuse")
     require(os.geteuid() == 0, "mounting for other users needs root")
     path = Path(tempfile.mkdtemp(prefix="pghotd-test-"))

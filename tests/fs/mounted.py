@@ -83,14 +83,14 @@ def write(path: Path, data: bytes, flags: int = os.O_WRONLY) -> int:
 
 
 def refusal(act: Callable[[], object]) -> str:
-    """Give the name of the errno that it fails with."""
+    """Return the name of the errno that it fails with."""
     with pytest.raises(OSError) as caught:  # noqa: PT011 - the errno is what is asserted
         act()
     return errno.errorcode[caught.value.errno or 0]
 
 
 def eventually(condition: Callable[[], bool]) -> float:
-    """Wait for what the kernel does in its own time and tells nobody; give the seconds it took."""
+    """Wait for what the kernel does asynchronously and does not report; return the seconds it took."""
     begin = time.monotonic()
     while not condition():
         assert time.monotonic() - begin < DEADLINE_S

@@ -26,7 +26,7 @@ SECTIONS = 8192
 
 
 class Announcer:
-    """Be the plainest thing that is a `Changed`."""
+    """Minimal `Changed`."""
 
     def __init__(self) -> None:
         self.version = 0
@@ -68,7 +68,7 @@ class Recorder:
 
 
 class Sample:
-    """Hold the values behind the sample tree."""
+    """The values behind the sample tree."""
 
     def __init__(self) -> None:
         self.value = b"1"
@@ -149,7 +149,7 @@ class Sample:
 
 
 def errors() -> dict[str, int]:
-    """Give the errnos that files of the tree answer with, by name."""
+    """Return the errnos that files of the tree fail with, by name."""
     names = ("EINVAL", "EBUSY", "ENOMEM", "ENODEV", "ERANGE", "EAGAIN", "EPERM", "EACCES", "EINTR", "ENOSYS")
     return {name: getattr(errno, name) for name in names} | {"ERESTARTSYS": 512, "ZERO": 0}
 

@@ -55,7 +55,7 @@ def test_text_longer_than_its_size_is_read_whole(tree: Path) -> None:
 def test_file_read_in_pieces_is_of_one_time(tree: Path, piece: int) -> None:
     with open(tree / "long", "rb", buffering=0) as one, open(tree / "long", "rb", buffering=0) as other:
         text = one.read(piece)
-        other.read(10)  # renders anew, for the other open file only
+        other.read(10)  # renders again, for the other open file only
         while data := one.read(piece):
             text += data
     assert text.endswith(b" 59999\n")
@@ -302,7 +302,7 @@ class Waiter:
 
 @pytest.fixture
 def polled(tree: Path) -> Iterator[int]:
-    """Give the value opened and read, with no poller left over in the daemon."""
+    """Return the value opened and read, with no poller left in the daemon."""
     eventually(lambda: (tree / "pollers").read_text() == "0")
     fd = os.open(tree / "value", os.O_RDONLY)
     os.read(fd, 4096)
@@ -360,6 +360,6 @@ def test_two_pollers_of_one_file_wake(tree: Path, polled: int) -> None:
     assert results == [select.POLLPRI | select.POLLERR] * 2
 
 
-def test_file_that_never_tells_is_ready(tree: Path) -> None:
+def test_file_without_notifications_is_ready(tree: Path) -> None:
     with open(tree / "fixed", "rb") as file:
         assert poll(file.fileno(), select.POLLIN | select.POLLPRI, 0) == select.POLLIN

@@ -128,7 +128,7 @@ def test_texts_of_others_are_bounded_by_the_oldest(tree: Path) -> None:
     os.close(mine)
 
 
-def test_nobody_can_begin_a_stream(tree: Path) -> None:
+def test_an_unprivileged_user_cannot_begin_a_stream(tree: Path) -> None:
     assert as_nobody(OPENS, tree / "stream", os.O_WRONLY) == ["0", "EACCES"]
 
 

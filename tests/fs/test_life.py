@@ -59,7 +59,7 @@ def test_killed_daemon_leaves_a_dead_mount_that_the_next_clears(start: Callable[
     assert (place / "own" / "fixed").read_text() == "fixed\n"
     code, said = second.stop()
     assert code == 0
-    assert "cleared the mount of a pghotd that was killed" in said
+    assert "removed the stale mount of a killed pghotd" in said
     assert fstypes_at(place / "own") == []
 
 
@@ -106,7 +106,7 @@ def test_stop_frees_a_client_inside_a_handler(start: Callable[..., Daemon], plac
 
 @pytest.fixture
 def control(tmp_path: Path) -> Iterator[Path]:
-    """Give a fusectl file system, which has a directory for each FUSE connection."""
+    """Return a fusectl file system, which has a directory for each FUSE connection."""
     path = tmp_path / "control"
     path.mkdir()
     mounted = run("mount", "-t", "fusectl", "none", str(path))

@@ -115,7 +115,7 @@ def test_what_covers_a_dead_mount_stays(monkeypatch: pytest.MonkeyPatch, mountin
 
 def test_dead_mount_that_cannot_be_cleared(monkeypatch: pytest.MonkeyPatch, mountinfo: Path) -> None:
     fake_umount(monkeypatch, mountinfo, code=32)
-    with pytest.raises(MountError, match="/run/pghot: cannot clear the dead mount there: umount: no permission"):
+    with pytest.raises(MountError, match="/run/pghot: cannot remove the stale mount: umount: no permission"):
         clear_dead(Path("/run/pghot"), mountinfo)
 
 
@@ -124,7 +124,7 @@ def test_check_wants_an_empty_directory(tmp_path: Path) -> None:
     directory.mkdir()
     assert check(directory) is False
     assert check(tmp_path / "missing") is True
-    with pytest.raises(MountError, match="is not a directory; make it first"):
+    with pytest.raises(MountError, match="is not a directory; create it first"):
         check(tmp_path / "missing" / "too")
     file = tmp_path / "file"
     file.touch()
@@ -165,7 +165,7 @@ def test_lock_names() -> None:
     assert all(len(name) < 255 and "/" not in name for name in names)
 
 
-def test_second_holder_is_refused_and_told_the_first(tmp_path: Path) -> None:
+def test_second_holder_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> None:
     path = Path("/run/pghot")
     with locked(path, tmp_path):
         with (
@@ -390,14 +390,14 @@ async def test_a_missing_fusermount_is_named_however_libfuse_words_it(
         await serve(operations, options)
     assert str(caught.value) == (
         f"{options.mountpoint}: cannot mount: {said.decode().strip()}; "
-        "fusermount3 is missing, and without it CAP_SYS_ADMIN is needed"
+        "fusermount3 is missing, and mounting without it needs CAP_SYS_ADMIN"
     )
 
 
 async def test_one_mount_in_a_process(fuse: Fuse, operations: TreeOperations, options: MountOptions) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(serve, operations, options)
-        with pytest.raises(RuntimeError, match="one mount in a process"):
+        with pytest.raises(RuntimeError, match="one mount per process"):
             await serve(operations, options)
         nursery.cancel_scope.cancel()
     assert fuse.calls.count("init") == fuse.calls.count("close") == 1

@@ -134,7 +134,7 @@ async def test_open_refuses_what_could_not_be_used(name: str, allowed: set[int])
             assert await refusal(opened(operations, name, flags)) == errno.EACCES
 
 
-async def test_offset_0_renders_anew_and_others_slice() -> None:
+async def test_offset_0_renders_again_and_others_slice() -> None:
     texts = iter(("first text", "second text", "third"))
     operations = serving(value=Attr(lambda: next(texts)))
     one, two = await opened(operations, "value"), await opened(operations, "value")
@@ -383,14 +383,14 @@ async def test_cancelled_release_is_finished_by_close() -> None:
     assert log == ["close"]
 
 
-async def test_poll_of_a_file_that_never_tells() -> None:
+async def test_poll_of_a_file_without_notifications() -> None:
     operations = serving(value=Attr(lambda: "1"), window=Window(lambda offset, size: b""))
     for name in ("value", "window"):
         fh = await opened(operations, name)
         assert await operations.poll(0, fh, Handle(), CTX) == READY  # type: ignore[arg-type]
 
 
-async def test_poll_tells_of_a_change_since_the_last_read() -> None:
+async def test_poll_reports_a_change_since_the_last_read() -> None:
     changed = Announcer()
     operations = serving(value=Attr(lambda: f"{changed.version}", changed=changed))
     changed.announce()

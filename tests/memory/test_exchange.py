@@ -1,4 +1,4 @@
-"""When a full node is asked to make room, on a machine that demotes as much as it is told to."""
+"""When a full node is asked to make room, on a machine that demotes as much as requested."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ def asks(exchange: Exchange, seen: Reading, until: int, step: int = 20, begin: i
     return number
 
 
-def test_nothing_is_asked_of_a_node_that_nobody_wants_room_on():
+def test_a_node_on_which_no_room_is_wanted_gets_no_requests():
     exchange = make()
     assert asks(exchange, FULL, 10_000, wanted=0) == 0
     assert exchange.works

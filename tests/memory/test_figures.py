@@ -1,4 +1,4 @@
-"""Hold the figures of what a workload feels against the formula by hand."""
+"""Compare the figures of a workload with the formula computed by hand."""
 
 import numpy as np
 import pytest

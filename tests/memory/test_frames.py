@@ -1,4 +1,4 @@
-"""Hold allocation against sets of PFNs, and what there is to say about free memory."""
+"""Compare allocation with sets of PFNs, and test the figures of free memory."""
 
 import numpy as np
 import pytest

@@ -60,7 +60,7 @@ def test_pages_move_to_the_same_node_first_then_by_distance():
     assert rig.total("pgmigrate_success") == rig.total("pgdemote_kswapd") == 0
 
 
-def test_its_present_state_is_no_error_and_tells_nobody():
+def test_writing_the_current_state_is_no_error_and_notifies_no_one():
     rig = Rig(NODES)
     calls = []
     rig.machine.register_notifier(lambda *change: calls.append(change))
@@ -84,7 +84,7 @@ async def test_a_page_on_the_move_is_ebusy(nursery, autojump_clock, section, nam
     rig = Rig(NODES, [ProcessSpec("a", 100, 2)])
     nursery.start_soon(rig.machine.promote, 2 * S + np.arange(5), 0)
     await trio.testing.wait_all_tasks_blocked()
-    with pytest.raises(OSError, match="on the move") as error:
+    with pytest.raises(OSError, match="being moved") as error:
         rig.machine.hotplug.set_online(section, False)
     assert error.value.errno == errno.EBUSY
     check(rig.machine, on_the_move=5)

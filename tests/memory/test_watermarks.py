@@ -1,4 +1,4 @@
-"""Hold watermarks against values computed by hand (docs/rules.md, section 6)."""
+"""Compare watermarks with values computed by hand (docs/rules.md, section 6)."""
 
 import pytest
 

@@ -14,6 +14,6 @@ def test_pages_of_another_size_are_refused_in_one_sentence(monkeypatch):
     assert page_size.misfit() == ""
     page_size.require_page_size()
     monkeypatch.setattr(page_size, "SYSTEM_PAGE_SIZE", 65536)
-    with pytest.raises(OSError, match=r'pages of 65536 bytes, and .* 4096 only; backend = "model" works') as caught:
+    with pytest.raises(OSError, match=r'pages of 65536 bytes, but only .* 4096 .*; backend = "model" works') as caught:
         page_size.require_page_size()
     assert caught.value.errno == errno.EOPNOTSUPP

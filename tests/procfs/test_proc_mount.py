@@ -37,7 +37,7 @@ def test_who_may_trace_sees_all_processes():
     assert not ProcMount("subset=pid").hides_processes(0)
 
 
-def test_what_is_no_mountinfo_tells_nothing(tmp_path):
+def test_what_is_not_a_mountinfo_shows_nothing(tmp_path):
     for text in (b"", b"-", b" - proc", b"1 2 - proc proc", b"\xff - \xff"):
         assert parse_proc_mount(text, "/proc") == ProcMount()
     assert read_proc_mount(str(tmp_path)) == ProcMount()

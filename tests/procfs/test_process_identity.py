@@ -29,7 +29,7 @@ def test_a_name_cannot_move_a_field(comm):
     assert not stat.kernel_thread
 
 
-def test_kernel_threads_are_told_by_their_flag():
+def test_kernel_threads_are_identified_by_their_flag():
     assert parse_stat(line(b"[kworker]", 0x00200000 | 0x40)).kernel_thread
 
 

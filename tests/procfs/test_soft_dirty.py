@@ -1,4 +1,4 @@
-"""Probe for soft-dirty bits: what a page of one's own tells of the kernel."""
+"""Probe for soft-dirty bits with a page of this process."""
 
 import os
 
@@ -17,12 +17,12 @@ HIDDEN = Resident(np.array([7]), np.array([0]))
     ("before", "after", "said"),
     [
         (CLEAN, WRITTEN, None),
-        (CLEAN, CLEAN, "keeps no soft-dirty bits"),
-        (WRITTEN, WRITTEN, "keeps no soft-dirty bits"),
+        (CLEAN, CLEAN, "has no soft-dirty bits"),
+        (WRITTEN, WRITTEN, "has no soft-dirty bits"),
         (CLEAN, HIDDEN, "hidden"),
     ],
 )
-def test_what_a_page_of_ones_own_tells(tmp_path, monkeypatch, before, after, said):
+def test_probe_with_a_page_of_this_process(tmp_path, monkeypatch, before, after, said):
     own = tmp_path / str(os.getpid())
     own.mkdir()
     (own / "stat").write_text(f"{os.getpid()} (x) S " + "1 " * 50)

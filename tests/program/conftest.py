@@ -1,4 +1,4 @@
-"""Give the tests of the whole program a daemon, or skip them with a reason."""
+"""Fixtures of a daemon for tests of the whole program, or a skip with a reason."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from tests.requirements import require
 
 @pytest.fixture(scope="session")
 def place() -> Iterator[Path]:
-    """Give a directory that everybody can enter, unlike pytest's own."""
+    """Return a directory that every user can enter, unlike pytest's own."""
     require(os.path.exists("/dev/fuse"), "no /dev/fuse")
     require(os.geteuid() == 0, "mounting for other users needs root")
     path = Path(tempfile.mkdtemp(prefix="pghotd-test-"))
@@ -39,7 +39,7 @@ def start(place: Path) -> Iterator[Callable[..., Program]]:
 
 @pytest.fixture
 def program(start: Callable[..., Program]) -> Program:
-    """Give a program that runs on the small machine."""
+    """Return a program that runs on the small machine."""
     program = start()
     assert program.ready, program.ended()
     return program

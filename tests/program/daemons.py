@@ -71,7 +71,7 @@ def close(fd: int) -> None:
 
 @contextmanager
 def own_program(config: str) -> "Iterator[Program]":
-    """Give a program on a mount point of its own, for what is run by hand and takes up to an hour."""
+    """Yield a program on its own mount point, for tests that are run by hand and take up to an hour."""
     with tempfile.TemporaryDirectory() as place:
         program = Program(Path(place) / "pghot", config, watchdog_s=3600)
         try:

@@ -1,4 +1,4 @@
-"""Give the daemon what it must refuse: it changes nothing, loses nothing and goes on."""
+"""Test input that the daemon must refuse: it changes nothing, loses nothing and continues."""
 
 import errno
 import os

@@ -19,7 +19,7 @@ from tests.program.daemons import DEADLINE_S, LOWER_FIRST, LOWER_PAGES, ROOT
 CALL = "from pghotd.ctl.program import main; main()"
 
 
-def test_status_tells_what_to_know_first(program):
+def test_status_shows_the_state_on_one_screen(program):
     program.write("inject", f"{LOWER_FIRST}\n")
     result = program.command("status")
     assert result.returncode == 0, result.stderr
@@ -29,7 +29,7 @@ def test_status_tells_what_to_know_first(program):
     nodes = [line.split()[:2] for line in result.stdout.splitlines() if line[:1].isdigit()]
     assert nodes == [["0", "top"], ["1", "lower"]]
     program.write("paused", "1")
-    assert "paused (asked for)" in program.command("status").stdout
+    assert "paused (requested)" in program.command("status").stdout
 
 
 def test_top_ends_after_count_and_shows_rates(program):
@@ -49,16 +49,16 @@ def test_get_and_set(program):
     refused = program.command("set", "freq_threshold=4")
     assert (refused.returncode, refused.stderr) == (
         2,
-        "pghotctl: freq_threshold: '4' is refused; 1..3 accesses in default mode\n",
+        "pghotctl: freq_threshold: '4' is refused; valid: 1..3 accesses in default mode\n",
     )
     assert program.command("set", "target_nid=1").stderr.endswith(
-        "is refused; top-tier nodes: 0; -1: the nearest one\n"
+        "is refused; valid: top-tier nodes 0; -1 for the nearest one\n"
     )
     assert program.command("set", "target_policy=2").stderr.startswith(
-        "pghotctl: target_policy: '2' is refused; 0..1, an older name for target_nid -1; 1: target_nid is -1"
+        "pghotctl: target_policy: '2' is refused; valid: 0..1, an older name for target_nid -1; 1: target_nid is -1"
     )
-    assert program.command("set", "speed=1").stderr.startswith("pghotctl: unknown tunable 'speed'; there are: ")
-    assert program.command("set", "speed").stderr == "pghotctl: speed: no value; NAME=VALUE would be right\n"
+    assert program.command("set", "speed=1").stderr.startswith("pghotctl: unknown tunable 'speed'; known tunables: ")
+    assert program.command("set", "speed").stderr == "pghotctl: speed: no value; the form is NAME=VALUE\n"
     assert program.command("set", "speed=1").returncode == program.command("get", "speed").returncode == 2
 
 
@@ -78,8 +78,8 @@ def test_inject(program):
     assert (before, dropped.returncode, dropped.stdout.splitlines()) == (
         *("-", 0),
         [
-            "dropped 1 (not_lru): accesses to pages of slow memory on no LRU list: free, or of no use to promotion",
-            "dropped 2 (top_tier): accesses to pages of the top tier, which are where they should be",
+            "dropped 1 (not_lru): accesses to pages of slow memory on no LRU list: free, or not eligible for promotion",
+            "dropped 2 (top_tier): accesses to pages of the top tier, which need no promotion",
             "dropped 1 (no_section): accesses to page frames in no online section of memory",
         ],
     )
@@ -88,7 +88,7 @@ def test_inject(program):
     refused = program.command("inject", "page")
     assert (refused.returncode, refused.stderr) == (
         2,
-        "pghotctl: page, --nid -1: refused; PFN[+NR] is decimal or 0x, below 2^52, and --nid is -1 or a node\n",
+        "pghotctl: page, --nid -1: refused; PFN[+NR] must be decimal or 0x, below 2^52, and --nid -1 or a node\n",
     )
 
 
@@ -192,9 +192,9 @@ def test_what_fits_no_process_is_seen():
         **dict.fromkeys(("uptime_ms", "cpu_ppm", "rss_bytes", "record_bytes"), "1"),
         **{"state": "running", "mode": "default", "backend": "linux", "unmatched": "watch cgroup=/x"},
     }
-    line = "unmatched  no process has fitted for 30 s or longer: watch cgroup=/x"
-    for told, shown in (("watch cgroup=/x", True), ("-", False)):
-        now = Status("1", status | {"unmatched": told}, {}, {}, {}, (), {}, {}, {})
+    line = "unmatched  no matching process for 30 s or longer: watch cgroup=/x"
+    for unmatched, shown in (("watch cgroup=/x", True), ("-", False)):
+        now = Status("1", status | {"unmatched": unmatched}, {}, {}, {}, (), {}, {}, {})
         assert (line in screen._head(now)) is shown
 
 
@@ -210,7 +210,7 @@ def test_advice_names_the_threshold_that_fits():
         "hot on node 2: 18.0 GiB, room on node 0: 6.0 GiB: raise freq_threshold to 3 (5.0 GiB)"
     ]
     assert at(6 << 30, {1: 20 * gib, 2: 6 * gib, 3: 5 * gib}) == ["hot on node 2: 6.0 GiB, room on node 0: 6.0 GiB"]
-    assert "more than fits at any freq_threshold (7.0 GiB at 3)" in at(6 << 30, {1: 9 * gib, 2: 8 * gib, 3: 7 * gib})[0]
+    assert "too much at any freq_threshold (7.0 GiB at 3)" in at(6 << 30, {1: 9 * gib, 2: 8 * gib, 3: 7 * gib})[0]
 
 
 def test_everything_has_a_form_for_machines(program):
@@ -238,7 +238,7 @@ def test_pause_and_resume(program):
     assert program.read("paused") == "0\n"
 
 
-def test_explain_tells_a_page_from_both_ends_of_its_move(program):
+def test_explain_shows_a_page_from_both_ends_of_its_move(program):
     assert "no decision about it is remembered" in program.command("explain", str(LOWER_FIRST)).stdout
     hot_set(program, 1)
     new = int(program.read("addr/4194305:0"))
@@ -269,11 +269,11 @@ def test_explain_tells_a_page_from_both_ends_of_its_move(program):
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
 
 
-def test_explain_tells_what_a_counter_means(program):
+def test_explain_shows_what_a_counter_means(program):
     program.write("inject", f"{LOWER_FIRST}\n")
     assert program.command("explain", "pghotd_refused_age").stdout == (
         "pghotd_refused_age 0: last accessed longer ago than the adaptive threshold of its target\n"
-        "what to do where it grows: a larger promote_rate_limit_MBps raises the threshold within minutes\n"
+        "what to do if it grows: a larger promote_rate_limit_MBps raises the threshold within minutes\n"
     )
     assert program.command("explain", "pghot_recorded_accesses").stdout == (
         "pghot_recorded_accesses 1: accesses recorded for pages of the lower tier\n"
@@ -285,7 +285,7 @@ def test_explain_tells_what_a_counter_means(program):
     refused = program.command("explain", "pghotd_refused")
     assert (refused.returncode, refused.stderr) == (
         2,
-        "pghotctl: pghotd_refused: is no PFN, no PID:ADDRESS and no counter of vmstat\n",
+        "pghotctl: pghotd_refused: not a PFN, a PID:ADDRESS or a counter of vmstat\n",
     )
 
 
@@ -331,7 +331,7 @@ def test_a_heat_map_shows_where_it_is_hot(program, tmp_path):
     assert heat["hotness"][8][-1] == 3
     assert heat["starts"][8] == LOWER_FIRST + 32768
     shown = program.command(*common).stdout
-    assert "node 1: accesses a page within the window of 3000 ms, 2 looks" in shown
+    assert "node 1: accesses per page within the window of 3000 ms, 2 samples" in shown
     assert next(line.split()[0] for line in shown.splitlines() if "█" in line) == hex(LOWER_FIRST + 32768)
     by_address = json.loads(program.command(*common, "--json", "--pid", "4194306").stdout)
     assert by_address["unit"] == "address"
@@ -363,7 +363,7 @@ def test_what_was_recorded_is_reported_and_drawn(program, tmp_path):
     file.write_bytes(file.read_bytes()[:-40])
     assert program.command("report", str(file)).returncode == 0, "a line that was cut is left out"
     file.write_bytes(b"{}\n" + file.read_bytes())
-    assert "line 1 is no record" in program.command("report", str(file)).stderr
+    assert "line 1 is not a record" in program.command("report", str(file)).stderr
     assert program.command("report", str(tmp_path / "none")).returncode == 1
     full = program.command("record", "/dev/full", "--seconds", "1")
     assert (full.returncode, full.stderr) == (1, "pghotctl: /dev/full: No space left on device\n")
@@ -380,7 +380,7 @@ def test_top_draws_itself(program, tmp_path):
 def test_a_heat_map_of_a_process_that_is_not_known_is_refused(program):
     refused = program.command("heatmap", "--pid", str(os.getpid()), "--seconds", "0.01", "--rows", "2")
     assert refused.returncode == 2
-    assert refused.stderr.startswith(f"pghotctl: --pid {os.getpid()}: no page of it is known there")
+    assert refused.stderr.startswith(f"pghotctl: --pid {os.getpid()}: no known page there")
 
 
 def test_a_heat_map_that_is_interrupted_shows_what_it_has(program, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Call pghotctl as nobody should: each time one line says what is wrong, and the exit code is the right one."""
+"""Test wrong usage of pghotctl: each time one line names the error, and the exit code is the right one."""
 
 import os
 import signal
@@ -50,13 +50,13 @@ def test_usage_is_one_line_that_names_what_is_wrong(arguments, names):
 
 def test_a_range_of_addresses_needs_a_process(program):
     result = program.command("heatmap", "--range", "0-4096", "--seconds", "0.01")
-    assert (result.returncode, result.stderr) == (2, "pghotctl: --range: is of addresses, and needs --pid\n")
+    assert (result.returncode, result.stderr) == (2, "pghotctl: --range is a range of addresses and needs --pid\n")
 
 
 @pytest.mark.parametrize(
     "command", ["status", "get", "hot", "top --count 1", "heatmap --seconds 0.01", "explain 65536"]
 )
-def test_output_that_nobody_takes(program, command):
+def test_output_to_a_closed_pipe(program, command):
     arguments = ("--mountpoint", str(program.mountpoint), *command.split())
     reader, writer = os.pipe()
     os.close(reader)
@@ -69,7 +69,7 @@ def test_output_that_nobody_takes(program, command):
 
 
 @pytest.mark.parametrize("arguments", [["-m", "pghotd", "--check-host"], ["-c", CALL, "doctor"]])
-def test_findings_that_nobody_takes(arguments):
+def test_findings_to_a_closed_pipe(arguments):
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as nobody:

@@ -50,7 +50,7 @@ def test_killed_under_load_it_comes_up_again_by_itself(start, place):
         program.read("vmstat")
     again = start()
     assert again.ready, again.ended()
-    assert any("cleared the mount of a pghotd that was killed" in line for line in again.said)
+    assert any("removed the stale mount of a killed pghotd" in line for line in again.said)
     assert again.counters()["pghot_recorded_accesses"] == 0
     assert again.stop()[0] == 0
     assert not os.path.lexists(place / "pghot") or not os.listdir(place / "pghot")
@@ -79,7 +79,7 @@ def test_a_second_one_on_the_same_path_is_refused_and_the_first_goes_on(program,
     [
         (("--set", "freq_threshold=9"), "pghotd: --set freq_threshold: 9 is not in 1..3\n"),
         (("--config", "/nowhere.toml"), "pghotd: /nowhere.toml: No such file or directory\n"),
-        (("--mountpoint", "/nowhere/pghot"), "pghotd: /nowhere/pghot: /nowhere is not a directory; make it first\n"),
+        (("--mountpoint", "/nowhere/pghot"), "pghotd: /nowhere/pghot: /nowhere is not a directory; create it first\n"),
         (("--mountpoint", "/dev/null"), "pghotd: /dev/null: not a directory; the mount point must be an empty"),
     ],
 )

@@ -89,7 +89,7 @@ def test_every_metric_has_help_and_a_unit_and_says_what_the_files_say(start, con
     assert not any("/plain" in str(name) for name in found), "an owner is a label: there is no bound to them"
 
 
-def test_a_driver_tells_what_it_covers_and_costs(start, configured):
+def test_a_driver_exports_its_coverage_and_cost(start, configured):
     path, config = configured
     start(config=config + '[sources.workload]\nsize = "4M"\nhot_size = "1M"\nrate = 1000\n')
     found = samples(ask(path)[2])
@@ -161,7 +161,7 @@ def test_a_socket_left_by_a_kill_is_taken_over_and_a_file_is_not(start, configur
     assert not refused.ready
     code, said = refused.ended()
     assert code == 2
-    assert said == f"pghotd: metrics.socket: {path}: is there and is no socket\n"
+    assert said == f"pghotd: metrics.socket: {path}: exists and is not a socket\n"
     assert path.read_text() == "precious"
     path.unlink()
 

@@ -13,8 +13,8 @@ import pytest
 
 from pghotd.cli import program
 from pghotd.cli.mount_helper import OptionError, daemon_arguments
+from pghotd.daemon import run as daemon
 from pghotd.daemon.config import Settings
-from pghotd.daemon.run import run as daemon
 from pghotd.procfs.mountinfo import parse_mountinfo
 from tests.program.daemons import DEADLINE_S, ROOT, SMALL
 
@@ -33,7 +33,7 @@ def helper(*arguments):
 
 @pytest.fixture
 def mountpoint(place):
-    """Give a directory that is unmounted in the end, whatever is there."""
+    """Yield a directory that is unmounted at the end, whatever is mounted there."""
     path = place / "by-helper"
     path.mkdir()
     yield path
@@ -85,12 +85,12 @@ def test_what_is_mounted_has_the_source_that_was_given(mountpoint, place):
         ("rw,user_id=0,remount,ro", "write to the tunable's file in /mnt/pghot"),
     ],
 )
-def test_a_remount_is_told_where_to_write(options, how):
+def test_a_remount_is_refused_with_where_to_write(options, how):
     done = helper("none", "/mnt/pghot", "-o", options)
     assert (done.returncode, done.stdout, done.stderr) == (
         1,
         "",
-        f"mount.pghotd: option remount: a mounted tree takes values in its control files: {how}\n",
+        f"mount.pghotd: option remount: not supported; set values in the control files: {how}\n",
     )
 
 
@@ -149,7 +149,7 @@ def test_what_is_mounted_is_not_mounted_again(mountpoint, place):
     assert "already mounted by a running pghotd" in again.stderr
 
 
-def test_syslog_gets_the_level_and_nobody_there_is_no_trouble(tmp_path, capfd):
+def test_syslog_gets_the_level_and_a_missing_listener_is_ignored(tmp_path, capfd):
     address = tmp_path / "log"
     record = logging.LogRecord("pghotd.x", logging.WARNING, "", 1, "said", None, None)
     with contextlib.closing(program.ToSyslog(str(address))) as handler:

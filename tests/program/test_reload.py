@@ -46,7 +46,7 @@ def test_what_has_changed_is_applied_and_what_was_written_stays(start):
     said = reload(program, "[pghot]\nfreq_threshold = 1\nkmigrated_sleep_ms = 400\nkmigrated_batch_nr = 64\n" + SMALL)
     assert said == [
         "pghotd: freq_threshold is now 1\n",
-        "pghotd: kmigrated_sleep_ms is 400 in the configuration; what was written at run time stays\n",
+        "pghotd: kmigrated_sleep_ms is 400 in the configuration; the value written at run time stays\n",
         "pghotd: kmigrated_batch_nr is now 64\n",
         "pghotd: reloaded\n",
     ]
@@ -75,7 +75,7 @@ def test_set_on_the_command_line_counts_for_more_than_the_file(start):
             "kmigrated_batch_nr: 2000 is not in",
         ),
         ("[pghot\n", "Expected"),
-        ("[pghot]\nfreq_threshold = 1\nwhat = 3\n" + SMALL, "pghot.what: is not known here"),
+        ("[pghot]\nfreq_threshold = 1\nwhat = 3\n" + SMALL, "pghot.what: unknown key"),
         ("[pghot]\nfreq_threshold = 1\n[sources.workload]\nsize = 3\n" + SMALL, "sources.workload.size"),
     ],
 )
@@ -83,7 +83,7 @@ def test_a_configuration_that_cannot_be_had_is_refused_whole(start, config, why)
     program = start(config=SMALL)
     said = reload(program, config)
     assert len(said) == 1
-    assert said[0].startswith("pghotd: error: the configuration is refused, nothing has changed: ")
+    assert said[0].startswith("pghotd: error: configuration refused, nothing has changed: ")
     assert why in said[0]
     assert program.read("freq_threshold") == "2\n"
     assert reload(program, SMALL) == ["pghotd: reloaded\n"]

@@ -26,7 +26,7 @@ for line in sys.stdin:
 
 
 def as_nobody(questions):
-    """Return what somebody without rights is answered to each (`r` or `w`, path)."""
+    """Return the errno that an unprivileged user gets for each (`r` or `w`, path)."""
     done = subprocess.run(
         [sys.executable, "-c", _CALL],
         input="".join(f"{how} {path}\n" for how, path in questions),
@@ -70,7 +70,7 @@ def test_a_mount_point_that_is_not_ours_is_refused(place, tmp_path, why):
             target, said = link, "a symbolic link; name the directory that it points to"
         else:
             os.chown(directory, _NOBODY, _NOBODY)
-            target, said = directory, "owned by uid 65534; the mount point must belong to root or to who runs pghotd"
+            target, said = directory, "owned by uid 65534; the mount point must belong to root or to the user of pghotd"
         done = subprocess.run(
             [sys.executable, "-m", "pghotd", "--config", "/dev/null", "--mountpoint", str(target)],
             capture_output=True,

@@ -1,4 +1,4 @@
-"""Be a service manager for the real program: what it is told, and when."""
+"""Test the real program under a fake service manager: which notifications it sends, and when."""
 
 import os
 import select
@@ -46,7 +46,7 @@ def test_ready_comes_when_the_tree_answers_and_the_watchdog_is_fed_through_it(ma
     assert "STATUS=running; default mode, model backend; 0 accesses, 0 pages promoted, 0 in flight" in lines
     manager.hears("WATCHDOG=1")
     program.write("paused", "1")
-    while "STATUS=paused: asked for" not in (text := "\n".join(manager.hears("WATCHDOG=1"))):
+    while "STATUS=paused: requested" not in (text := "\n".join(manager.hears("WATCHDOG=1"))):
         assert "running" in text
     program.process.send_signal(signal.SIGHUP)
     assert any(line.startswith("MONOTONIC_USEC=") for line in manager.hears("RELOADING=1"))
@@ -56,7 +56,7 @@ def test_ready_comes_when_the_tree_answers_and_the_watchdog_is_fed_through_it(ma
     while "STATUS=" not in (text := "\n".join(manager.hears("READY=1"))):
         pass
     assert "the last reload was refused: " in text
-    assert "pghot.what: is not known here" in text
+    assert "pghot.what: unknown key" in text
     program.process.send_signal(signal.SIGTERM)
     manager.hears("STOPPING=1")
     assert program.ended()[0] == 0
@@ -86,7 +86,7 @@ def test_another_processs_watchdog_is_not_ours(monkeypatch, start):
 
 
 def test_the_journal_gets_levels_and_no_name(place):
-    """Give the program a pipe and say that it leads to the journal."""
+    """Connect the program to a pipe that it takes for the journal."""
     reader, writer = os.pipe()
     status = os.fstat(writer)
     environment = os.environ | {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}

@@ -25,7 +25,7 @@ def test_200_000_operations_by_eight_processes(start):
 
 
 def works(program):
-    """Tell that the daemon promotes for others, and answers."""
+    """Assert that the daemon promotes for other clients, and answers."""
     before = program.counters()["pgpromote_success"]
     program.write("inject", f"{LOWER_FIRST + before}+10 -1 pgtscans 2\n")
     deadline = time.monotonic() + DEADLINE_S
@@ -65,7 +65,7 @@ def test_a_client_that_reads_byte_by_byte_gets_one_consistent_text(program):
 
 
 def test_a_client_that_is_stopped_in_the_middle(program):
-    """Stop a client between its reads, and one that waits in poll; nobody else notices."""
+    """Stop a client between its reads, and one that waits in poll; other clients do not notice."""
     call = """
 import os, select, sys
 fd = os.open(sys.argv[1], os.O_RDONLY)

@@ -53,7 +53,7 @@ def test_real_nodes_as_root_without_one_capability(unprivileged, config):
     done = unprivileged("--config", config, restrictions=drop)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "without CAP_SYS_NICE:" in done.stderr
+    assert "missing CAP_SYS_NICE:" in done.stderr
 
 
 def test_the_host_check_without_root(unprivileged):

@@ -46,7 +46,7 @@ class MadeUpDamon(Kdamond):
         return (self.root / "0/state").read_text()
 
     def somebody_elses(self, pid: int = THREAD) -> None:
-        """Let somebody have a kdamond that runs."""
+        """Simulate another user with a running kdamond."""
         self._remove(self.root / "0")
         self._make_folders(self.root / "0")
         (self.root / "nr_kdamonds").write_text("1\n")

@@ -21,7 +21,7 @@ INTERVALS = Intervals(100_000, 1_000_000)
 
 
 class Bench:
-    """Hold a machine with `order` folios on its slow node, and the source."""
+    """A machine with `order` folios on its slow node, and the source."""
 
     def __init__(self, root, order: int = 0, **settings) -> None:
         self.rig = Rig(two_nodes(1, 2), [ProcessSpec("a", 2 * S - 1024, 1, folio_order=order)])
@@ -103,7 +103,7 @@ async def test_a_killed_daemons_is_given_back_first(bench, autojump_clock, tmp_p
     assert bench.source.stat()["works"] == "yes"
 
 
-async def test_somebody_elses_is_left_alone_and_asked_for_again(bench, autojump_clock):
+async def test_another_users_kdamond_is_untouched_and_retried(bench, autojump_clock):
     bench.tree.somebody_elses()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.source.run)
@@ -155,7 +155,7 @@ async def test_a_busy_moment_is_missed_and_no_more(bench, autojump_clock):
     assert bench.tree.written.count(("nr_kdamonds", "1")) == 1
 
 
-async def test_one_that_somebody_stopped_is_taken_anew(bench, autojump_clock):
+async def test_one_stopped_by_another_user_is_started_again(bench, autojump_clock):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.source.run)
         await trio.sleep(2.5)
@@ -185,7 +185,7 @@ async def test_aggregations_that_do_not_fit_the_rule_are_not_used(bench, nursery
     assert (bench.source.stat()["works"], bench.tree.number) == ("yes", 1)
 
 
-async def test_what_kdamonds_take_is_told(tmp_path, nursery, autojump_clock):
+async def test_cpu_time_of_kdamonds_is_reported(tmp_path, nursery, autojump_clock):
     proc = MadeUpProc(tmp_path / "proc")
     bench = Bench(tmp_path)
     # Field 14 and 15 of stat(5): its time in user space and in the kernel, in ticks.
@@ -228,7 +228,7 @@ async def test_ranges_follow_the_memory_there_is(bench, autojump_clock):
         nursery.start_soon(bench.source.run)
         await trio.sleep(2.5)
         assert int((target / "end").read_text()) == bench.first + 2 * S << 12
-        # What is said of a section that has gone meanwhile is not reported.
+        # Reports about a section that has since gone offline are dropped.
         bench.says((S + 5, S + 10, 9))
         bench.rig.machine.hotplug.set_online((bench.first + S) // S, False)
         await trio.sleep(12)

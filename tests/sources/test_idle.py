@@ -1,4 +1,4 @@
-"""Scan a made-up kernel's idle bitmap: what is credited and when, what is covered, what goes away meanwhile."""
+"""Scan a made-up kernel's idle bitmap: what is credited and when, what is covered, what goes away during a scan."""
 
 import errno
 
@@ -20,7 +20,7 @@ S = PAGES_PER_SECTION
 
 
 class Bench:
-    """Hold a machine whose slow node has `pages` in folios of `order`, and the source, on a virtual clock."""
+    """A machine whose slow node has `pages` in folios of `order`, and the source, on a virtual clock."""
 
     def __init__(
         self, monkeypatch, folder, pages: int = 1024, order: int = 0, sections: int = 2, recheck_ms: int = 0, **settings
@@ -140,7 +140,7 @@ async def test_what_was_seen_once_is_looked_at_again_soon(monkeypatch, tmp_path,
     assert set(bench.kernel.reads) == set((bench.heads[:20] // 64).tolist())
     stat = bench.source.stat()
     assert (stat["rechecked"], stat["seen_again"], stat["scans"]) == (20, 5, 2)
-    # Those that were not seen again are left to the ordinary round, as are those that were touched meanwhile.
+    # Those that were not seen again are left to the regular round, as are those touched in between.
     bench.kernel.touch(bench.heads[10:12])
     await trio.sleep(0.8)
     assert bench.recorded == 25 + 12
@@ -249,7 +249,7 @@ async def test_what_was_accessed_while_it_was_off_is_not_credited(bench, nursery
     assert bench.recorded == 3
 
 
-async def test_a_look_that_comes_late_tells_nothing(bench, nursery, autojump_clock):
+async def test_a_late_look_is_inconclusive(bench, nursery, autojump_clock):
     """Whatever kept it waiting: the rule allows 2872 ms."""
     nursery.start_soon(bench.source.run)
     await trio.sleep(0.5)
@@ -285,7 +285,7 @@ async def test_what_a_late_look_found_is_looked_at_again_soon(monkeypatch, tmp_p
     assert not bench.rig.pghot.records_of(cold).any()
 
 
-async def test_evidence_that_is_late_when_it_is_recorded_tells_nothing(bench, monkeypatch, nursery, autojump_clock):
+async def test_evidence_that_is_late_when_recorded_is_inconclusive(bench, monkeypatch, nursery, autojump_clock):
     """Read in time, but kept waiting by the event loop: the record would take the time of recording."""
 
     async def freshen(pfns, age_ms=None):
@@ -394,7 +394,7 @@ async def test_a_budget_too_small_for_a_section_is_kept_over_time(monkeypatch, t
     # What the last turn took beyond it has still to be waited for.
     assert bench.kernel.cpu_s <= 0.005 * 600 + 4 * 2 * 0.07
     assert bench.kernel.cpu_s >= 0.005 * 600 * 0.5
-    assert "cpu_share 0.005 is used up by the last turns: the next one waits for it" in whys
+    assert "cpu_share 0.005 is used up by the last turns; the next one waits" in whys
     assert bench.source.stat()["late"] == 0
 
 

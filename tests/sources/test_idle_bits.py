@@ -1,4 +1,4 @@
-"""Hold what a look at a section's idle bits tells against a scalar oracle, on a made-up kernel."""
+"""Compare a look at a section's idle bits with a scalar oracle, on a fake kernel."""
 
 import numpy as np
 import pytest

@@ -60,7 +60,7 @@ def test_it_is_left_as_it_was_found(damon):
     assert damon.written[-2:] == [("0/state", "off"), ("nr_kdamonds", "0")]
 
 
-def test_nothing_of_somebody_elses_is_touched(damon):
+def test_nothing_of_another_user_is_touched(damon):
     damon.somebody_elses()
     with pytest.raises(OSError, match="in use by something else") as busy:
         damon.take(RANGES, Intervals())
@@ -202,7 +202,7 @@ class TestLeftover:
 
     @pytest.fixture
     def killed(self, tmp_path):
-        """Be the tree after a daemon with this process's pid, but another start, was killed."""
+        """Set up the tree as left by a killed daemon with this process's pid, but another start time."""
         left = MadeUpDamon(tmp_path)
         left.take(RANGES, Intervals())
         left.note.write_text(f"{os.getpid()} 1 {THREAD}\n")
@@ -225,20 +225,20 @@ class TestLeftover:
         assert (alive.number, alive.state) == (1, "on")
         assert alive.note.exists()
 
-    def test_that_somebody_else_has_taken_over_is_theirs(self, killed, tmp_path):
+    def test_one_taken_over_by_another_user_is_theirs(self, killed, tmp_path):
         killed.somebody_elses(THREAD + 1)
         assert not MadeUpDamon(tmp_path).give_back_leftover()
         assert killed.state == "on"
         assert not killed.note.exists()
 
     @pytest.mark.parametrize("text", ["", "x", "1 2", "1 2 3 4", "-1 -1 -1"])
-    def test_with_a_note_that_is_none_is_nobodys(self, damon, text):
+    def test_with_an_invalid_note_is_not_ours(self, damon, text):
         damon.somebody_elses()
         damon.note.write_text(text)
         assert not damon.give_back_leftover()
         assert damon.written == []
 
-    def test_of_nobody(self, damon):
+    def test_without_a_note(self, damon):
         assert not damon.give_back_leftover()
 
     def test_half_set_up_is_given_back(self, killed, tmp_path):
@@ -255,12 +255,12 @@ def test_a_machine_without_damon(tmp_path):
     assert not (tmp_path / "note").exists()
 
 
-def test_a_real_one_of_somebody_else_is_not_taken(tmp_path):
+def test_a_real_one_of_another_user_is_not_taken(tmp_path):
     try:
         with open("/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds") as file:
             number = int(file.read())
     except OSError:
         number = 0
-    require(number, "somebody who uses DAMON")
+    require(number, "another user of DAMON")
     with pytest.raises(OSError, match="in use by something else"):
         Kdamond(owner=tmp_path / "note").take(RANGES, Intervals())

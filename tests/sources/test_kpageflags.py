@@ -26,7 +26,7 @@ FILE = KPF_LRU
 
 
 def one(before: int, after: int) -> bool:
-    """Tell whether a page is found accessed between two readings of its flags."""
+    """Return whether a page is found accessed between two readings of its flags."""
     flags = np.zeros((2, S), dtype=np.uint64)
     flags[:, 77] = before, after
     found = risen(seen(flags[0]), flags[1]).tolist()
@@ -57,7 +57,7 @@ def one(before: int, after: int) -> bool:
                 KPF_ACTIVE,
             )
         ),
-        # Mapped meanwhile: its flags say nothing any more.
+        # Mapped in between: its flags no longer show anything.
         (FILE, FILE | KPF_MMAP | KPF_REFERENCED, False),
     ],
 )
@@ -81,7 +81,7 @@ def test_a_section_at_once_is_its_pages_one_by_one(seed):
 
 
 class Bench:
-    """Hold a machine with a page-cache process on its slow node, a made-up /proc, and the source."""
+    """A machine with a page-cache process on its slow node, a fake /proc, and the source."""
 
     def __init__(self, folder) -> None:
         self.rig = Rig(
@@ -172,7 +172,7 @@ async def test_an_interval_that_does_not_fit_is_not_used(bench, nursery, autojum
     assert str(stat["why"]).startswith("interval_ms 1000 does not fit: freq_threshold 3 looks within")
 
 
-async def test_a_look_that_comes_late_tells_nothing(bench, nursery, autojump_clock):
+async def test_a_late_look_is_inconclusive(bench, nursery, autojump_clock):
     nursery.start_soon(bench.source.run)
     await trio.sleep(0.5)
     bench.flags |= np.uint64(KPF_ACTIVE)

@@ -51,7 +51,7 @@ def test_old_armings_are_forgotten():
 
 
 class Bench:
-    """Hold a machine, a made-up /proc with the kernel's mode and counters, and the source."""
+    """A machine, a fake /proc with the kernel's mode and counters, and the source."""
 
     def __init__(self, folder, mode: int = 2) -> None:
         self.rig = Rig(two_nodes(1, 2), [ProcessSpec("a", 1024, 1)])
@@ -81,7 +81,7 @@ class Bench:
 
 
 class SilentRing:
-    """Be a Ring that never has anything."""
+    """Fake Ring that is always empty."""
 
     def __init__(self, event, cpu, period, pages) -> None:
         self.fd, self._other = os.pipe()
@@ -140,7 +140,7 @@ async def test_another_mode_has_no_such_faults(bench, nursery, autojump_clock, m
     await trio.sleep(1)
     stat = bench.source.stat()
     assert (stat["works"], stat["covered_ppm"]) == ("no", 0)
-    assert stat["why"] == f"kernel.numa_balancing is {mode}: hint faults of tiers come with 2 alone"
+    assert stat["why"] == f"kernel.numa_balancing is {mode}; hint faults of tiers need 2"
     bench.set_mode(3)
     await trio.sleep(10)
     assert bench.source.stat()["works"] == "yes"

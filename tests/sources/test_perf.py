@@ -37,7 +37,7 @@ def samples(pfns, addr=1, cpu=0, level=0xD):
 
 
 class Bench:
-    """Hold a machine of three nodes, with CPUs 0 and 1 on the first two, and the source."""
+    """A machine of three nodes, with CPUs 0 and 1 on the first two, and the source."""
 
     def __init__(self, **settings) -> None:
         self.rig = Rig(NODES, [ProcessSpec("a", 4096, 2)], mode="precise")
@@ -119,7 +119,7 @@ def test_the_period_comes_to_rest():
 
 
 class MadeUpRing:
-    """Be a Ring that has samples once, and notes what is done with it."""
+    """Fake Ring that has samples once, and records its calls."""
 
     opened: ClassVar[list["MadeUpRing"]] = []
 
@@ -207,7 +207,7 @@ async def test_hardware_without_memory_sampling_is_said(monkeypatch):
     monkeypatch.setattr(perf, "memory_events", lambda ldlat, sys: [])
     await bench.source.run()
     assert bench.source.stat()["works"] == "no"
-    assert str(bench.source.stat()["why"]).startswith("no memory sampling here")
+    assert str(bench.source.stat()["why"]).startswith("no memory sampling:")
 
 
 async def test_an_event_that_the_kernel_refuses_is_said(rings, monkeypatch):

@@ -132,7 +132,7 @@ def test_a_fault_that_is_done_has_the_frame_it_found(cpu, memory):
     assert np.mean((mine["phys_addr"] >> np.uint64(12)) == pfns) > 0.9
 
 
-def test_a_ring_that_is_full_tells_how_many_were_lost_and_wraps(cpu):
+def test_a_full_ring_reports_how_many_were_lost_and_wraps(cpu):
     ring = open_ring(PAGE_FAULTS, cpu, pages=1)
     room = 4096 // SAMPLE.itemsize
     seen = lost = 0
@@ -153,7 +153,7 @@ def test_a_ring_that_is_full_tells_how_many_were_lost_and_wraps(cpu):
     assert lost + last.lost >= 2 * (PAGES - room)
 
 
-def test_a_size_that_is_not_told_never_reaches_the_kernel():
+def test_a_wrong_size_never_reaches_the_kernel():
     from pghotd.syscalls import perf_event_open
 
     with pytest.raises(TypeError):

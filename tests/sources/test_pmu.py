@@ -8,7 +8,7 @@ from pghotd.sources.perf.pmu import encode, memory_events
 
 @pytest.fixture
 def machine(tmp_path):
-    """Give a way to write files of a made-up /sys, which has four CPUs."""
+    """Return a function that writes files of a fake /sys, which has four CPUs."""
 
     def write(files: dict[str, str]) -> str:
         for path, text in {"devices/system/cpu/online": "0-3", **files}.items():

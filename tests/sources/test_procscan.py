@@ -216,7 +216,7 @@ async def test_one_long_write_ends_clear_refs_for_that_process(world, monkeypatc
     assert stat["means_10"] == "none (a write to clear_refs took 51 ms)"
     assert stat["means_11"] == "clear_refs"
     assert stat["clear_refs_writes"] == 1 + 3
-    # Another process with the same pid begins anew.
+    # Another process with the same pid starts from scratch.
     three_mappings(world, start=77)
     await world.scan(procscan)
     await world.scan(procscan)

@@ -1,4 +1,4 @@
-"""Choose the best means there is to tell accesses, and say why not a better one."""
+"""Choice of the best available means to detect accesses, and the reasons against better ones."""
 
 import errno
 
@@ -27,7 +27,7 @@ def soft_dirty_bits(monkeypatch):
 @pytest.fixture
 def no_soft_dirty_bits(monkeypatch):
     def refuse(proc):
-        raise OSError(errno.EOPNOTSUPP, "this kernel keeps no soft-dirty bits")
+        raise OSError(errno.EOPNOTSUPP, "this kernel has no soft-dirty bits")
 
     monkeypatch.setattr(soft_dirty, "probe", refuse)
 
@@ -84,7 +84,7 @@ async def test_without_the_bits_clear_refs_is_next(world, no_soft_dirty_bits):
     procscan = world.procscan(ANY, softdirty=("worker",), clear_refs=("worker",))
     await world.scan(procscan)
     stat = procscan.stat()
-    assert (stat["means_10"], stat["softdirty"]) == ("clear_refs", "no (this kernel keeps no soft-dirty bits)")
+    assert (stat["means_10"], stat["softdirty"]) == ("clear_refs", "no (this kernel has no soft-dirty bits)")
 
 
 async def test_idle_page_tracking_is_better_than_either(world, soft_dirty_bits, monkeypatch):

@@ -4,8 +4,8 @@ import tomllib
 
 import pytest
 
-from pghotd import config
-from pghotd.settings_table import ConfigError
+from pghotd.daemon import config
+from pghotd.settings.table import ConfigError
 
 DAY = 3_600_000
 RANGES = [

@@ -15,7 +15,7 @@ WRITTEN = np.uint64(1 << 55)
 
 
 class Bench:
-    """Hold a machine, made-up processes whose pages are on its slow node, and the source on a virtual clock."""
+    """A machine, fake processes whose pages are on its slow node, and the source on a virtual clock."""
 
     def __init__(self, folder, order: int = 0) -> None:
         self.rig = Rig(
@@ -80,7 +80,7 @@ async def test_only_those_named_are_ever_written_to(bench, nursery, autojump_clo
     assert [bench.proc.cleared(pid) for pid in (10, 11, 12, 13)] == [True, False, True, False]
 
 
-async def test_nobody_named_nobody_looked_at(bench):
+async def test_without_names_no_process_is_scanned(bench):
     source = bench.source()
     await source.run()
     assert (source.stat()["works"], source.stat()["why"]) == ("no", "no process is named")
@@ -240,9 +240,9 @@ async def test_switched_off_it_writes_nothing_and_what_was_written_meanwhile_is_
 
 async def test_a_kernel_without_the_bits_is_said(bench, monkeypatch):
     def none(proc):
-        raise OSError(95, "this kernel keeps no soft-dirty bits")
+        raise OSError(95, "this kernel has no soft-dirty bits")
 
     monkeypatch.setattr(softdirty, "probe", none)
     source = bench.source("db")
     await source.run()
-    assert (source.stat()["works"], source.stat()["why"]) == ("no", "this kernel keeps no soft-dirty bits")
+    assert (source.stat()["works"], source.stat()["why"]) == ("no", "this kernel has no soft-dirty bits")

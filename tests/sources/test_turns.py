@@ -12,7 +12,7 @@ VISITS = 4
 
 
 class Scan:
-    """Be a scan of sections with true loads, pass after pass."""
+    """Simulated scan of sections with known loads, pass after pass."""
 
     def __init__(self, loads: list[float], watched=frozenset(), interval_ms: int = 500) -> None:
         self.loads = dict(enumerate(loads))

@@ -49,7 +49,7 @@ async def test_runs_repeat(observe, pattern, autojump_clock):
     assert results[0][0]["seen"] > 0
 
 
-async def test_it_accesses_at_its_rate_and_every_access_is_felt(nursery, autojump_clock):
+async def test_it_accesses_at_its_rate_and_every_access_is_counted(nursery, autojump_clock):
     rig, workload = make(observe="all", folio_order=2)
     nursery.start_soon(workload.run)
     await trio.sleep(3.01)
@@ -218,7 +218,7 @@ def test_faulting_goes_round_and_arms_no_more_than_there_is():
 
 @pytest.mark.parametrize("mode", ["default", "precise"])
 @pytest.mark.parametrize("home", [0, 1])
-def test_the_node_told_is_the_home_where_accesses_can_come_from_there(mode, home):
+def test_the_reported_node_is_the_home_if_accesses_can_come_from_there(mode, home):
     rig = Rig(two_nodes(1, 1), [ProcessSpec("a", 8, 1)], mode)
     process = rig.machine.processes[1]
     process.home_nid = home

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class BootError(Exception):
-    """Say in one line why no systemd boots in namespaces here."""
+    """Return in one line why no systemd boots in namespaces here."""
 
 
 def until(look: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
@@ -92,7 +92,7 @@ def booted() -> Iterator[System]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # Ctrl-C is for whoever started this, who then closes the pipe.
+        # Ctrl-C is for the parent process, which then closes the pipe.
         start_new_session=True,
     )
     assert guard.stdin is not None

@@ -1,4 +1,4 @@
-"""Give the tests one booted system for all of them, and the service in it as shipped to each."""
+"""Fixtures: one booted system for all tests, and for each the service in it as shipped."""
 
 import os
 import shutil
@@ -40,6 +40,6 @@ def system() -> Iterator[System]:
 
 @pytest.fixture
 def service(system: System) -> Iterator[Service]:
-    """Give the service as shipped, not started."""
+    """Return the service as shipped, not started."""
     with services.fresh(system) as service:
         yield service

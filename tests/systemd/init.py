@@ -59,7 +59,7 @@ def make_root(needed: Iterable[str]) -> None:
 
 
 def mount_kernel_file_systems() -> None:
-    """Give it what a container has: the kernel's settings cannot be changed, and of devices there are few."""
+    """Set up what a container has: read-only kernel settings, and few devices."""
     mount("proc", ROOT / "proc")
     mount("sysfs", ROOT / "sys", "ro")
     mount("cgroup2", ROOT / "sys/fs/cgroup")
@@ -107,7 +107,7 @@ def mount(kind: str, where: Path, options: str = "rw") -> None:
 
 
 def call(*command: str) -> None:
-    """Run a command; what it says and that it failed is for `guard.py` to tell."""
+    """Run a command; `guard.py` reports its output and failure."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -20,7 +20,7 @@ SHIPPED = CHECKOUT / "systemd"
 
 @dataclass(frozen=True, slots=True)
 class JournalLine:
-    """Hold a line of the journal: its level as in syslog(3), what it says, and of which program it is."""
+    """A line of the journal: its level as in syslog(3), its text, and its program."""
 
     priority: int
     message: str
@@ -122,7 +122,7 @@ class Service:
 
 @contextmanager
 def fresh(system: System) -> Iterator[Service]:
-    """Give the service as it is after the installation, stopped; afterwards take away what a test added."""
+    """Yield the service as it is after the installation, stopped; afterwards remove what a test added."""
     service = Service(system)
     service.configure((SHIPPED / "pghotd.toml").read_text())
     system.run("systemctl", "daemon-reload")

@@ -53,7 +53,7 @@ def files(below):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """Give a DESTDIR with everything in it."""
+    """Return a DESTDIR with everything in it."""
     require(shutil.which("make"), "no make")
     place = tmp_path_factory.mktemp("pip")
     look = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(place), "setuptools>=77"]
@@ -94,7 +94,7 @@ def test_pages_and_completions_are_what_they_should_be(installed):
 
 @pytest.fixture
 def system_with_it(installed, system):
-    """Give the booted system with what was installed instead of links to the checkout."""
+    """Return the booted system with the installed files instead of links to the checkout."""
     system.run("rm", f"{UNITS}/{NAME}", f"{PREFIX}/bin/pghotd", f"{PREFIX}/bin/pghotctl", "/usr/sbin/mount.pghotd")
     unpack = ["tar", "-x", "--keep-directory-symlink", "--no-overwrite-dir", "-C", "/"]
     with subprocess.Popen(["tar", "-C", str(installed), "-c", "."], stdout=subprocess.PIPE) as pack:

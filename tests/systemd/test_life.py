@@ -108,7 +108,7 @@ def test_killed_and_not_restarted_it_leaves_nothing(service):
     assert not service.system.path(TREE).exists()
 
 
-def test_it_leaves_alone_a_daemon_that_somebody_runs_by_hand(service):
+def test_it_leaves_alone_a_daemon_started_by_hand(service):
     command = ["systemd-run", "--unit=by-hand", "--service-type=notify", f"{PREFIX}/bin/pghotd"]
     service.system.run(*command)
     try:
@@ -127,7 +127,7 @@ def test_hung_it_is_killed_by_the_watchdog_and_comes_back(service):
     service.start()
     before = service.pid()
     service.signal("STOP")
-    # A client that waits for an answer meanwhile is let go.
+    # A client that is waiting for an answer gets an error.
     client = service.system.start("cat", f"{TREE}/vmstat")
     until(lambda: int(service.property("NRestarts")), "killed by the watchdog")
     client.communicate(timeout=30)
@@ -165,7 +165,7 @@ def test_lines_of_the_journal_have_their_levels(service):
     service.configure('[mount]\nmountpoint = "/run/elsewhere"\n')
     service.systemctl("start")
     service.signal("KILL")
-    warning = service.says("cleared the mount of a pghotd that was killed")
+    warning = service.says("removed the stale mount of a killed pghotd")
     assert (warning.priority, warning.identifier) == (4, "pghotd")
     info = service.says("mounted at")
     assert (info.priority, info.identifier) == (6, "pghotd")

@@ -17,7 +17,7 @@ def daemons(system):
 
 @pytest.fixture
 def place(service):
-    """Give the system with an empty directory to mount on; afterwards nothing is mounted there, nor in fstab."""
+    """Yield the system with an empty directory to mount on; afterwards nothing is mounted there, nor in fstab."""
     system = service.system
     system.run("mkdir", "-p", PLACE)
     yield system
@@ -89,7 +89,7 @@ def test_a_mount_that_cannot_be_is_a_failed_mount(place):
         place.run("rm", f"{PLACE}/something")
 
 
-def test_a_dead_mount_is_mounted_anew(place):
+def test_a_dead_mount_is_mounted_again(place):
     place.run("mount", "-t", "pghotd", "none", PLACE)
     place.run("kill", "-KILL", *daemons(place))
     until(lambda: not daemons(place), "killed")
@@ -135,7 +135,7 @@ def test_read_only_and_remounted(place):
     done = place.run("mount", "-o", "remount,freq_threshold=3", PLACE, check=False)
     assert done.returncode == 1
     assert done.stderr == (
-        "mount.pghotd: option remount: a mounted tree takes values in its control files: "
+        "mount.pghotd: option remount: not supported; set values in the control files: "
         f"echo 3 > {PLACE}/freq_threshold\n"
     )
     assert read(place, "freq_threshold") == "2\n"

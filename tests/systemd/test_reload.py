@@ -30,7 +30,7 @@ def test_a_bad_configuration_is_refused_and_changes_nothing(service):
     assert service.properties("ActiveState", "SubState", "MainPID") == ["active", "running", pid]
     assert service.property("StatusText").startswith("running;")
     assert service.read("freq_threshold") == "3\n"
-    # It has not even been told.
+    # It has not even been notified.
     assert not any("nothing has changed" in one.message for one in service.journal())
 
 

@@ -76,13 +76,13 @@ def main() -> int:
     options.add_argument(
         "--machine",
         choices=[machine.name for machine in (TWO_NODES, THREE_NODES, ROOMY)],
-        help="boot this machine alone",
+        help="boot only this machine",
     )
     options.add_argument(
         "--kernel", choices=KERNELS, default="debian", help="the tests for this kernel (default: debian)"
     )
     options.add_argument(
-        "--mover", action="append", choices=("none", "numa_balancing", "pghotd"), help="rows of these movers alone"
+        "--mover", action="append", choices=("none", "numa_balancing", "pghotd"), help="only rows of these movers"
     )
     options.add_argument("--full", action="store_true", help="three runs of pghotd, and one of 300 s, where specified")
     options.add_argument("--build-kernel", action="store_true", help="build the kernel `idle` first, for half an hour")

@@ -170,7 +170,7 @@ class Emulator:
                 elif request["do"] == "unplug":
                     control.unplug_memory("module")
                 else:
-                    return {"error": f"nobody knows how to {request['do']}"}
+                    return {"error": f"unknown request {request['do']!r}"}
             finally:
                 control.close()
         except (OSError, MachineProtocolError) as error:
@@ -210,7 +210,7 @@ class Lines:
 
 
 def _connected(path: Path) -> socket.socket | None:
-    """Return a connection to a socket, or None as long as nobody listens."""
+    """Return a connection to a socket, or None while no process listens."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         client.connect(str(path))

@@ -140,7 +140,7 @@ def unpack(archives: Iterable[Path], root: Path) -> None:
 
 
 def _run(command: Sequence[str], cwd: Path | None = None) -> str:
-    """Run a command and return what it prints; a failure is told by the last line that it said."""
+    """Run a command and return its output; a failure is reported with its last line."""
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     try:
         result = subprocess.run(

@@ -1,4 +1,4 @@
-"""The host's apt configuration tells where packages come from; what is missing is one line."""
+"""Packages come from where the host's apt configuration says; a missing one is reported in one line."""
 
 import pytest
 
@@ -41,6 +41,6 @@ def test_without_apt_it_says_so(monkeypatch, tmp_path):
         Apt(tmp_path)
 
 
-def test_a_failure_is_told_by_its_first_error_alone():
+def test_a_failure_is_reported_by_only_its_first_error():
     with pytest.raises(TroubleError, match=r"^sh: no such thing; a cold cache needs the network$"):
         packages._run(["sh", "-c", "echo words; echo 'E: no such thing' >&2; echo 'E: and so on' >&2; exit 100"])

@@ -8,9 +8,9 @@ from pghotd.procfs.status import parse_effective_capabilities, parse_effective_u
 #: By name: the bit in capability.h, and the purpose.
 NEEDED = {
     "CAP_SYS_ADMIN": (21, "read page frame numbers, and mount for other users"),
-    "CAP_SYS_PTRACE": (19, "read where other processes' pages are"),
+    "CAP_SYS_PTRACE": (19, "read other processes' page maps"),
     "CAP_SYS_NICE": (23, "move other processes' pages"),
-    "CAP_DAC_OVERRIDE": (1, "read kpageflags and other files of root's"),
+    "CAP_DAC_OVERRIDE": (1, "read kpageflags and other files of root"),
 }
 
 
@@ -31,6 +31,6 @@ def require(proc: str = "/proc") -> None:
     if names:
         raise OSError(
             errno.EPERM,
-            f'without {", ".join(names)}: run as root, or use backend = "model", which needs no privilege',
+            f'missing {", ".join(names)}: run as root, or use backend = "model", which needs no privilege',
             '"linux"',
         )

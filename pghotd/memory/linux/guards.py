@@ -73,9 +73,9 @@ class Guards:
         settings, promotion = self._settings, self._promotion
         dry_run = settings.dry_run or (bool(movers) and settings.other_movers != "ignore")
         if dry_run and not promotion.dry_run:
-            log.warning("%s; a dry run until it is gone: %s", movers[0].what, movers[0].how_to_stop)
+            log.warning("%s; dry run until it stops; to stop it: %s", movers[0].what, movers[0].how_to_stop)
         elif promotion.dry_run and not dry_run:
-            log.info("no other mover is left: moving again")
+            log.info("no other mover is active: moving pages again")
         promotion.dry_run = dry_run
 
     async def _watch_pressure(self, promotion: Pausable) -> None:
@@ -90,7 +90,7 @@ class Guards:
                 promotion.pause(True, reason)
                 self._paused_for = reason
             elif not reason and self._paused_for and promotion.pause_reason == self._paused_for:
-                log.info("memory pressure is over: going on")
+                log.info("memory pressure is over: resuming")
                 promotion.pause(False)
                 self._paused_for = ""
             await trio.sleep(_PRESSURE_S)

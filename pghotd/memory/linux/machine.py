@@ -206,11 +206,11 @@ class LinuxMachine:
             changed = pfns[known][~same]
             self._states.drop(changed)
             pfns = np.sort(np.concatenate((pfns[~known], changed)))
-        sections, alone = self._states.stale(pfns, self.settings.kpageflags_age_ms if age_ms is None else age_ms, now)
-        alone = alone[np.isin(self._section_nid.take(alone >> SECTION_SHIFT), self._topology.lower)]
-        if len(alone):
-            (read, states), taken_s = await _in_thread(self._states.read_alone, alone)
-            self._states.put_alone(read, states)
+        sections, few = self._states.stale(pfns, self.settings.kpageflags_age_ms if age_ms is None else age_ms, now)
+        few = few[np.isin(self._section_nid.take(few >> SECTION_SHIFT), self._topology.lower)]
+        if len(few):
+            (read, states), taken_s = await _in_thread(self._states.read_few, few)
+            self._states.put_few(read, states)
             cpu_s += taken_s
         for section in sections:
             nid = int(self._section_nid[section])
@@ -302,7 +302,7 @@ class LinuxMachine:
         try:
             heard = open_socket()
         except OSError as error:
-            log.warning("memory that comes or goes will not be noticed: no uevents: %s", error.strerror)
+            log.warning("memory hotplug will not be noticed: no uevents: %s", error.strerror)
             return
         events = Uevents(heard)
         try:

@@ -38,7 +38,9 @@ class WatchEntry:
 
     def __post_init__(self) -> None:
         if self.all != (self.target == Target()):
-            raise WrongKeyError("all", "is what a watch entry says instead of pid, name, user and cgroup")
+            raise WrongKeyError(
+                "all", "cannot be combined with pid, name, user or cgroup, and one of these is required"
+            )
 
     def watch(self) -> Watch:
         """Return what the table specifies."""
@@ -53,8 +55,8 @@ class LinuxSettings:
         bool,
         Key(
             boolean,
-            "Everything but the move, which is counted as pghotd_refused_dry_run. Set it to false when the counters"
-            " look right.",
+            "Do everything except the move, which is counted as pghotd_refused_dry_run. Set it to false when the"
+            " counters look right.",
         ),
     ] = True
     lower_nodes: Annotated[
@@ -80,8 +82,8 @@ class LinuxSettings:
         int,
         Key(
             integer(0, 3_600_000),
-            "Maximum age, in ms, of a reading of a section's /proc/kpageflags for recording accesses. Where only few of"
-            " its pages are asked for, as by samples, those are read each time.",
+            "Maximum age, in ms, of a reading of a section's /proc/kpageflags for recording accesses. If only a few of"
+            " its pages are needed, as for samples, those are read each time.",
         ),
     ] = 1000
     pause_pressure: Annotated[

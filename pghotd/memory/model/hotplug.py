@@ -78,6 +78,6 @@ class Hotplug:
         used = (self._frames.flags[part] & Flag.USED) != 0
         states = self._frames.state[part]
         if (used & (states & (PageState.LRU | PageState.PINNED) != PageState.LRU)).any():
-            raise OSError(errno.EBUSY, "a page of it is pinned, off the LRU or on the move")
+            raise OSError(errno.EBUSY, "a page of it is pinned, off the LRU or being moved")
         pfns = np.flatnonzero(used) + base
         return self._frames.only_heads(pfns)

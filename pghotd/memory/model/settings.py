@@ -44,14 +44,14 @@ class NodeTable:
         int | None,
         Key(
             integer(1, 10**9),
-            "Time of a read while nothing else is going on. Default: 100 on the top tier, 250 on the lower.",
+            "Latency of a read without load. Default: 100 on the top tier, 250 on the lower.",
         ),
     ] = None
     bandwidth_MBps: Annotated[  # noqa: N815 - the configuration's own name
         int | None,
         Key(
             integer(1, 2**31 - 1),
-            "Reads take longer under load, a share of this. Default: 38000 on the top tier, 20000 on the lower.",
+            "Reads take longer the more of this is used. Default: 38000 on the top tier, 20000 on the lower.",
         ),
     ] = None
 
@@ -59,7 +59,7 @@ class NodeTable:
         """Return the node, `position` among all of `nids`; WrongKeyError for its distances."""
         distances = self.distances or tuple(_TO_ITSELF if other == self.nid else _TO_OTHERS for other in nids)
         if len(distances) != len(nids) or distances[position] != _TO_ITSELF:
-            what = f"is not one number for each of {len(nids)} nodes, 10 to itself"
+            what = f"not one number for each of {len(nids)} nodes, 10 to itself"
             raise WrongKeyError(f"node[{position}].distance", what)
         usual_ns, usual_MBps = (100, 38_000) if self.tier == "top" else (250, 20_000)  # noqa: N806
         return NodeSpec(
@@ -74,18 +74,18 @@ class NodeTable:
 
 @dataclass(frozen=True, slots=True)
 class MachineTable:
-    """A machine in arrays. It needs no hardware, and moves nothing outside itself."""
+    """A simulated machine. It needs no hardware, and moves no real memory."""
 
     move_ns: Annotated[
         int,
-        Key(integer(0, 10**9), "Time to move a folio, in ns. An access that meets it on the way waits as long."),
+        Key(integer(0, 10**9), "Time to move a folio, in ns. An access to it during the move waits as long."),
     ] = 3000
     kernel_mover: Annotated[
         bool,
         Key(
             boolean,
-            "true: promotion is the kernel's own, and wakes kswapd where it finds no room. false: as by a mover in user"
-            " space, which cannot, and has room made by demotion_room = 1.",
+            "true: promotion works as the kernel's own, and wakes kswapd where it finds no room. false: as by a mover"
+            " in user space, which cannot, and needs demotion_room = 1 for room to be made.",
         ),
     ] = True
     demotion: Annotated[bool, Key(boolean, "Whether a full fast node demotes at all.")] = True
@@ -96,7 +96,7 @@ class MachineTable:
         """Return the machine; WrongKeyError where its tables contradict each other."""
         nids = [node.nid for node in self.nodes]
         if nids != sorted(set(nids)):
-            raise WrongKeyError("node", "nids do not rise from one node to the next")
+            raise WrongKeyError("node", "nids are not in ascending order")
         nodes = tuple(node.spec(position, nids) for position, node in enumerate(self.nodes)) or BUILT_IN_MACHINE.nodes
         if all(node.tier != "top" for node in nodes):
             raise WrongKeyError("node", 'no node has tier = "top"')

@@ -48,9 +48,9 @@ class Intervals:
 
     def __post_init__(self) -> None:
         if self.sample_us > self.aggregation_us:
-            raise WrongKeyError("sample_us", "is longer than aggregation_us")
+            raise WrongKeyError("sample_us", "longer than aggregation_us")
         if self.min_regions > self.max_regions:
-            raise WrongKeyError("min_regions", "is above max_regions")
+            raise WrongKeyError("min_regions", "more than max_regions")
 
     @property
     def most_accesses(self) -> int:

@@ -48,7 +48,7 @@ class WorkloadSettings:
     """A generated workload. It runs when this table is here."""
 
     name: Annotated[str, Key(word)] = "workload"
-    pages: Annotated[int, Key(size_in_pages(), "The region that it accesses.", "size")] = 131_072
+    pages: Annotated[int, Key(size_in_pages(), "Size of the region that it accesses.", "size")] = 131_072
     rate: Annotated[int, Key(integer(0, 10_000_000), "Memory accesses per second, those that miss the caches.")] = (
         100_000
     )
@@ -56,8 +56,8 @@ class WorkloadSettings:
         float,
         Key(
             share,
-            'This share of them goes to the hot set, by a "zipf" law with this exponent or "uniform"; the rest goes'
-            " anywhere.",
+            'Share of accesses that go to the hot set, with a "zipf" distribution of this exponent, or "uniform"; the'
+            " rest go anywhere.",
         ),
     ] = 0.98
     pattern: Annotated[Pattern, Key(choice(Pattern))] = "zipf"
@@ -66,7 +66,7 @@ class WorkloadSettings:
         int,
         Key(
             size_in_pages(),
-            "The hot set's size, and for how long it stays where it is, in ms: 0 is forever.",
+            "Size of the hot set, and how long it stays in one place, in ms; 0: forever.",
             "hot_size",
         ),
     ] = 8_192
@@ -75,7 +75,7 @@ class WorkloadSettings:
         int,
         Key(
             integer(0, 10**9),
-            "Every phase_ms it allocates phase_size more, or frees it again; 0 is never. Default of both: nothing.",
+            "Every phase_ms it allocates phase_size more, or frees it again; 0: never. Default of both: 0.",
         ),
     ] = 0
     phase_pages: Annotated[int, Key(size_in_pages(), name="phase_size")] = 0
@@ -84,7 +84,7 @@ class WorkloadSettings:
         int | None,
         Key(
             node_id,
-            "The node whose CPUs it runs on and that its pages are first touched on. Default: the lowest top-tier"
+            "The node on whose CPUs it runs, and on which its pages are first touched. Default: the lowest top-tier"
             " node.",
         ),
     ] = None
@@ -104,8 +104,8 @@ class WorkloadSettings:
         int,
         Key(
             integer(0, 10**6),
-            "Time that a scan takes for each page of the region, in ns, some 80 ms per GiB; the next one begins so"
-            " much later.",
+            "Time that a scan takes for each page of the region, in ns, about 80 ms per GiB; the next scan begins"
+            " that much later.",
         ),
     ] = 300
 
@@ -113,7 +113,7 @@ class WorkloadSettings:
         for key, number_of_pages in (("size", self.pages), ("phase_size", self.phase_pages)):
             require_whole_folios(key, number_of_pages, self.folio_order)
         if self.hot_pages > self.pages:
-            raise WrongKeyError("hot_size", "is larger than size")
+            raise WrongKeyError("hot_size", "larger than size")
 
     def require_nodes(self, nids: Collection[int]) -> None:
         """Raise WrongKeyError for a node that the model does not have."""

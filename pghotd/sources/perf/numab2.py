@@ -59,7 +59,7 @@ class Numab2Settings:
         int,
         Key(
             integer(1, 10_000),
-            "A fault within this time after the kernel took a mapping away is one of a hot page, in ms.",
+            "A fault within this time after the kernel took a mapping away counts as an access to a hot page, in ms.",
         ),
     ] = 40
     poll_ms: Annotated[
@@ -218,4 +218,4 @@ class Numab2:
     def _require_mode(self) -> None:
         mode = read_number(f"{self._proc}/sys/kernel/numa_balancing")
         if not mode & _TIERING:
-            raise OSError(errno.EOPNOTSUPP, f"kernel.numa_balancing is {mode}: hint faults of tiers come with 2 alone")
+            raise OSError(errno.EOPNOTSUPP, f"kernel.numa_balancing is {mode}; hint faults of tiers need 2")

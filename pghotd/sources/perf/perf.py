@@ -100,7 +100,7 @@ class Perf:
                 events: list[Sampled] = await self._in_thread(memory_events, self._settings.ldlat, self._sys)
                 self._nodes = await self._in_thread(node_of_cpus, self._sys)
                 if not events:
-                    self._status.set("no", "no memory sampling here: neither ibs_op nor mem-loads with PEBS")
+                    self._status.set("no", "no memory sampling: neither ibs_op nor mem-loads with PEBS")
                     return
                 if self.enabled:
                     self._sampling.open(events, self._period)

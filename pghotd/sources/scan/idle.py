@@ -57,8 +57,8 @@ class IdleSettings:
         float,
         Key(
             number(0.0001, 1),
-            "Share of one CPU that pghotd may spend on it. Where that does not allow for all of the slow memory, looks"
-            " are further apart, as far as the rule permits, and beyond that sections take turns: sources/idle/stat"
+            "Share of one CPU that pghotd may spend on it. Where that does not cover all of the slow memory, looks are"
+            " further apart, as far as the rule permits, and beyond that sections take turns: sources/idle/stat"
             " shows what is covered.",
         ),
     ] = 0.05

@@ -153,7 +153,7 @@ class SectionScan(Generic[State]):
         except OSError as error:
             self._status.set("no", error.strerror or "error")
             return
-        self._status.set("no", "not yet looked")
+        self._status.set("no", "not yet scanned")
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._follow_watched)
@@ -253,7 +253,7 @@ class SectionScan(Generic[State]):
             return [
                 f"cpu_share {self._cpu_share:g} allows {members} of {sections} sections at a time, each in its turn"
             ]
-        return [f"cpu_share {self._cpu_share:g} is used up by the last turns: the next one waits for it"]
+        return [f"cpu_share {self._cpu_share:g} is used up by the last turns; the next one waits"]
 
     async def _visit(self, section: int, rule: Rule) -> str:
         """Look at a section, and report accesses since the look before; return the outcome."""
@@ -323,6 +323,6 @@ def _why_not_all(outcomes: Counter[str], rule: Rule) -> list[str]:
     if late := outcomes["late"]:
         whys.append(
             f"{late} of {looks} looks were later than the {rule.longest_gap_ms} ms after the one before that "
-            "the rule allows, and tell nothing"
+            "the rule allows, and are inconclusive"
         )
     return whys

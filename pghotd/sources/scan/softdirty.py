@@ -58,7 +58,7 @@ class SoftdirtySettings:
         ),
     ] = 2000
     clear_refs_max: Annotated[
-        int, Key(size, "A process with more resident memory than this is left alone, even if it is named.")
+        int, Key(size, "A process with more resident memory than this is not scanned, even if it is named.")
     ] = CLEAR_REFS_MAX
 
 
@@ -72,7 +72,7 @@ class _Watched:
     cleared_at: int | None = None
     #: Whether its last look came in time.
     in_time: bool = True
-    means: str = "not yet looked at"
+    means: str = "not yet scanned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class Softdirty:
         except OSError as error:
             self._status.set("no", error.strerror or "error")
             return
-        self._status.set("no", "not yet looked")
+        self._status.set("no", "not yet scanned")
         interval_ms = self._settings.interval_ms
         while True:
             rule = Rule.of(self._pghot)
@@ -201,7 +201,7 @@ class Softdirty:
         followed = sum(one.cleared_at is not None and one.in_time for one in watched)
         round_ms = max(self._settings.interval_ms, *(one.pause_ms for one in watched), 0)
         if not watched:
-            self._status.set("yes", "none of the processes named runs", ALL_PPM, round_ms)
+            self._status.set("yes", "none of the named processes is running", ALL_PPM, round_ms)
         elif followed == len(watched):
             self._status.set("yes", covered_ppm=ALL_PPM, round_ms=round_ms)
         else:

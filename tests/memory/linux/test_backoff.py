@@ -40,7 +40,7 @@ def test_anything_else_ends_the_count_and_not_tried_does_not():
     assert resting(backoff, [0x1000, 0x2000, 0x3000], 1) == [False, True, False]
 
 
-def test_pages_that_somebody_else_maps_too_are_left_alone_like_busy_ones():
+def test_pages_also_mapped_by_others_back_off_like_busy_ones():
     backoff = Backoff()
     note(backoff, {0x1000: EACCES, 0x2000: EACCES, 0x3000: EBUSY}, 0)
     assert resting(backoff, [0x1000, 0x2000, 0x3000], 1) == [False] * 3

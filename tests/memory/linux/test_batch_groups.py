@@ -14,7 +14,7 @@ MAPPED = Mapped()
 
 
 class Promotion:
-    """Say of each folio that it failed with its own PFN, and is at twice that now."""
+    """Return for each folio its own PFN as the errno, and twice that as its new place."""
 
     def __init__(self):
         self.asked = []

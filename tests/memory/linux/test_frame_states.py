@@ -44,7 +44,7 @@ def test_what_is_read_alone_is_what_the_whole_section_says(made_up, pfns):
     proc, whole = made_up
     frames = FrameStates(4, proc)
     asked = np.sort(np.array(pfns, dtype=np.int64))
-    frames.put_alone(*frames.read_alone(asked))
+    frames.put_few(*frames.read_few(asked))
     # A hugetlb page's first block is like a huge page's; but it is on no LRU list, which is all that counts.
     assert (frames.of(asked) & PageState.LRU == whole[asked] & PageState.LRU).all()
     on_lru = asked[whole[asked] & PageState.LRU != 0]
@@ -60,7 +60,7 @@ def test_a_tail_in_a_block_of_its_own_does_not_change_the_block_before(made_up):
     frames = FrameStates(4, proc)
     # The last small folios' block, and one in the middle of the hugetlb page.
     asked = np.array([2 * S + 512, 2 * S + 3000], dtype=np.int64)
-    pfns, states = frames.read_alone(asked)
+    pfns, states = frames.read_few(asked)
     assert (states == whole[pfns]).all()
 
 
@@ -81,7 +81,7 @@ def test_single_ones_that_come_again_and_again_are_many():
     frames.put(1, np.zeros(S, dtype=np.uint8), FEW)
     sections, alone = frames.stale(one, 1000, FEW + 1000)
     assert (sections, alone.tolist()) == ([], [])
-    # Counted anew from here.
+    # Counted again from here.
     assert frames.stale(one, 1000, FEW + 1001)[0] == []
 
 

@@ -37,7 +37,7 @@ def test_another_process_with_the_same_pid_or_address_is_another_page():
     assert (history.since_demotion(8, 70, VPNS, 2000) == NEVER).all()
 
 
-def test_promoted_again_it_begins_anew():
+def test_promoted_again_it_starts_over():
     history = PromotionHistory()
     history.promoted(7, 70, VPNS, 0, 1000)
     assert history.since_demotion(7, 70, VPNS, 2000).tolist() == [0] * 10
@@ -54,7 +54,7 @@ def test_a_full_table_forgets_and_never_mistakes():
     assert 0 < known.sum() <= 64
 
 
-def test_a_page_that_comes_back_within_a_minute_is_told_once():
+def test_a_page_that_comes_back_within_a_minute_is_reported_once():
     history = PromotionHistory()
     history.promoted(7, 70, VPNS[:5], 0, 1000)
     history.promoted(7, 70, VPNS[5:], 0, 5000)

@@ -23,7 +23,7 @@ S = PAGES_PER_SECTION
 
 
 class Bench:
-    """Hold a backend whose slow node has the sections 2 to 5, and a process that it watches."""
+    """A backend whose slow node has the sections 2 to 5, and a process that it watches."""
 
     def __init__(self, folder: Path) -> None:
         self.proc = MadeUpProc(folder / "proc")
@@ -48,7 +48,7 @@ def bench(tmp_path):
     return Bench(tmp_path)
 
 
-def test_memory_in_blocks_of_two_nodes_is_told_in_status_and_in_the_log(bench, tmp_path, caplog):
+def test_memory_in_blocks_of_two_nodes_is_in_status_and_in_the_log(bench, tmp_path, caplog):
     assert bench.machine.stat()["left_out_bytes"] == 0
     assert bench.machine.stat()["left_out_reason"] == "-"
     assert not caplog.records

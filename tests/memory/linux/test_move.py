@@ -17,7 +17,7 @@ SOURCE, TARGET, ELSEWHERE = 1, 0, 2
 
 @dataclass
 class Kernel:
-    """Hold pages by address: on which node each is, and what stands in the way of some."""
+    """Pages by address: the node of each, and what keeps some from moving."""
 
     node: dict[int, int]
     busy: dict[int, int] = field(default_factory=dict)  # how many tries fail
@@ -94,7 +94,7 @@ def test_all_go():
     assert found.calls == 1
 
 
-def test_one_busy_page_holds_up_nobody():
+def test_one_busy_page_holds_up_no_other():
     kernel = Kernel(dict.fromkeys(range(6), SOURCE), busy={1: 99}, at_once={3: errno.EACCES})
     found = moved(kernel, range(6))
     assert found.results.tolist() == [0, errno.EBUSY, 0, errno.EACCES, 0, 0]

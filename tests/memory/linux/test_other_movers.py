@@ -11,7 +11,7 @@ KTHREAD = 0x0020_0000
 
 @pytest.fixture
 def found(tmp_path):
-    """Give what is found below a made-up /proc and /sys."""
+    """Return what is found below a fake /proc and /sys."""
 
     def find():
         movers = find_other_movers(str(tmp_path), str(tmp_path / "sys"))
@@ -99,7 +99,7 @@ def test_daemons(found, tmp_path):
     assert found()[0].how_to_stop == "systemctl stop numad, or kill 20"
 
 
-def test_a_name_stops_nobody(found, tmp_path):
+def test_a_name_stops_no_process(found, tmp_path):
     process(tmp_path, 30, "numad", uid=1000)
     process(tmp_path, 31, "numad", flags=KTHREAD)
     process(tmp_path, 32, "numad2")

@@ -24,7 +24,7 @@ HUGE = 512
 
 
 class World:
-    """Be a machine whose process PID has pages at virtual pages 16 and up, in frames FIRST and up of node 1."""
+    """A machine whose process PID has pages at virtual pages 16 and up, in frames FIRST and up of node 1."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root = root

@@ -120,7 +120,7 @@ async def test_a_node_that_does_not_demote_is_said(autojump_clock, world):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.keeper.run)
         await world.wanting(4)
-        assert world.keeper.stat()["room_reason"] == "node 0 has demoted nothing for 2 s though it was asked to"
+        assert world.keeper.stat()["room_reason"] == "node 0 has demoted nothing for 2 s despite requests"
         number = len(world.asked)
         await world.wanting(5)
         assert len(world.asked) == number
@@ -145,7 +145,7 @@ def test_pages_are_taken_up_to_below_low(world):
     assert taken == [(0, 20 + 32)]
 
 
-def test_a_node_with_a_reclaim_file_is_told_how_much(world):
+def test_the_reclaim_file_of_a_node_gets_the_amount(world):
     write(world.root, "sys/devices/system/node/node0/reclaim", "")
     make_room(0, 400, str(world.root), f"{world.root}/sys", lambda nid, pages: pytest.fail("allocated"))
     assert (world.root / "sys/devices/system/node/node0/reclaim").read_text() == f"{400 * 4096}\n"

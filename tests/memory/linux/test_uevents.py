@@ -89,7 +89,7 @@ async def test_another_process_is_not_heard():
         try:
             liar.sendto(OFFLINE, (port, 0))
         except PermissionError:
-            pytest.skip("this kernel lets nobody send")
+            pytest.skip("this kernel lets no process send")
     events = Uevents(heard)
     with trio.move_on_after(0.05) as scope:
         event = await anext(events)
@@ -100,7 +100,7 @@ async def test_another_process_is_not_heard():
 
 
 class Told:
-    """Be trio's socket: answer with what a test has prepared."""
+    """Fake of trio's socket that returns prepared answers."""
 
     def __init__(self, answers):
         self._answers = iter(answers)

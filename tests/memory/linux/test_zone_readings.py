@@ -53,7 +53,7 @@ def test_where_there_is_room_a_reading_serves_for_a_while(world):
     assert world.fitting(512, 11) == 49
 
 
-def test_near_the_watermark_each_call_reads_anew(world):
+def test_near_the_watermark_each_call_reads_again(world):
     world.free(HIGH + 1024)
     world.readings.read(0)
     world.free(HIGH + 50)

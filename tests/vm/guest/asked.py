@@ -1,4 +1,4 @@
-"""What this boot was asked for, from /run.json, which the host writes."""
+"""Options of this boot, from /run.json, which the host writes."""
 
 import json
 from functools import cache

@@ -11,7 +11,7 @@ _seen = 0
 
 
 def kernel_complaints() -> list[str]:
-    """Return the lines of the kernel's log that tell of a fault, since the last call."""
+    """Return the lines of the kernel's log that report a fault, since the last call."""
     global _seen
     lines = subprocess.run(["dmesg"], capture_output=True, text=True, check=True).stdout.splitlines()
     new, _seen = lines[_seen:], len(lines)

@@ -26,7 +26,7 @@ _MOST_FILES = 1024
 
 
 class Forked(subprocess.Popen[str]):
-    """Be a subprocess.Popen of `[sys.executable, "-m", NAME, ...]` that forks instead of executing it."""
+    """Replacement of subprocess.Popen for `[sys.executable, "-m", NAME, ...]` that forks instead of executing it."""
 
     def _execute_child(  # type: ignore[override]
         self,

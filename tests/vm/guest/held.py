@@ -1,4 +1,4 @@
-"""Hold a process's pages so that a mover may not or cannot move them: another process maps them, a pipe pins them."""
+"""Pages that a mover may not or cannot move: another process maps them, or a pipe pins them."""
 
 import fcntl
 import os
@@ -35,7 +35,7 @@ class Pinned:
         syscalls.vmsplice(writing, address, pages * _PAGE)
 
     def release(self) -> npt.NDArray[np.uint64]:
-        """Give them free; return what the frames hold now, as words."""
+        """Release them; return the current content of the frames, as words."""
         content = b""
         while len(content) < self._pages * _PAGE:
             content += os.read(self._reading, self._pages * _PAGE - len(content))

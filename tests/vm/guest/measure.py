@@ -26,7 +26,7 @@ class Outcome:
 
     seconds: float | None
     placement: Placement
-    #: What grew in /proc/vmstat meanwhile.
+    #: What grew in /proc/vmstat during that time.
     growth: dict[str, int]
 
     @property

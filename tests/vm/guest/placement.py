@@ -1,4 +1,4 @@
-"""Say on which node each page of a target lies, by asking the kernel: never from what a mover counts itself."""
+"""Placement of a target's pages on nodes, as reported by the kernel, never by a mover's own counters."""
 
 import re
 import time

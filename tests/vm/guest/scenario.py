@@ -124,7 +124,7 @@ def set_up(scenario: Scenario) -> Iterator[Running]:
         beside = stack.enter_context(bystander()) if scenario.bystander else None
         pid = None
         if scenario.ballast:
-            # Where nothing is demoted, what others free meanwhile is filled as well.
+            # Where nothing is demoted, what others free in between is filled as well.
             keep = not scenario.demotion
             pid = stack.enter_context(filled(0, halfway(0, "low", "high") / MIB, scenario.ballast, keep=keep))
         if scenario.slow_is_full:

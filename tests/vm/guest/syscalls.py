@@ -20,7 +20,7 @@ _libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
 
 class _Piece(ctypes.Structure):
-    """Be a struct iovec."""
+    """struct iovec."""
 
     _fields_ = (("address", ctypes.c_void_p), ("size", ctypes.c_size_t))
 
@@ -36,7 +36,7 @@ def set_mempolicy(mode: int, nodes: int = 0) -> None:
     """Set where this thread's new pages go; `nodes` is a mask."""
     mask = ctypes.c_ulong(nodes)
     reference = ctypes.byref(mask) if nodes else None
-    # The kernel counts one bit less than it is told.
+    # The kernel counts one bit less than it is given.
     bits = ctypes.c_ulong(_MASK_BITS + 1 if nodes else 0)
     _checked(_libc.syscall(_SET_MEMPOLICY, ctypes.c_int(mode), reference, bits), "set_mempolicy")
 

@@ -89,7 +89,7 @@ def options() -> argparse.ArgumentParser:
     options.add_argument("--share", action="store_true", help="have a second process map all pages")
     options.add_argument("--pin-pages", type=int, default=0, help="pin so many hot pages, the first")
     options.add_argument("--seed", type=int, default=1)
-    options.add_argument("--cpu", type=int, help="run on this CPU alone")
+    options.add_argument("--cpu", type=int, help="run only on this CPU")
     options.add_argument("--cgroup", help="the cgroup to be in, which is there")
     return options
 

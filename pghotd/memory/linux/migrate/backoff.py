@@ -37,7 +37,7 @@ class Backoff:
         return int(np.count_nonzero(self._heard))
 
     def resting(self, pid: int, start_ticks: int, addresses: Addresses, now: int) -> NDArray[np.bool_]:
-        """Return for each folio of a process, by its address, whether it must be left alone now."""
+        """Return for each folio of a process, by its address, whether it must not be tried now."""
         rows = self._find(pid, start_ticks, addresses)
         rests: NDArray[np.bool_] = (rows >= 0) & (self._until.take(rows) > now)
         return rests

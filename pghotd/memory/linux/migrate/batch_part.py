@@ -50,7 +50,7 @@ class BatchPart:
         return BatchPart(self.index, self.process, self.own[which], self.vpns[which], self.several[which])
 
     def refused(self, request: Request, resting: NDArray[np.bool_], locate: Locate, proc: str) -> Results:
-        """Return UNDECIDED or a refusal for each folio; those `resting` are left alone. Reads, so call it in a thread.
+        """Return UNDECIDED or a refusal for each folio; those `resting` are skipped. Reads, so call it in a thread.
 
         move_pages(2) is used to check that folios are still on their node: this costs a hundredth of finding the page
         frames of pages that are far apart, and a page that has moved to another frame of its node is as hot as before.

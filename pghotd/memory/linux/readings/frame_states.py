@@ -38,8 +38,8 @@ class FrameStates:
         self._states: NDArray[np.uint8] = sparse_array(sections << SECTION_SHIFT, np.uint8)
         self._read_at = np.full(sections, _NEVER, dtype=np.int64)
         #: By section: the number of page frames requested singly, and the start of that count.
-        self._alone = np.zeros(sections, dtype=np.int64)
-        self._alone_since = np.full(sections, _NEVER, dtype=np.int64)
+        self._few = np.zeros(sections, dtype=np.int64)
+        self._few_since = np.full(sections, _NEVER, dtype=np.int64)
 
     def forget(self, section: int) -> None:
         """Forget the states of a section that has gone."""
@@ -59,11 +59,11 @@ class FrameStates:
         pfns, sections = pfns[old], sections[old]
         counts = np.bincount(sections)
         asked = np.flatnonzero(counts)
-        lately = now - self._alone_since[asked] <= age_ms
-        self._alone[asked] = np.where(lately, self._alone[asked], 0) + counts[asked]
-        self._alone_since[asked] = np.where(lately, self._alone_since[asked], now)
-        few = self._alone.take(sections) <= _FEW
-        return asked[self._alone[asked] > _FEW].tolist(), np.unique(pfns[few])
+        lately = now - self._few_since[asked] <= age_ms
+        self._few[asked] = np.where(lately, self._few[asked], 0) + counts[asked]
+        self._few_since[asked] = np.where(lately, self._few_since[asked], now)
+        few = self._few.take(sections) <= _FEW
+        return asked[self._few[asked] > _FEW].tolist(), np.unique(pfns[few])
 
     def read(self, section: int) -> NDArray[np.uint8]:
         """Read a section's states; this takes 0.5 to 2 ms, so not on the event loop."""
@@ -74,7 +74,7 @@ class FrameStates:
         self._states[section << SECTION_SHIFT : (section + 1) << SECTION_SHIFT] = states
         self._read_at[section] = now
 
-    def read_alone(self, pfns: Pfns) -> tuple[Pfns, NDArray[np.uint8]]:
+    def read_few(self, pfns: Pfns) -> tuple[Pfns, NDArray[np.uint8]]:
         """Read page frames, ascending, and all of the 2 MiB block around each that is part of a larger folio.
 
         Return the PFNs and states read: the flags of all its pages are needed to identify a folio.
@@ -90,7 +90,7 @@ class FrameStates:
             os.close(fd)
         return np.concatenate((pfns[~large], around)), np.concatenate((states_alone(flags[~large]), states))
 
-    def put_alone(self, pfns: Pfns, states: NDArray[np.uint8]) -> None:
+    def put_few(self, pfns: Pfns, states: NDArray[np.uint8]) -> None:
         """Store the states of single page frames, valid for now and reread at the next request."""
         self._states[pfns] = states
 

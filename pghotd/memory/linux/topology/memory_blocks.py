@@ -77,7 +77,7 @@ def read_memory_blocks(sys: str, online: Collection[int]) -> MemoryBlocks:
 def left_out(shared: Mapping[tuple[int, ...], Sections]) -> str:
     """Return a sentence on how much memory of which nodes is in blocks that they share; empty if there is none."""
     parts = [f"{gib(len(sections))} of nodes {format_nodelist(nids)}" for nids, sections in shared.items()]
-    why = "a memory block that lies in several nodes does not tell which of them a page is on"
+    why = "a memory block that spans several nodes does not show which of them a page is on"
     return f"{', '.join(parts)} left out: {why}" if parts else ""
 
 

@@ -14,8 +14,8 @@ from pghotd.procfs.nodelist import format_nodelist
 
 _INSTEAD = 'use backend = "model" to try pghotd on this machine'
 _NO_BLOCKS = (
-    "this kernel shows no memory blocks (CONFIG_MEMORY_HOTPLUG is not set), so it is not known which page frames"
-    ' are on which node; backend = "model" works, with procscan for real processes'
+    "this kernel shows no memory blocks (CONFIG_MEMORY_HOTPLUG is not set), so the page frames of each node are not"
+    ' known; backend = "model" works, with procscan for real processes'
 )
 
 
@@ -37,7 +37,7 @@ def with_lower_nodes(topology: Topology, lower_nodes: Sequence[int]) -> Topology
         return topology
     if topology.lower:
         raise LowerNodesError(
-            f"lower_nodes: the kernel's memory tiers make {_nodes(topology.lower)} the lower tier already; leave it out"
+            f"lower_nodes: the kernel's memory tiers already put {_nodes(topology.lower)} in the lower tier; remove it"
         )
     chosen = [_with_memory(topology, nid) for nid in dict.fromkeys(lower_nodes)]
     stay = [n for n in topology.nodes if n.has_cpu and len(n.sections) and n.nid not in lower_nodes]
@@ -47,8 +47,8 @@ def with_lower_nodes(topology: Topology, lower_nodes: Sequence[int]) -> Topology
         fast = next((other for other in stay if not _is_slower(node, other, topology)), None)
         if fast is not None:
             raise LowerNodesError(
-                f"lower_nodes: node {node.nid} is no slower than node {fast.nid} by the figures of the firmware"
-                " (access0/initiators, else the distances); name a node that is"
+                f"lower_nodes: node {node.nid} is not slower than node {fast.nid} according to the firmware"
+                " (access0/initiators, else the distances); name a slower one"
             )
     nodes = (dataclasses.replace(n, tier="lower") if n.nid in lower_nodes else n for n in topology.nodes)
     return dataclasses.replace(topology, nodes=tuple(nodes))
@@ -60,24 +60,21 @@ def require_lower_tier(topology: Topology) -> None:
         return
     with_memory = [node.nid for node in topology.nodes if len(node.sections)]
     if not topology.nodes:
-        raise NoLowerTierError(
-            f"this kernel knows no NUMA nodes, so there is no slow memory to promote from; {_INSTEAD}"
-        )
+        raise NoLowerTierError(f"this kernel has no NUMA nodes, so there is no slow memory to promote from; {_INSTEAD}")
     if not topology.shows_blocks:
         raise NoLowerTierError(_NO_BLOCKS)
     offline = "".join(
-        f"{_offline(node)}, which this brings online: {how_to_online(node.nid)}; or "
+        f"{_offline(node)}; bring them online with: {how_to_online(node.nid)}; or "
         for node in topology.nodes
         if not len(node.sections) and node.offline_blocks
     )
     if topology.lower:
         raise NoLowerTierError(
-            f"no top-tier node has memory to promote to, only {_nodes(topology.lower)} of the lower tier;"
-            f" {offline}{_INSTEAD}"
+            f"no top-tier node has memory to promote to, only lower-tier {_nodes(topology.lower)}; {offline}{_INSTEAD}"
         )
     if len(with_memory) < 2:
         raise NoLowerTierError(
-            f"this machine has no lower tier: {_nodes(with_memory) or 'no node'} has all of the memory that is online;"
+            f"this machine has no lower tier: {_nodes(with_memory) or 'no node'} has all online memory;"
             f" {offline}{_INSTEAD}"
         )
     raise NoLowerTierError(
@@ -100,7 +97,7 @@ def _with_memory(topology: Topology, nid: int) -> LinuxNode:
         if node is not None and node.offline_blocks:
             raise LowerNodesError(f"lower_nodes: {_offline(node)}; bring them online with: {how_to_online(nid)}")
         have = [n.nid for n in topology.nodes if len(n.sections)]
-        others = f"those with memory are {format_nodelist(have)}" if have else "no node has any"
+        others = f"nodes with memory: {format_nodelist(have)}" if have else "no node has any"
         raise LowerNodesError(f"lower_nodes: there is no node {nid} with memory online; {others}")
     return node
 

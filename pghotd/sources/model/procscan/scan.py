@@ -129,7 +129,7 @@ class Procscan:
         left_out = sum(one.mirror.process.pages_not_modelled for one in watched)
         pages = sum(one.mirror.pages for one in watched) + left_out
         covered_ppm = (pages - left_out) * ALL_PPM // pages if pages else ALL_PPM
-        no_room = f"{left_out} of {pages} pages find no room on the model" if left_out else None
+        no_room = f"{left_out} of {pages} pages do not fit on the model" if left_out else None
         whys = [why for why in (misfit, no_room) if why is not None]
         return SourceStatus("partly" if whys else "yes", "; ".join(whys) or "-", covered_ppm, interval_ms)
 

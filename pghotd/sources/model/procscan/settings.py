@@ -19,8 +19,8 @@ class ProcscanSettings:
         tuple[str | int, ...],
         Key(
             list_of(name_or_pid),
-            "Idle page tracking shows which pages were accessed, where this kernel has it. Where it has not, clear_refs"
-            " can be used on the processes named here, by exact name or pid, and on no others: it holds their mmap_lock"
+            "Idle page tracking shows which pages were accessed, if this kernel has it. Otherwise clear_refs can be"
+            " used on the processes named here, by exact name or pid, and on no others: it holds their mmap_lock"
             " for writing and erases what the kernel's reclaim relies on. Default: none.",
         ),
     ] = ()

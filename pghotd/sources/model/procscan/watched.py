@@ -17,7 +17,7 @@ class Watched:
         self.mirror = mirror
         self.looker = looker
         self.due = 0
-        self.means = "none (not looked at yet)"
+        self.means = "none (not yet scanned)"
         self.bounds = Bounds()
         #: Resident pages at the last look, and the stat figure at that time.
         self.resident = 0

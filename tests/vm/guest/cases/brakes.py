@@ -150,7 +150,7 @@ def _record_bytes(program: Program, done: Callable[[int], bool]) -> None:
         time.sleep(0.1)
 
 
-def test_a_hostile_process_stops_nobody():
+def test_a_hostile_process_stops_no_other():
     with settings(**QUIET), target("contiguous") as running, pghotd(everybody()) as program:
         pids = []
         for number in range(20):

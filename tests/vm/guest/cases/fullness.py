@@ -35,7 +35,7 @@ def test_with_anonymous_pages_a_bare_move_reclaims():
     # A page that finds no room in the end is what was asked for; the kernel tells of it as of a fault of its own.
     complaints = kernel_complaints()
     assert all("Call Trace:" in line for line in complaints), complaints
-    assert seen, "a full node, and nobody reclaimed for a move"
+    assert seen, "a full node, and nothing was reclaimed for a move"
 
 
 def test_with_holes_that_hold_no_huge_page():

@@ -52,7 +52,7 @@ def test_softdirty_leaves_a_process_alone_that_nobody_named():
     with settings(**QUIET), target("scattered", "--write", "--size-mb", "32", "--hot-mb", "8") as running:
         rest = '[sources.softdirty]\nprocesses = ["nobody"]\ninterval_ms = 500\n'
         with pghotd(config(running.facts.pid, rest=rest)) as program:
-            assert works(program, "softdirty") == ("yes", "none of the processes named runs")
+            assert works(program, "softdirty") == ("yes", "none of the named processes is running")
             time.sleep(3)
             assert program.values("sources/softdirty/stat")["written"] == "0"
             assert program.counters()["pghot_recorded_pgtscans"] == 0
@@ -82,6 +82,6 @@ def test_numab2_sees_hint_faults_and_says_that_the_kernel_promotes_too():
 def test_what_this_machine_has_not_is_said():
     with settings(**QUIET), pghotd(config(1, rest="[sources.perf]\n[sources.idle]\n[sources.kpageflags]\n")) as program:
         said, why = works(program, "perf")
-        assert (said, why.partition(":")[0]) == ("no", "no memory sampling here")
+        assert (said, why.partition(":")[0]) == ("no", "no memory sampling")
         assert works(program, "idle") == ("no", "this kernel has no idle page tracking")
         assert works(program, "kpageflags")[0] in ("yes", "partly")
