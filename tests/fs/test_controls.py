@@ -105,7 +105,7 @@ def test_a_tunable_is_a_number_in_a_file(tree):
 def test_status_says_whether_and_why_it_is_paused(tree):
     assert (tree.values("status")["state"], tree.values("status")["pause_reason"]) == ("running", "-")
     tree.write("paused", "1\n")
-    assert (tree.values("status")["state"], tree.values("status")["pause_reason"]) == ("paused", "asked for")
+    assert (tree.values("status")["state"], tree.values("status")["pause_reason"]) == ("paused", "requested")
     assert tree.read("paused") == "1\n"
     tree.pghot.pause(True, "memory pressure")
     assert tree.values("status")["pause_reason"] == "memory pressure"
