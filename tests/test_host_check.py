@@ -255,7 +255,7 @@ def test_damon_in_use_is_not_damon_missing(tmp_path, monkeypatch):
     tree.lists_regions = False
     assert found()[0] is None
     assert "cannot list regions (6.2 and later can)" in found()[1]
-    tree.somebody_elses()
+    tree.owned_by_another()
     assert found() == (None, "DAMON is in use by something else; it works once the other user has stopped")
     (tree.root / "0/state").write_text("off")
     assert found()[1].startswith("DAMON is off, but has settings of an earlier user; to clear them: echo 0 > ")

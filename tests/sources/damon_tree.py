@@ -45,7 +45,7 @@ class MadeUpDamon(Kdamond):
         """Return whether the kdamond runs."""
         return (self.root / "0/state").read_text()
 
-    def somebody_elses(self, pid: int = THREAD) -> None:
+    def owned_by_another(self, pid: int = THREAD) -> None:
         """Simulate another user with a running kdamond."""
         self._remove(self.root / "0")
         self._make_folders(self.root / "0")

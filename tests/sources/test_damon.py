@@ -104,7 +104,7 @@ async def test_a_killed_daemons_is_given_back_first(bench, autojump_clock, tmp_p
 
 
 async def test_another_users_kdamond_is_untouched_and_retried(bench, autojump_clock):
-    bench.tree.somebody_elses()
+    bench.tree.owned_by_another()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.source.run)
         await trio.sleep(5)
@@ -136,7 +136,7 @@ async def test_a_kernel_that_cannot_list_regions_is_asked_once(bench, autojump_c
 
 
 async def test_what_is_left_over_and_off_is_said_with_the_command_that_clears_it(bench, nursery, autojump_clock):
-    bench.tree.somebody_elses()
+    bench.tree.owned_by_another()
     (bench.tree.root / "0/state").write_text("off")
     nursery.start_soon(bench.source.run)
     await trio.sleep(5)

@@ -61,7 +61,7 @@ def test_it_is_left_as_it_was_found(damon):
 
 
 def test_nothing_of_another_user_is_touched(damon):
-    damon.somebody_elses()
+    damon.owned_by_another()
     with pytest.raises(OSError, match="in use by something else") as busy:
         damon.take(RANGES, Intervals())
     damon.give_back()
@@ -71,7 +71,7 @@ def test_nothing_of_another_user_is_touched(damon):
 
 
 def test_what_is_left_over_and_off_is_not_in_use_and_not_touched(damon):
-    damon.somebody_elses()
+    damon.owned_by_another()
     (damon.root / "0/state").write_text("off\n")
     for ask in (lambda: damon.take(RANGES, Intervals()), damon.probe):
         with pytest.raises(
@@ -226,14 +226,14 @@ class TestLeftover:
         assert alive.note.exists()
 
     def test_one_taken_over_by_another_user_is_theirs(self, killed, tmp_path):
-        killed.somebody_elses(THREAD + 1)
+        killed.owned_by_another(THREAD + 1)
         assert not MadeUpDamon(tmp_path).give_back_leftover()
         assert killed.state == "on"
         assert not killed.note.exists()
 
     @pytest.mark.parametrize("text", ["", "x", "1 2", "1 2 3 4", "-1 -1 -1"])
     def test_with_an_invalid_note_is_not_ours(self, damon, text):
-        damon.somebody_elses()
+        damon.owned_by_another()
         damon.note.write_text(text)
         assert not damon.give_back_leftover()
         assert damon.written == []
