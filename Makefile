@@ -15,7 +15,7 @@ help:
 	@echo 'make vm-test run pghotd in virtual machines with a node without CPUs (TESTS=... for some tests); needs no root'
 	@echo 'make kernel-idle  build a kernel with idle page tracking for make vm-test KERNEL=idle: half an hour'
 	@echo 'make bare-test  run make test in a bare Debian (RELEASE=bookworm for 12); make pip-test installs wheel and sdist there'
-	@echo 'make deb     build the Debian package for 13 into dist/; make deb-test builds it and lives through its life'
+	@echo 'make deb     build the Debian package for 13 into dist/; make deb-test builds, installs, upgrades, removes and purges it'
 	@echo 'make install put program, service, manual and completions below PREFIX (/usr/local); make uninstall takes them away'
 	@echo 'make clean   remove what was built'
 

@@ -68,7 +68,7 @@ _REFUSED = {
     "dry_run": Meaning("everything except the move was done", "dry_run = false, when the counters look right"),
     "cooled": Meaning("last accessed longer ago than recheck_age_ms when its turn came", "raise recheck_age_ms"),
     "returning": Meaning(
-        "pages as warm as it, of the same owner, came back to slow memory within a minute of their promotion",
+        "pages as hot as it, of the same owner, came back to slow memory within a minute of their promotion",
         "nothing: the memory in use exceeds the top tier, and moving more of it would gain nothing",
     ),
     "pingpong": Meaning("demoted less than pingpong_ms ago", "lower pingpong_ms, if it refuses pages that stay hot"),

@@ -97,7 +97,7 @@ class LinuxSettings:
         bool,
         Key(
             boolean,
-            "Hold back, by target and owner, pages as warm as those that return to slow memory within a minute of their"
+            "Hold back, by target and owner, pages as hot as those that return to slow memory within a minute of their"
             " promotion.",
         ),
     ] = True
