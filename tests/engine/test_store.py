@@ -91,15 +91,15 @@ def test_the_wake_flag_is_taken_once_and_goes_with_the_node():
 def test_a_section_for_later_wakes_once_at_the_end_of_the_interval():
     store = RecordStore(DefaultFormat())
     store.reserve(2, np.array([1, 2]))
-    store.look_later(2, 1)
-    assert not store.take_wake(2)
-    store.interval_over(1)
-    assert not store.take_wake(2)
-    store.interval_over(2)
-    assert store.take_wake(2)
-    assert store.hot_sections(2).tolist() == [1]
-    store.interval_over(2)
-    assert not store.take_wake(2)
+    store.wakeups.look_later(2, 1)
+    assert not store.wakeups.take_wake(2)
+    store.wakeups.interval_over(1)
+    assert not store.wakeups.take_wake(2)
+    store.wakeups.interval_over(2)
+    assert store.wakeups.take_wake(2)
+    assert store.wakeups.hot_sections(2).tolist() == [1]
+    store.wakeups.interval_over(2)
+    assert not store.wakeups.take_wake(2)
 
 
 @FORMATS

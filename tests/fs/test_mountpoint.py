@@ -18,7 +18,7 @@ def test_a_directory_of_another_user_is_refused(tmp_path, monkeypatch):
     require(os.geteuid() == 0, "giving a directory away needs root")
     assert not check(tmp_path)
     os.chown(tmp_path, OTHER, 0)
-    with pytest.raises(MountError, match=f"owned by uid {OTHER}; the mount point must belong to root or to who runs"):
+    with pytest.raises(MountError, match=f"owned by uid {OTHER}; the mount point must belong to root or to the user of pghotd"):
         check(tmp_path)
     # That user may, and on a directory of root's as well.
     monkeypatch.setattr(os, "geteuid", lambda: OTHER)
@@ -93,6 +93,6 @@ def test_a_dead_mount_that_cannot_be_cleared_is_said_in_one_line(tmp_path, monke
     mountinfo.write_text(f"36 25 0:50 / {tmp_path}/pghot rw,nosuid - fuse.pghotd pghotd rw,user_id=0\n")
     monkeypatch.setattr(subprocess, "run", fails)
     assert clear_dead(tmp_path / "other", mountinfo) == 0
-    with pytest.raises(MountError, match=f"pghot: cannot clear the dead mount there: .*{reason}") as caught:
+    with pytest.raises(MountError, match=f"pghot: cannot remove the stale mount: .*{reason}") as caught:
         clear_dead(tmp_path / "pghot", mountinfo)
     assert "\n" not in str(caught.value)

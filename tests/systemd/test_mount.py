@@ -68,7 +68,7 @@ def test_the_daemon_ends_with_0(place, how):
         ("mode=fast", 1, "mount.pghotd: option mode: fast is not one of default, precise\n"),
         ("config=/nonexistent.toml", 1, "pghotd: /nonexistent.toml: No such file or directory\n"),
         ("freq_threshold=9", 1, "pghotd: --set freq_threshold: 9 is not in 1..3\n"),
-        ("fast", 1, "mount.pghotd: option fast: is not known"),
+        ("fast", 1, "mount.pghotd: unknown option 'fast'; known options: mode"),
     ],
 )
 def test_mount_fails_with_the_reason(place, options, code, said):
