@@ -18,7 +18,9 @@ def test_a_directory_of_another_user_is_refused(tmp_path, monkeypatch):
     require(os.geteuid() == 0, "giving a directory away needs root")
     assert not check(tmp_path)
     os.chown(tmp_path, OTHER, 0)
-    with pytest.raises(MountError, match=f"owned by uid {OTHER}; the mount point must belong to root or to the user of pghotd"):
+    with pytest.raises(
+        MountError, match=f"owned by uid {OTHER}; the mount point must belong to root or to the user of pghotd"
+    ):
         check(tmp_path)
     # That user may, and on a directory of root's as well.
     monkeypatch.setattr(os, "geteuid", lambda: OTHER)
