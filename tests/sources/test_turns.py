@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pghotd.sources.scan.turns import Turns
@@ -48,10 +48,16 @@ LOADS = st.lists(st.floats(0.5, 3000), min_size=1, max_size=40)
 
 
 @given(LOADS, st.sets(st.integers(0, 39)))
+@example([248.0, 2471.0, 3000.0, 1906.0, 1.0], {0})
 @settings(deadline=None)
 def test_every_section_has_its_turn_of_enough_looks_that_are_not_too_far_apart(loads, watched):
     scan = Scan(loads, watched)
-    for _ in range(VISITS * len(loads) * 6 + 20):
+    # Where single sections load more than a pass may, a small watched one is looked at many times for each of them: in
+    # the example the last section has its turn in pass 173.
+    passes = VISITS * len(loads) * 6 + 20
+    for number in range(10 * passes):
+        if number >= passes and all(any(len(times) >= VISITS for times in turns) for turns in scan.looks.values()):
+            break
         members = scan.one_pass()
         total = sum(loads[section] for section in members)
         # What joined may have turned out to load more than was expected of it: one section a pass, and it leaves.
