@@ -11,7 +11,7 @@ UNMATCHED_MS = 30_000
 
 
 class TargetMatches:
-    """Hold the targets that fitted nothing when they were looked at last; time is an argument."""
+    """Targets that matched no process at the last check; time is an argument."""
 
     def __init__(self, targets: Sequence[Target]) -> None:
         self._targets = tuple(targets)

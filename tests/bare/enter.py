@@ -1,4 +1,4 @@
-"""Be the first process of a tree: mount what it needs, change root to it, and run a command in it. Run by `tree.py`.
+"""First process of a tree: mount what it needs, change root to it, and run a command in it. Run by `tree.py`.
 
 Mounts and processes are in namespaces of their own, which `unshare` has made: with the command they go.
 """

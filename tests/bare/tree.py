@@ -37,7 +37,7 @@ _ENVIRONMENT = {
 
 
 class FailedError(Exception):
-    """Say in one line what failed in a tree."""
+    """Failure in a tree, in one line."""
 
 
 class Tree:
@@ -103,7 +103,7 @@ def _cached(release: str, variant: str, archive: Archive) -> Path:
 
 
 def _configure(root: Path, release: str, archive: Archive) -> None:
-    """Tell the tree the way to packages, as this machine's apt and pip know it, and to names."""
+    """Configure the sources of packages and names in the tree like those of this machine's apt and pip."""
     lines = [f"deb {archive.main} {release} main\n"]
     if archive.security:
         lines.append(f"deb {archive.security} {release}-security main\n")

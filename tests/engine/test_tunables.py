@@ -111,7 +111,7 @@ def test_target_policy_is_another_name_for_target_nid_minus_one():
     assert (tunables["target_nid"], tunables["target_policy"]) == (-1, 1)
     tunables.store("target_policy", b"0")
     assert tunables["target_nid"] == 5
-    # Whoever has written one of them has written both: a reload changes neither.
+    # A write to one of them is a write to both: a reload changes neither.
     assert tunables.written == {"target_nid", "target_policy"}
 
 

@@ -91,7 +91,7 @@ class _Seen:
 
 
 class Tracer:
-    """Be a plugin of pytest that notes the lines of pghotd/ that each passing test runs."""
+    """Plugin of pytest that notes the lines of pghotd/ that each passing test runs."""
 
     def __init__(self, root: Path, to: Path) -> None:
         self._root = f"{root}/"

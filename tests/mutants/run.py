@@ -43,7 +43,7 @@ def import_what_is_slow() -> None:
 
 
 class Chosen:
-    """Be a plugin of pytest that runs some tests in a given order, each with a limit, and says which one fails."""
+    """Plugin of pytest that runs some tests in a given order, each with a limit, and reports which one fails."""
 
     def __init__(self, seconds: dict[str, float], failed: Path) -> None:
         self._seconds = seconds
@@ -61,13 +61,13 @@ class Chosen:
         signal.setitimer(signal.ITIMER_REAL, 60 + 10 * self._seconds[nodeid])
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Say which test fails."""
+        """Report which test fails."""
         if report.failed:
             self._failed.write_text(report.nodeid)
 
 
 class _Settings:
-    """Be a plugin of pytest that lets hypothesis do the same in every run, and not look for the smallest failure."""
+    """Plugin of pytest that lets hypothesis do the same in every run, and not look for the smallest failure."""
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self) -> None:

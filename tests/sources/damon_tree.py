@@ -11,7 +11,7 @@ THREAD = 77
 
 
 class MadeUpDamon(Kdamond):
-    """Be a Kdamond whose /sys is made up: folders appear when their number is written, as sysfs makes them.
+    """Kdamond whose /sys is made up: folders appear when their number is written, as sysfs makes them.
 
     `answers` gives, by (path, value), errnos that the next such writes fail with. `regions` is what an update shows.
     """

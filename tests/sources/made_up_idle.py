@@ -10,7 +10,7 @@ from pghotd.procfs.words import Indices, Words
 
 
 class MadeUpIdle:
-    """Be a PageIdle on `frames` page frames, none on an LRU list; every attribute but `cpu_s` is an array of them.
+    """PageIdle on `frames` page frames, none on an LRU list; every attribute but `cpu_s` is an array of them.
 
     `states`, if given, says by PFN which are heads of folios on LRU lists, whatever is written into `lru` and `tail`.
     A visit to a frame takes `visit_s` of CPU time, a walk of its mappings `walk_s`.

@@ -93,7 +93,7 @@ async def test_idle_page_tracking_is_better_than_either(world, soft_dirty_bits, 
     world.idle_tracking()
     procscan = world.procscan(Target(home_nid=1, size_only=True), softdirty=("worker",))
     await world.scan(procscan)
-    # Whoever asks for sizes alone makes nothing be probed.
+    # If only sizes are configured, nothing is probed.
     assert procscan.stat()["idle"] == "not yet probed"
     procscan = world.procscan(ANY, softdirty=("worker",))
     await world.scan(procscan)

@@ -1,4 +1,4 @@
-"""Hold a booted system, and leave nothing of it when whoever started this has gone, whatever ended him.
+"""Guard of a booted system: leave nothing of it once the process that started this has ended, for any reason.
 
 Run with a pipe as stdin, whose end is the sign to clean up: SIGKILL gives it as well. All of the system is in a cgroup
 and in namespaces of its own, so with its processes everything else goes, mounts included, but the cgroup.

@@ -2,7 +2,7 @@
 
 The format: Documentation/driver-api/early-userspace/buffer-format.rst. The kernel takes several of them one behind
 another and lets later files replace earlier ones, so what changes often can be a small archive of its own. All belongs
-to root, whoever writes it.
+to root, regardless of who writes it.
 """
 
 import os

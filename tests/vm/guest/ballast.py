@@ -50,7 +50,7 @@ def free(node: int) -> int:
 def free_blocks(node: int, order: int) -> int:
     """Return how many blocks of an order are free on a node, larger ones counted as many.
 
-    Zone DMA is left out: lowmem_reserve_ratio keeps it from whoever can use another zone.
+    Zone DMA is left out: lowmem_reserve_ratio keeps it from allocations that can use another zone.
     """
     total = 0
     for line in Path("/proc/buddyinfo").read_text().splitlines():

@@ -111,7 +111,7 @@ def test_killed_in_mid_batch_the_daemon_loses_no_page_of_the_process():
             counted(program, lambda now: now["pgpromote_success"] > 0)
             os.kill(program.process.pid, signal.SIGKILL)
             program.process.wait()
-        # The target checks all of its content when it is stopped; meanwhile a new daemon starts on the dead mount.
+        # The target checks all of its content when it is stopped; before that, a new daemon starts on the dead mount.
         with pghotd(config(running.facts.pid)) as program:
             assert program.counters()["pgpromote_success"] == 0
 

@@ -46,7 +46,7 @@ def test_with_holes_that_hold_no_huge_page():
 
 
 def test_with_pages_of_a_file_which_a_bare_move_drops():
-    # move_pages(2) reclaims on the target; whoever moves has to look for room first.
+    # move_pages(2) reclaims on the target; a mover has to check for room first.
     with settings(**QUIET), filled(0, LEAVE_MB, "cache"):
         assert free(0) < 1.5 * LEAVE_MB * MIB, free(0) // MIB
         with target("contiguous", "--size-mb", "128", "--hot-mb", "8") as running:

@@ -1,4 +1,4 @@
-"""Pages of two processes, and pages that somebody holds: nothing is lost by trying, and nothing is retried forever."""
+"""Pages of two processes, and pinned pages: nothing is lost by trying, and nothing is retried forever."""
 
 import numpy as np
 
