@@ -75,7 +75,7 @@ def addr_dir(pghot: Pghot) -> DynamicDir:
 
 
 def _page(pghot: Pghot, pfn: int, now: int) -> str:
-    """Return one page's record and standing as `name value` lines."""
+    """Return one page's record and state as `name value` lines."""
     memory, section = pghot.memory, pfn >> SECTION_SHIFT
     nid = int(memory.section_nid[section]) if section < len(memory.section_nid) else NO_SECTION
     tier = next((node.tier for node in memory.nodes() if node.nid == nid), "none")

@@ -25,7 +25,7 @@ class SourceStatus:
     budget_ppm: int = 0
 
     def set(self, works: Works, why: str = "-", covered_ppm: int = 0, round_ms: int = 0) -> None:
-        """Set the current standing; `why` in one line, `-` if there is nothing to report."""
+        """Set the current status; `why` in one line, `-` if there is nothing to report."""
         self.works, self.why, self.covered_ppm, self.round_ms = works, why, covered_ppm, round_ms
 
     def stat(self, enabled: bool, cpu_s: float) -> dict[str, int | str]:

@@ -196,7 +196,7 @@ class Softdirty:
         self._say()
 
     def _say(self) -> None:
-        """Update the standing with how many of the processes are followed."""
+        """Update the status with how many of the processes are followed."""
         watched = self._watched.values()
         followed = sum(one.cleared_at is not None and one.in_time for one in watched)
         round_ms = max(self._settings.interval_ms, *(one.pause_ms for one in watched), 0)

@@ -120,7 +120,7 @@ class Procscan:
         }
 
     def _status(self) -> SourceStatus:
-        """Return the standing; an interval that does not fit the rule is used here, since it can do no harm."""
+        """Return the status; an interval that does not fit the rule is used here, since it can do no harm."""
         if why := page_size.misfit():
             return SourceStatus("no", why)
         interval_ms = self._settings.interval_ms
