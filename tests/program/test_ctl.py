@@ -380,7 +380,7 @@ def test_top_draws_itself(program, tmp_path):
 def test_a_heat_map_of_a_process_that_is_not_known_is_refused(program):
     refused = program.command("heatmap", "--pid", str(os.getpid()), "--seconds", "0.01", "--rows", "2")
     assert refused.returncode == 2
-    assert refused.stderr.startswith(f"pghotctl: --pid {os.getpid()}: no known page there")
+    assert refused.stderr.startswith(f"pghotctl: --pid {os.getpid()}: no page of it is known")
 
 
 def test_a_heat_map_that_is_interrupted_shows_what_it_has(program, monkeypatch, capsys):
