@@ -260,7 +260,7 @@ def test_explain_shows_a_page_from_both_ends_of_its_move(program):
     program.write("inject", f"{busy}+1024 -1 pgtscans 2\n")
     while "EBUSY" not in (said := "".join(program.command("explain", str(busy + at)).stdout for at in range(8))):
         pass
-    assert "failed: EBUSY: something else held the page" in said
+    assert "failed: EBUSY: the page was in use elsewhere" in said
     nowhere = program.command("explain", "0x50000")
     assert "page 327680 (0x50000) is on no node" in nowhere.stdout
     assert "on no LRU list: free" in program.command("explain", str(LOWER_FIRST)).stdout
