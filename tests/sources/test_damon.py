@@ -108,7 +108,10 @@ async def test_another_users_kdamond_is_untouched_and_retried(bench, autojump_cl
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.source.run)
         await trio.sleep(5)
-        assert (bench.source.stat()["works"], bench.source.stat()["why"]) == ("no", "DAMON is in use by something else")
+        assert (bench.source.stat()["works"], bench.source.stat()["why"]) == (
+            "no",
+            "DAMON is in use by another program",
+        )
         assert bench.tree.written == []
         (bench.tree.root / "nr_kdamonds").write_text("0\n")
         await trio.sleep(10)

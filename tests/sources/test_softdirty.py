@@ -83,7 +83,7 @@ async def test_only_those_named_are_ever_written_to(bench, nursery, autojump_clo
 async def test_without_names_no_process_is_scanned(bench):
     source = bench.source()
     await source.run()
-    assert (source.stat()["works"], source.stat()["why"]) == ("no", "no process is named")
+    assert (source.stat()["works"], source.stat()["why"]) == ("no", "no processes are configured")
 
 
 async def test_a_huge_page_is_one_folio(tmp_path, monkeypatch, nursery, autojump_clock):

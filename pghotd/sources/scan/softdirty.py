@@ -128,9 +128,9 @@ class Softdirty:
         }
 
     async def run(self) -> None:
-        """Scan until cancelled; end immediately if no process is named or the kernel has no such bits."""
+        """Scan until cancelled; end immediately if no processes are configured or the kernel has no such bits."""
         if not self._targets:
-            self._status.set("no", "no process is named")
+            self._status.set("no", "no processes are configured")
             return
         try:
             await self._cpu.in_thread(probe, self._proc)

@@ -205,7 +205,7 @@ class Procscan:
             return
         self._choose_at = now + int((self._cpu_s - before) * 1000 * STRETCH_SIZES)
         self._errnos.update(chosen.errnos)
-        self._matches.update(chosen.fitting, now)
+        self._matches.update(chosen.matching, now)
         for identity in self._watched.keys() - chosen.processes.keys():
             del stats[identity]
             await self._drop(identity)
@@ -240,7 +240,7 @@ class Procscan:
             except OSError as error:
                 no_idle = f"no idle page tracking: {errno.errorcode.get(error.errno or 0, 'error')}"
         if not self._settings.softdirty:
-            no_softdirty = "no process is named"
+            no_softdirty = "no processes are configured"
         elif tracker is None:
             try:
                 soft_dirty.probe(self._proc)
