@@ -164,7 +164,7 @@ async def test_one_stopped_by_another_user_is_started_again(bench, autojump_cloc
         await trio.sleep(2.5)
         (bench.tree.root / "0/state").write_text("off")
         await trio.sleep(2.5)
-        assert (bench.source.stat()["works"], bench.source.stat()["why"]) == ("no", "it was stopped")
+        assert (bench.source.stat()["works"], bench.source.stat()["why"]) == ("no", "the kdamond was stopped")
         await trio.sleep(10)
         assert bench.source.stat()["works"] == "yes"
         nursery.cancel_scope.cancel()
@@ -180,8 +180,8 @@ async def test_aggregations_that_do_not_fit_the_rule_are_not_used(bench, nursery
     await trio.sleep(2)
     assert bench.tree.number == 0
     assert bench.source.stat()["why"] == (
-        "aggregation_us 1000000 does not fit: freq_threshold 3 looks within promote_freq_window_ms 2000 "
-        "need one every 936 ms at most"
+        "aggregation_us 1000000 is too long: freq_threshold 3 looks within promote_freq_window_ms 2000 "
+        "need one at least every 936 ms"
     )
     tunables.freq_threshold = 2
     await trio.sleep(2)

@@ -110,7 +110,7 @@ def test_one_that_was_stopped_is_not_one_that_refuses(damon):
     with pytest.raises(OSError, match="Invalid argument"):
         damon.read()
     (damon.root / "0/state").write_text("off")
-    with pytest.raises(OSError, match="it was stopped"):
+    with pytest.raises(OSError, match="the kdamond was stopped"):
         damon.read()
 
 

@@ -169,7 +169,7 @@ async def test_an_interval_that_does_not_fit_is_not_used(bench, nursery, autojum
     await trio.sleep(2.5)
     stat = bench.source.stat()
     assert (stat["works"], stat["scans"]) == ("no", 0)
-    assert str(stat["why"]).startswith("interval_ms 1000 does not fit: freq_threshold 3 looks within")
+    assert str(stat["why"]).startswith("interval_ms 1000 is too long: freq_threshold 3 looks within")
 
 
 async def test_a_late_look_is_inconclusive(bench, nursery, autojump_clock):

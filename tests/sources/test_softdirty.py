@@ -176,7 +176,7 @@ async def test_an_interval_that_does_not_fit_is_not_used(bench, nursery, autojum
     nursery.start_soon(source.run)
     await trio.sleep(5)
     assert not bench.proc.cleared(10)
-    assert str(source.stat()["why"]).startswith("interval_ms 1000 does not fit: freq_threshold 3 looks within")
+    assert str(source.stat()["why"]).startswith("interval_ms 1000 is too long: freq_threshold 3 looks within")
     bench.rig.pghot.tunables.freq_threshold = 2
     await trio.sleep(2)
     assert (source.stat()["works"], source.stat()["covered_ppm"]) == ("yes", 1_000_000)
