@@ -55,7 +55,7 @@ def test_get_and_set(program):
         "is refused; valid: top-tier nodes 0; -1 for the nearest one\n"
     )
     assert program.command("set", "target_policy=2").stderr.startswith(
-        "pghotctl: target_policy: '2' is refused; valid: 0..1, an older name for target_nid -1; 1: sets target_nid to -1"
+        "pghotctl: target_policy: '2' is refused; valid: 0..1, an older name for target_nid -1; 1: sets target_nid"
     )
     assert program.command("set", "speed=1").stderr.startswith("pghotctl: unknown tunable 'speed'; known tunables: ")
     assert program.command("set", "speed").stderr == "pghotctl: speed: no value; the form is NAME=VALUE\n"
