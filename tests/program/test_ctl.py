@@ -255,7 +255,7 @@ def test_explain_shows_a_page_from_both_ends_of_its_move(program):
     program.write("inject", f"{pinned} -1 pgtscans 2\n")
     while not program.counters()["pghotd_refused_isolate"]:
         pass
-    assert "refused isolate to node 0: pinned, or on no list" in program.command("explain", str(pinned)).stdout
+    assert "refused isolate to node 0: pinned, or on no LRU list" in program.command("explain", str(pinned)).stdout
     busy = LOWER_FIRST + 16384 + 8192 + 512
     program.write("inject", f"{busy}+1024 -1 pgtscans 2\n")
     while "EBUSY" not in (said := "".join(program.command("explain", str(busy + at)).stdout for at in range(8))):
