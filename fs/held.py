@@ -1,9 +1,9 @@
 """Bound the resources that clients can make the daemon hold: open files, and the texts that they read from.
 
-For `operations.py`. Root and the user of the daemon are not bound by anything here, so that others cannot lock them
-out. Each other user may have a limited number of open files; one more is ENFILE. The texts and listings of all of them
-share a limit in bytes, and the oldest are dropped, which is ESTALE for a client that reads on in one. The memory taken
-by names is bounded in `inodes.py`.
+For `operations.py`. Root and the daemon's own user are exempt, so that others cannot lock them out. Every other user
+may hold a limited number of open files; one more is ENFILE. The texts and listings of all of them share a limit in
+bytes, above which the oldest are dropped: a client still reading one gets ESTALE. The memory taken by names is bounded
+in `inodes.py`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import os
 from collections import Counter, OrderedDict
 from typing import Protocol
 
-MOST_OPEN = 1024  # by one user
-MOST_OPEN_IN_ALL = 16384  # a user may have subordinate ids
-MOST_TEXT_BYTES = 16 << 20
+MAX_OPEN = 1024  # by one user
+MAX_OPEN_TOTAL = 16384  # a user may have subordinate ids
+MAX_TEXT_BYTES = 16 << 20
 
 
 class Reader(Protocol):
@@ -28,7 +28,7 @@ class Reader(Protocol):
 class Texts:
     """Account of the bytes that open files keep to read from; the oldest are dropped first."""
 
-    def __init__(self, most_bytes: int = MOST_TEXT_BYTES) -> None:
+    def __init__(self, most_bytes: int = MAX_TEXT_BYTES) -> None:
         self._most_bytes = most_bytes
         self._kept: OrderedDict[Reader, int] = OrderedDict()
         self._bytes = 0
@@ -52,25 +52,25 @@ class Clients:
     """Number of open files of each user."""
 
     def __init__(self, own_uid: int) -> None:
-        self._unbound = {0, own_uid}
+        self._exempt = {0, own_uid}
         self._open: Counter[int] = Counter()
         self._texts = Texts()
 
     def texts(self, uid: int) -> Texts | None:
-        """Return the account of this user's texts, None if the user has none."""
-        return None if uid in self._unbound else self._texts
+        """Return the account that bounds this user's texts, None for an exempt user."""
+        return None if uid in self._exempt else self._texts
 
     def opening(self, uid: int) -> None:
         """Count one more open file; ENFILE above the limit."""
-        if uid in self._unbound:
+        if uid in self._exempt:
             return
-        if self._open[uid] >= MOST_OPEN or self._open.total() >= MOST_OPEN_IN_ALL:
+        if self._open[uid] >= MAX_OPEN or self._open.total() >= MAX_OPEN_TOTAL:
             raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
         self._open[uid] += 1
 
     def closed(self, uid: int) -> None:
-        """Count one open file less."""
-        if uid in self._unbound:
+        """Count one open file fewer."""
+        if uid in self._exempt:
             return
         self._open[uid] -= 1
         if not self._open[uid]:

@@ -6,10 +6,10 @@ node at each lookup, and the name keeps its number as long as the kernel remembe
 Fixed names (all directories above are `Dir`) keep their inode permanently: there are a few hundred. Those below a
 `DynamicDir` live as long as the kernel holds them: each answered lookup and each listed entry counts one, and the
 forget that brings the count to zero drops the inode. The kernel forgets when it needs memory, not when the daemon does,
-so of the files that are found under any name a client thinks of, only the newest `MOST_NAMES` and the open ones are
-kept. An older one is ESTALE, on which the kernel repeats the lookup before it reports an error to the client.
+so of the files that any name can look up, only the newest `MAX_NAMES` and the open ones are kept. An older one is
+ESTALE, on which the kernel repeats the lookup before it reports an error to the client.
 
-A number is never used twice, so no generation is needed.
+Numbers are never reused, so no generation is needed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from pghotd.fs.tree import DIRECTORY_MODE, Attr, Dir, Directory, DynamicDir, Nod
 # value: within a second they give ENOENT. Absent names are not cached at all.
 TIMEOUT_S = 1.0
 
-MOST_NAMES = 4096  # of nearly 1 KB each
+MAX_NAMES = 4096  # of nearly 1 KB each
 
 
 class Inode:
-    """State behind an inode number: a node, its attributes, and how often it was handed out and is open."""
+    """State behind an inode number: a node, its attributes, and how often it was looked up and is open."""
 
     __slots__ = ("attributes", "children", "fixed", "lookups", "name", "node", "number", "opened", "parent")
 
@@ -70,7 +70,7 @@ class InodeTable(dict[int, Inode]):
     def child(self, parent: Inode, name: bytes) -> Inode:
         """Return the inode of a name, creating it for a new name. ENOENT, ENOTDIR.
 
-        The caller raises its lookup count, once the kernel has got it.
+        The caller increments its lookup count once the kernel has it.
         """
         known = parent.children.get(name)
         if known is not None and known.fixed:
@@ -98,7 +98,7 @@ class InodeTable(dict[int, Inode]):
     def closed(self, inode: Inode) -> None:
         """Release an inode that was kept because it was open."""
         inode.opened -= 1
-        if not inode.opened and goes(inode) and inode.number not in self._names:
+        if not inode.opened and is_evictable(inode) and inode.number not in self._names:
             self._drop(inode)
 
     def forget(self, number: InodeT, count: int) -> None:
@@ -115,11 +115,11 @@ class InodeTable(dict[int, Inode]):
 
     def _keep(self, inode: Inode) -> None:
         """Make a name the newest, and drop the oldest if there are too many."""
-        if not goes(inode):
+        if not is_evictable(inode):
             return
         self._names[inode.number] = inode
         self._names.move_to_end(inode.number)
-        while len(self._names) > MOST_NAMES:
+        while len(self._names) > MAX_NAMES:
             _, oldest = self._names.popitem(last=False)
             if not oldest.opened:
                 self._drop(oldest)
@@ -156,7 +156,7 @@ class InodeTable(dict[int, Inode]):
         return attributes
 
 
-def goes(inode: Inode) -> bool:
+def is_evictable(inode: Inode) -> bool:
     """Return whether an inode may be dropped although the kernel knows it: a file that can be looked up again."""
     parent = inode.parent
     return parent is not None and isinstance(parent.node, DynamicDir) and not is_directory(inode.node)

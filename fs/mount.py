@@ -45,7 +45,7 @@ _mounted = False
 
 
 class UnmountedError(Exception):
-    """Error for a mount that went away without the daemon being asked to stop."""
+    """Error for a mount that was removed without the daemon being asked to stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

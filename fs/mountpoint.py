@@ -98,14 +98,14 @@ def check(path: Path) -> bool:
     except OSError as error:
         raise MountError(f"{path}: {error.strerror}; the mount point must be an empty directory") from None
     if names:
-        raise MountError(f"{path}: not empty, {in_the_way(names)}; the mount point must be an empty directory")
+        raise MountError(f"{path}: not empty, contains {listed(names)}; the mount point must be an empty directory")
     return False
 
 
-def in_the_way(names: list[bytes]) -> str:
-    """Return the names in a directory: mostly control files that a shell created while nothing was mounted."""
+def listed(names: list[bytes]) -> str:
+    """Return the first names of a directory: mostly control files that a shell created while nothing was mounted."""
     shown = ", ".join(one_column(name) for name in names[:NAMED])
-    return f"with {shown}" + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "") + " in it"
+    return shown + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def lock_directory() -> Path:

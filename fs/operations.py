@@ -219,7 +219,7 @@ class TreeOperations(Operations):
         stats.f_namemax = NAME_LIMIT
         return stats
 
-    # Operations that the tree never does, refused as debugfs and sysfs refuse them
+    # Unsupported operations, refused as debugfs and sysfs refuse them
 
     @guarded
     def create(self, parent_inode: InodeT, name: FileNameT, mode: ModeT, flags: FlagT, ctx: RequestContext) -> NoReturn:

@@ -70,7 +70,7 @@ class Attr:
         changed: Changed | None = None,
     ) -> None:
         if show is None and store is None:
-            raise ValueError("a file that neither shows nor stores")
+            raise ValueError("a file needs show or store")
         self.show = show
         self.store = store
         self.mode = mode if mode is not None else 0o200 if show is None else 0o444 if store is None else 0o644
@@ -147,9 +147,9 @@ class Dir:
 class DynamicDir:
     """A directory that looks its names up each time. `lookup` may find a name that is not listed, and the reverse.
 
-    `lookup` may build a new node at each call: the name is what stays the same. It gets any name a client thinks of
-    (undecodable bytes as surrogates) and returns None for one that does not exist. `mode` is 0o500 if no file in it is
-    for others: then they need not be able to look one up.
+    `lookup` may build a new node at each call: the name is what stays the same. It gets whatever name a client asks
+    for (undecodable bytes as surrogates) and returns None for one that does not exist. `mode` is 0o500 if no file in it
+    is for others: then they need not be able to look one up.
     """
 
     __slots__ = ("lookup", "mode", "names")

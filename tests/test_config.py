@@ -113,7 +113,7 @@ def test_what_the_documented_file_calls_a_default_is_one():
         ("[pghot]\nenabled_sources = 3\n", "test.toml: pghot.enabled_sources: 3 is not a list"),
         ('[memory]\nbackend = "numa"\n', "test.toml: memory.backend: 'numa' is not one of model"),
         ("[memory]\nnode = 3\n", "test.toml: memory.node: 3 is not a list"),
-        (NODE.replace("1G", "100M"), "test.toml: memory.node[0].size: '100M' is not a multiple of 128M"),
+        (NODE.replace("1G", "100M"), "test.toml: memory.node[0].size: '100M' is not a positive multiple of 128M"),
         (NODE.replace("1G", "1GB"), "test.toml: memory.node[0].size: '1GB' is not a size like 512M or 4G"),
         (NODE.replace("top", "fast"), "test.toml: memory.node[0].tier: 'fast' is not one of top, lower"),
         (NODE.replace("top", "lower"), 'test.toml: memory.node: no node has tier = "top"'),
@@ -225,8 +225,8 @@ def test_the_linux_backend_as_documented_watches_nothing_and_moves_nothing():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[[memory.watch]]\n", "test.toml: memory.watch[0].all: cannot be combined with pid, name,"),
-        ("[[memory.watch]]\nall = true\npid = 1\n", "test.toml: memory.watch[0].all: cannot be combined with"),
+        ("[[memory.watch]]\n", "test.toml: memory.watch[0].all: give all = true, or at least one"),
+        ("[[memory.watch]]\nall = true\npid = 1\n", "test.toml: memory.watch[0].all: give all = true, or at"),
         ('[[memory.watch]]\nprocess = "a"\nall = true\n', "test.toml: memory.watch[0].process: unknown key"),
         ("[[memory.node]]\n", "test.toml: memory.node: unknown key; known keys: backend, dry_run, lower_nodes"),
         ("[sources.workload]\n", 'test.toml: sources.workload: needs memory.backend = "model", but it is "linux"'),

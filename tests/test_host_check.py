@@ -256,12 +256,14 @@ def test_damon_in_use_is_not_damon_missing(tmp_path, monkeypatch):
     assert found()[0] is None
     assert "cannot list regions (6.2 and later can)" in found()[1]
     tree.owned_by_another()
-    assert found() == (None, "DAMON is in use by something else; it works once the other user has stopped")
+    assert found() == (None, "DAMON is in use by another program; it works once the other user has stopped")
     (tree.root / "0/state").write_text("off")
-    assert found()[1].startswith("DAMON is off, but has settings of an earlier user; to clear them: echo 0 > ")
+    assert found()[1].startswith(
+        "DAMON is off, but still has the settings of an earlier user; to clear them: echo 0 > "
+    )
     (tree.root / "nr_kdamonds").write_text("0\n")
     write(Path(sys), "module/damon_stat/parameters/enabled", "Y\n")
-    assert "damon_stat of this kernel uses DAMON" in found()[1]
+    assert "the kernel's damon_stat uses DAMON" in found()[1]
 
 
 def test_idle_beside_a_kdamond_works_partly(tmp_path):
@@ -274,9 +276,7 @@ def test_idle_beside_a_kdamond_works_partly(tmp_path):
     write(Path(sys), "kernel/mm/damon/admin/kdamonds/0/state", "on\n")
     found = line(host_check.findings("/proc", sys), "source idle")
     assert found.ok is None
-    assert found.what == (
-        "works partly: a kdamond runs on this machine and clears the accessed bits that idle looks for"
-    )
+    assert found.what == ("works partly: a running kdamond clears the accessed bits that idle looks for")
 
 
 def test_hint_faults_come_with_one_mode_alone(tmp_path):

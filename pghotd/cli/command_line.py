@@ -5,8 +5,8 @@ import sys
 from typing import NoReturn
 
 EXIT_USAGE = 2
-#: About 30 years; sleeping does not accept much larger numbers.
-LONGEST_S = 1e9
+#: About 30 years, close to the longest sleep that the system accepts.
+MAX_S = 1e9
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -19,10 +19,10 @@ class CommandLine(argparse.ArgumentParser):
 
 
 def seconds(text: str) -> float:
-    """Return a time in s: 0 or more, and no more than a clock can wait."""
+    """Return a time in s: 0 or more, and not too long for a sleep."""
     value = float(text)
-    if not 0 <= value <= LONGEST_S:  # false for nan as well
-        raise argparse.ArgumentTypeError(f"{text} is not a time of 0 s or more")
+    if not 0 <= value <= MAX_S:  # false for nan as well
+        raise argparse.ArgumentTypeError(f"{text}: must be 0 s or more, and at most {MAX_S:g} s")
     return value
 
 
@@ -30,7 +30,7 @@ def interval(text: str) -> float:
     """Return a time in s above 0."""
     value = seconds(text)
     if value == 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0 s")
+        raise argparse.ArgumentTypeError(f"{text}: must be more than 0 s")
     return value
 
 
@@ -38,7 +38,7 @@ def number(text: str) -> int:
     """Return a count: 0 or more."""
     value = int(text)
     if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+        raise argparse.ArgumentTypeError(f"{text}: must be 0 or more")
     return value
 
 
@@ -46,7 +46,7 @@ def positive(text: str) -> int:
     """Return a count: 1 or more."""
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+        raise argparse.ArgumentTypeError(f"{text}: must be 1 or more")
     return value
 
 
@@ -58,5 +58,5 @@ def address_range(text: str) -> tuple[int, int]:
     except ValueError:
         start = stop = -1
     if not 0 <= start < stop:
-        raise argparse.ArgumentTypeError(f"{text} is not START-END, for example 0x7f0000000000-0x7f0000100000")
+        raise argparse.ArgumentTypeError(f"{text}: must be START-END, for example 0x7f0000000000-0x7f0000100000")
     return start, stop

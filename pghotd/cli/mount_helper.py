@@ -104,7 +104,7 @@ def start(mountpoint: Path, arguments: Sequence[str]) -> tuple[int, str]:
 
 
 def program() -> list[str]:
-    """Return the command of the daemon that was installed with this."""
+    """Return the command that runs the daemon installed alongside this helper."""
     beside = Path(sys.executable).with_name("pghotd")
     found = str(beside) if beside.exists() else shutil.which("pghotd")
     return [found] if found else [sys.executable, "-m", "pghotd"]

@@ -33,7 +33,7 @@ SYSLOG = "/dev/log"
 log = logging.getLogger(__name__)
 
 
-#: The syslog(3) level for each logging level from which on it applies, the highest first.
+#: Each syslog(3) priority with the lowest logging level that maps to it, highest first.
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (0, 7))
 
 
@@ -57,8 +57,8 @@ class LogFormatter(logging.Formatter):
         return f"pghotd: {level}{message}"
 
 
-class ToSyslog(logging.handlers.SysLogHandler):
-    """Handler that writes to syslog(3) as a daemon; without a listener there is no one to report an error to."""
+class SyslogHandler(logging.handlers.SysLogHandler):
+    """Handler for syslog(3), facility daemon; its own errors have nowhere to go and are ignored."""
 
     def __init__(self, address: str) -> None:
         super().__init__(address, self.LOG_DAEMON)
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--config", type=Path, metavar="FILE", help=f"configuration (default: {config.CONFIG_FILE})")
     options.add_argument("--mountpoint", metavar="DIR", help=f"mount point of the control tree (default: {MOUNTPOINT})")
     options.add_argument("--source", metavar="NAME", help=f"device in mount tables (default: {SOURCE})")
-    options.add_argument("--mode", choices=tuple(MODES), help="1 byte per page, or 4 with time and node")
+    options.add_argument("--mode", choices=tuple(MODES), help="record of each page: 1 byte, or 4 with time and node")
     options.add_argument(
         "--set", action="append", default=[], metavar="TUNABLE=VALUE", help="set a tunable; may be repeated"
     )
@@ -115,7 +115,7 @@ def main() -> NoReturn:
     handler.setFormatter(LogFormatter(is_journal(2)))
     handlers: list[logging.Handler] = [handler]
     if arguments.until_unmounted:
-        handlers.append(ToSyslog(SYSLOG))
+        handlers.append(SyslogHandler(SYSLOG))
     logging.basicConfig(level=logging.INFO, handlers=handlers)
     reread = partial(configured, arguments)
     try:

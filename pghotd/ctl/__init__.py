@@ -1,1 +1,1 @@
-"""pghotctl, which works only through the mounted files: that also shows that they suffice."""
+"""The client pghotctl, which uses nothing but the mounted files."""

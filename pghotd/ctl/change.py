@@ -10,7 +10,7 @@ from pghotd.engine.meanings import MEANINGS
 from pghotd.engine.tunables import TUNABLES
 
 SETTABLE = (*TUNABLES, "paused")
-#: Names in the kernel series: sysctls beside NUMA balancing's, which its admission took over.
+#: Names of the tunables in the kernel series: sysctls of its own, and one of NUMA balancing, whose admission it uses.
 _SYSCTL = "vm.pghot_"
 _SYSCTLS = {"kernel.numa_balancing_promote_rate_limit_MBps": "promote_rate_limit_MBps"}
 
@@ -47,7 +47,7 @@ def set_values(client: Client, arguments: argparse.Namespace) -> None:
         except OSError as refused:
             if refused.errno != errno.EINVAL:
                 raise
-            raise UsageError(f"{name}: {value!r} is refused; valid: {right_for(client, name)}") from None
+            raise UsageError(f"{name}: {value!r} is refused; valid: {valid_values(client, name)}") from None
 
 
 def pause(client: Client, arguments: argparse.Namespace) -> None:
@@ -60,8 +60,8 @@ def resume(client: Client, arguments: argparse.Namespace) -> None:
     client.write("paused", "0\n")
 
 
-def right_for(client: Client, name: str) -> str:
-    """Return which values a settable name takes."""
+def valid_values(client: Client, name: str) -> str:
+    """Return the valid values of a settable name."""
     if name == "paused":
         return "0 or 1"
     mode = client.mode()

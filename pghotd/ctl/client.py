@@ -42,7 +42,7 @@ class Client:
         return self.text(path).rstrip("\n")
 
     def mode(self) -> Mode:
-        """Return the daemon's mode; UnknownModeError for one of which only a newer pghotctl knows the records."""
+        """Return the daemon's mode; UnknownModeError for one whose records only a newer pghotctl knows."""
         mode = self.value("mode")
         if mode not in MODES:
             raise UnknownModeError(f"unknown mode {mode!r} of the daemon; this pghotctl knows: {', '.join(MODES)}")
@@ -84,7 +84,9 @@ def connect(mountpoint: Path | None, mountinfo: Path = Path("/proc/self/mountinf
         mountpoint = mounted[0] if mounted and default not in mounted else default
     client = Client(mountpoint)
     if not _answers(client):
-        raise NotMountedError(f"the pghotd mounted at {mountpoint} has not answered for {ANSWER_S:g} s: is it stopped?")
+        raise NotMountedError(
+            f"the pghotd mounted at {mountpoint} has not answered within {ANSWER_S:g} s; is it stopped?"
+        )
     try:
         if client.value("version").startswith("pghotd "):
             return client

@@ -17,9 +17,9 @@ from pghotd.ctl.client import Client
 from pghotd.ctl.command import UsageError, console, print_json, progress
 from pghotd.ctl.heatmap import ByAddress, ByFrame, Column, HeatMap, RangeError, moment, shades
 
-#: How long poll(2) is waited for at most, in ms.
+#: Maximum time in poll(2), in ms.
 _LOOK_MS = 1000
-#: A progress bar is shown for what takes longer, in s.
+#: A progress bar is shown for anything that takes longer, in s.
 _LONG_S = 2.0
 _BLOCKS = " ·░▒▓█"
 _COLOURS = ("", "blue", "magenta", "red", "yellow", "bright_white")
@@ -51,7 +51,7 @@ def watch(client: Client, arguments: argparse.Namespace) -> None:
 def changes(client: Client) -> Iterator[dict[str, int]]:
     """Yield the counters whenever they have changed, as reported by poll(2), and once a second.
 
-    A daemon on pyfuse3 before 3.5 has no poll: the kernel then says at once, and only, that a file can be read.
+    A daemon on pyfuse3 before 3.5 has no poll: the kernel then reports the file as readable, immediately and always.
     """
     fd = os.open(client.root / "vmstat", os.O_RDONLY)
     try:
@@ -102,7 +102,7 @@ def report(arguments: argparse.Namespace) -> None:
 
 
 def heatmap(client: Client, arguments: argparse.Namespace) -> None:
-    """Sample every --interval seconds for --seconds or until Ctrl-C, and show how hot each part of memory was when."""
+    """Sample every --interval seconds for --seconds or until Ctrl-C, and show the heat of memory over time."""
     if arguments.range is not None and arguments.pid is None:
         raise UsageError("--range is a range of addresses and needs --pid")
     try:
@@ -125,7 +125,7 @@ def heatmap(client: Client, arguments: argparse.Namespace) -> None:
         if not seconds:
             raise
     if isinstance(view, ByAddress) and not view.found:
-        raise UsageError(f"--pid {arguments.pid}: no known page there; name a watched or model process")
+        raise UsageError(f"--pid {arguments.pid}: no page of it is known; give the pid of a watched or model process")
     del columns[len(seconds) :]  # Ctrl-C may come between the two
     hotness = np.column_stack(columns)
     heat = HeatMap(view.what, view.unit, view.starts, seconds, hotness, view.highest, moment(client)[1])

@@ -27,7 +27,7 @@ def check(output: Path) -> None:
 
 
 def draw_heat_map(heat: HeatMap, output: Path) -> None:
-    """Draw how hot each part was when."""
+    """Draw how hot each part was over time."""
     plot = _pyplot()
     figure, axes = plot.subplots(figsize=(10, 6), layout="constrained")
     seconds = heat.seconds
@@ -63,7 +63,7 @@ def draw_report(history: History, output: Path) -> None:
         2 + bool(ratios), 1, sharex=True, figsize=(10, 7 if ratios else 5), layout="constrained", squeeze=False
     )
     middles = [(first + then) / 2 for first, then in zip(history.seconds, history.seconds[1:], strict=False)]
-    # Series that go in circles would hide one line below the other.
+    # If pages bounce, both rates are equal: with two line styles neither line hides the other.
     for names, label, color, style in (
         (["pgpromote_success"], "promoted", "tab:green", "-"),
         (["pgdemote_kswapd", "pgdemote_direct"], "demoted", "tab:red", "--"),

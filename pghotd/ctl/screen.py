@@ -88,8 +88,8 @@ def _owner_table(now: Status, before: Status | None, elapsed_s: float) -> Table:
     table.add_column("promoted now", justify="right")
     table.add_column("total", justify="right")
     hot = now.hot_owners
-    everyone = sorted({**now.owners, **hot}, key=lambda one: (-hot.get(one, 0), -now.owners.get(one, 0)))
-    for owner in everyone[:_OWNERS]:
+    ranked = sorted({**now.owners, **hot}, key=lambda one: (-hot.get(one, 0), -now.owners.get(one, 0)))
+    for owner in ranked[:_OWNERS]:
         pages = now.owners.get(owner, 0)
         grown = "-" if before is None else f"{size((pages - before.owners.get(owner, 0)) * PAGE_SIZE / elapsed_s)}/s"
         table.add_row(owner, f"{hot.get(owner, 0):,}", grown, size(pages * PAGE_SIZE))

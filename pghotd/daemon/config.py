@@ -54,7 +54,8 @@ class PghotTable:
         int,
         Key(
             integer(0, 1 << 22),
-            "Number of kmigrated's last decisions remembered for pghotctl explain: 60 bytes each, 0 for none.",
+            "Number of kmigrated's last decisions kept for pghotctl explain: 26 bytes each, plus data"
+            " common to a batch; 0 for none.",
         ),
     ] = DECISIONS
 

@@ -78,7 +78,7 @@ def apply(old: Settings, new: Settings, pghot: Pghot, sources: RunningSources) -
             pghot.tunables.set(name, value, together)
             log.info("%s is now %d", name, value)
     for name in drivers:
-        log.info("source %s: %s", name, "configured again" if name in sources.by_name else "no longer configured")
+        log.info("source %s: %s", name, "configured" if name in sources.by_name else "no longer configured")
 
 
 def changed_tunables(old: Settings, new: Settings) -> list[str]:
@@ -93,7 +93,7 @@ def needing_a_restart(old: Settings, new: Settings) -> list[str]:
         for name in (*_AT_START_KEYS, "backend", "memory", "mountpoint", "allow_other", "state", "metrics")
     )
     if same:
-        return []  # at most spelt differently
+        return []  # the same values, even if written differently
     keys = [key for table in _AT_START for key in _differing(old.raw.get(table), new.raw.get(table), table)]
     tables = (settings.raw.get("pghot", {}) for settings in (old, new))
     before, after = ({key: table.get(key) for key in _AT_START_KEYS if key in table} for table in tables)

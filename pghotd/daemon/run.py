@@ -65,7 +65,7 @@ class Cost:
 
 
 def build(settings: Settings) -> Parts:
-    """Return the daemon's parts, none of them running; ConfigError if the machine cannot be as described."""
+    """Return the daemon's parts, none of them running; ConfigError if the machine does not match them."""
     counters = Counters()
     memory = BACKENDS[settings.backend].make(settings.memory, counters, clock)
     pghot = Pghot(memory, counters, clock(), settings.mode, settings.revision, settings.decisions)
@@ -93,8 +93,8 @@ async def run(settings: Settings, reread: Callable[[], Settings], until_unmounte
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         parts = build(settings)
         # What stops last comes first: the machine, since a batch in flight needs it to complete.
-        async with trio.open_nursery() as beneath:
-            beneath.start_soon(parts.pghot.memory.run, parts.pghot)
+        async with trio.open_nursery() as outer:
+            outer.start_soon(parts.pghot.memory.run, parts.pghot)
             async with trio.open_nursery() as nursery:
                 await nursery.start(parts.kmigrated.run)
                 nursery.start_soon(parts.census.run)
@@ -132,14 +132,14 @@ async def run(settings: Settings, reread: Callable[[], Settings], until_unmounte
                         raise
                     log.info("unmounted: stopping")
                 nursery.cancel_scope.cancel()
-            beneath.cancel_scope.cancel()
+            outer.cancel_scope.cancel()
 
 
 def _leave_terminal() -> None:
     """Detach from the terminal from which this was mounted; messages go to syslog from now on."""
-    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+    null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    os.dup2(null, 2)
+    os.close(null)
 
 
 def _exporter(settings: Settings, parts: Parts) -> Exporter:

@@ -47,23 +47,23 @@ def read(file: Path) -> dict[str, int]:
     return saved
 
 
-def restore(tunables: Tunables, saved: Mapping[str, int], stronger: Collection[str]) -> dict[str, int]:
-    """Write saved values again, except `stronger` names and values that do not fit; return what is left.
+def restore(tunables: Tunables, saved: Mapping[str, int], overriding: Collection[str]) -> dict[str, int]:
+    """Write saved values again, except `overriding` names and invalid values; return what is left.
 
     Another start, without --set or in another mode, will need the rest.
     """
     left = dict(saved)
-    wanted = {name: value for name, value in saved.items() if name in TUNABLES and name not in stronger}
+    wanted = {name: value for name, value in saved.items() if name in TUNABLES and name not in overriding}
     for name, value in saved.items():
-        if name in stronger:
+        if name in overriding:
             continue
         try:
             if name not in TUNABLES:
-                raise OSError(None, "no such tunable")
+                raise OSError(None, "unknown tunable")
             tunables.write(name, value, wanted)
             del left[name]
         except OSError as wrong:
-            log.warning("the saved %s is not restored: %s", name, wrong.strerror)
+            log.warning("saved %s not restored: %s", name, wrong.strerror)
     return left
 
 

@@ -21,7 +21,7 @@ from pghotd.engine.heat import HOTTEST
 
 #: Share of its looks in which a folio must be seen to be worth an exchange, and the minimum number of looks.
 _WORTH_NUMERATOR, _WORTH_DENOMINATOR = 5, 6
-_LEAST_LOOKS = 4
+_MIN_LOOKS = 4
 #: Where no source scans: the minimum share of the heat of the hottest contenders, and the number of those.
 _SAMPLED_NUMERATOR, _SAMPLED_DENOMINATOR = 3, 4
 _HOTTEST_NR = 64
@@ -104,7 +104,7 @@ def share(seen: _Pages, looks: _Pages) -> _Pages:
 def seen_in_most(seen: NDArray[np.integer], looks: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Return which folios were seen in five of six looks, of at least four looks."""
     enough: NDArray[np.bool_] = seen * _WORTH_DENOMINATOR >= looks * _WORTH_NUMERATOR
-    return enough & (looks >= _LEAST_LOOKS)
+    return enough & (looks >= _MIN_LOOKS)
 
 
 def worth_exchanging(seen: _Pages, looks: _Pages) -> NDArray[np.bool_]:

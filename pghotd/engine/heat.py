@@ -24,7 +24,7 @@ HOTTEST = 8
 _SEEN = np.uint8(0x80)
 _LOOK_MS = 1000
 #: Looks closer together than this count as one: a source that looks every 100 ms would cover less than a second.
-_LEAST_LOOK_MS = 250
+_MIN_LOOK_MS = 250
 #: A section looked at less than this ago counts as scanned by a source: looks can be late on a busy machine.
 _SCANNED_MS = 8000
 #: How long heat matters after folios were compared.
@@ -61,12 +61,12 @@ class Heat:
             return
         for section in sections:
             before = self._scanned_at.get(section, -_SCANNED_MS)
-            if now - before >= _LEAST_LOOK_MS:
+            if now - before >= _MIN_LOOK_MS:
                 self._looks[section] = (
                     min(self._looks.get(section, 0) + 1, HOTTEST) if now - before < _SCANNED_MS else 1
                 )
                 self._scanned_at[section] = now
-            if now - self._shifted_at.get(section, now) >= _LEAST_LOOK_MS:
+            if now - self._shifted_at.get(section, now) >= _MIN_LOOK_MS:
                 self._shift(section, now)
 
     def seen(self, nid: int, pfns: _Pages, now: int) -> None:

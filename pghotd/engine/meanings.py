@@ -42,7 +42,7 @@ _REFUSED = {
         "turn on demotion, or free memory on the target; with demotion on, room_reason in status shows why no room is "
         "made",
     ),
-    "isolate": Meaning("pinned, or on no list of pages that can be moved", "nothing, where devices pin memory"),
+    "isolate": Meaning("pinned, or on no LRU list", "nothing, where devices pin memory"),
     "gone": Meaning("no longer where its record was: freed, moved, or swapped out", "nothing"),
     "unmapped": Meaning(
         "no watched process maps it, and only a mapped page can be moved from user space",
@@ -75,7 +75,9 @@ _REFUSED = {
 }
 
 _FAILED = {
-    "ebusy": Meaning("something else held the page", "nothing, unless most moves fail so: then memory is pinned"),
+    "ebusy": Meaning(
+        "the page was in use elsewhere", "nothing, unless most moves fail this way: then memory is pinned"
+    ),
     "enomem": Meaning("the target had no frame for it", "make room on the target"),
     "enoent": Meaning("it was unmapped before the move", "nothing"),
     "eagain": Meaning("it was locked or under writeback", "nothing"),
@@ -84,8 +86,8 @@ _FAILED = {
     "eperm": Meaning("not allowed to move this process's pages", "give pghotd CAP_SYS_NICE and CAP_SYS_PTRACE"),
     "esrch": Meaning("its process had ended", "nothing"),
     "enodev": Meaning("the target is not an online node", "nothing: the topology is read again"),
-    "einval": Meaning("the kernel rejected the call as invalid", "report it: that is a bug"),
-    "eio": Meaning("it could not be written back", "look in the kernel log for a failing disk"),
+    "einval": Meaning("the kernel rejected the call as invalid", "this is a bug: report it"),
+    "eio": Meaning("it could not be written back", "check the kernel log for a failing disk"),
     "other": Meaning("another errno", "pghotctl explain shows which"),
 }
 
@@ -94,7 +96,8 @@ _OTHER = {
     "pgpromote_candidate": Meaning("pages that reached the rate limit, whether it let them through or not"),
     "pgpromote_candidate_nrl": Meaning("pages admitted without a limit, since the target had enough free memory"),
     "pgdemote_kswapd": Meaning(
-        "pages demoted by kswapd", "if it grows as fast as pgpromote_success, pages go in circles: pingpong_ms"
+        "pages demoted by kswapd",
+        "if it grows as fast as pgpromote_success, pages bounce between the tiers: set pingpong_ms",
     ),
     "pgdemote_direct": Meaning("pages demoted by allocations that found no room", "the top tier is too full"),
     "pgmigrate_success": Meaning("pages moved, up or down"),
@@ -118,8 +121,8 @@ _OTHER = {
         "hardware samples that were lost, or without an address",
         "if most are lost: a larger ring_pages, or a longer period",
     ),
-    "hwhint_dram_accesses": Meaning("hardware samples that were answered by DRAM"),
-    "hwhint_extmem_accesses": Meaning("hardware samples that were answered by extended memory: CXL or PMem"),
+    "hwhint_dram_accesses": Meaning("hardware samples of accesses served by DRAM"),
+    "hwhint_extmem_accesses": Meaning("hardware samples of accesses served by extended memory: CXL or PMem"),
     "pghotd_dropped_not_lru": Meaning(
         "accesses to pages of slow memory on no LRU list: free, or not eligible for promotion",
         "nothing; for injected accesses: inject pages in use, whose pfn/<PFN> shows lru 1",

@@ -139,11 +139,11 @@ class Memory(Protocol):
 
     #: Control files of the backend itself, in a directory with its name: what each shows. Mostly there are none.
     files: Mapping[str, Callable[[], str]]
-    #: Switch a section online or offline, with OSError if it cannot be; None where that is the kernel's business.
+    #: Switch a section online or offline, with OSError if it cannot be; None where only the kernel can.
     set_online: Callable[[int, bool], None] | None
 
     async def run(self, promotion: Pausable) -> None:
-        """Do what the machine needs beside the engine, until cancelled; nothing moves while promotion is paused."""
+        """Do what the machine needs alongside the engine, until cancelled; nothing moves while promotion is paused."""
 
     def stat(self) -> Mapping[str, int | str]:
         """Return the lines that the backend adds to `status`."""

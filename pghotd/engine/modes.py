@@ -1,7 +1,7 @@
 """Modes: a row for each, with the ranges of tunables that follow from its record format (formats.py).
 
-To add one, write a file that implements RecordFormat, and a row here and there. The rows are apart since the programs
-that only need names and ranges start without numpy.
+To add one, write a file that implements RecordFormat, and add a row to both tables. They are separate, so that programs
+that need only names and ranges start without numpy.
 """
 
 from dataclasses import dataclass

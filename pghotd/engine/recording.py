@@ -32,7 +32,7 @@ from pghotd.geometry import (
 )
 
 CHUNK = 32768
-_MOST_TAG_BITS = 16
+_MAX_TAG_BITS = 16
 
 #: One number for the whole batch, or one per access.
 PerAccess = int | NDArray[np.int64]
@@ -65,7 +65,7 @@ class Recorder:
         self._format = store.format
         #: Time of the current batch, and whether its records are aged.
         self._now, self._ages = 0, False
-        self._tags = np.zeros(1 << _MOST_TAG_BITS, dtype=np.uint16)
+        self._tags = np.zeros(1 << _MAX_TAG_BITS, dtype=np.uint16)
         self._ordinals = np.arange(CHUNK, dtype=np.uint16)
 
     def check(self, nids: PerAccess, kinds: PerAccess) -> None:
@@ -249,7 +249,7 @@ class Recorder:
         while len(changed):
             indices, new = indices.take(changed), new.take(changed)
             # Eight slots per access avoid most collisions, in a table no larger than necessary.
-            slots = indices & ((1 << min(len(indices).bit_length() + 3, _MOST_TAG_BITS)) - 1)
+            slots = indices & ((1 << min(len(indices).bit_length() + 3, _MAX_TAG_BITS)) - 1)
             ordinals = self._ordinals[: len(indices)]
             self._tags[slots] = ordinals
             won = self._tags.take(slots) == ordinals

@@ -19,7 +19,7 @@ PERIOD_MS = 10_000
 #: A page that comes back later than this after its promotion was worth the move.
 BACK_WITHIN_MS = 60_000
 #: Fewer returned pages are not significant, and no class is limited below this per period, so that it can recover.
-LEAST_NR = 64
+MIN_NR = 64
 _UNLIMITED = 1 << 40
 _LEVELS = HOTTEST + 1
 
@@ -94,12 +94,12 @@ class Returns:
 
     def _end_period(self, one: _Class, periods: int) -> None:
         recent = one.promoted + one.before
-        thrashing = (one.back >= LEAST_NR) & (
+        thrashing = (one.back >= MIN_NR) & (
             2 * one.back >= np.minimum(one.limit, np.maximum(one.promoted, recent // 6))
         )
         quiet = 4 * one.back <= one.promoted
         used = np.minimum(one.limit, np.maximum(one.promoted, recent // 6))
-        one.limit = np.where(thrashing, np.maximum(used // 2, LEAST_NR), one.limit)
+        one.limit = np.where(thrashing, np.maximum(used // 2, MIN_NR), one.limit)
         grown = np.where(one.limit << min(periods, 8) >= 1 << 20, _UNLIMITED, one.limit << min(periods, 8))
         one.limit = np.where(~thrashing & quiet & (one.limit < _UNLIMITED), grown, one.limit)
         if thrashing.any():

@@ -109,7 +109,7 @@ TUNABLES: dict[str, Tunable] = {
             _same(2**31 - 1),
             _same(65536),
             "MB/s",
-            "promotion to each target node is limited to this while the node has no free space to give away",
+            "promotion to each target node is limited to this while the node is short of free memory",
         ),
         Tunable(
             "kmigrated_sleep_ms",
@@ -150,7 +150,7 @@ TUNABLES: dict[str, Tunable] = {
             _same(1),
             _same(0),
             "choice",
-            "an older name for target_nid -1; 1: target_nid is -1, 0: it has its previous value again",
+            "an older name for target_nid -1; 1: sets target_nid to -1, 0: restores its previous value",
         ),
         Tunable(
             "recheck_age_ms",
@@ -282,32 +282,32 @@ class Tunables:
             self.target_nid = self.last_target_nid
 
     def default(self, name: str) -> int:
-        """Return the default of a tunable; the lowest target for `target_nid`."""
+        """Return the declared default of a tunable; the actual one of `target_nid` is Targets.lowest."""
         return TUNABLES[name].default_for(self.mode, self._real_nodes)
 
-    def check(self, name: str, value: int, beside: Mapping[str, int] | None = None) -> None:
+    def check(self, name: str, value: int, together: Mapping[str, int] | None = None) -> None:
         """Raise OSError(EINVAL), with the valid range, unless `value` is valid for tunable `name`.
 
-        `beside` holds values that other tunables are set to at the same time.
+        `together` holds values that other tunables are set to at the same time.
         """
-        values = {other: getattr(self, other) for other in TUNABLES} | dict(beside or {}) | {name: value}
+        values = {other: getattr(self, other) for other in TUNABLES} | dict(together or {}) | {name: value}
         if (wrong := wrong_value(name, values, self.mode)) is not None:
             raise OSError(errno.EINVAL, wrong)
         if name == "target_nid" and value != NUMA_NO_NODE and not self._is_target(value):
             raise OSError(errno.EINVAL, f"node {value} is not an online top-tier node")
 
-    def set(self, name: str, value: int, beside: Mapping[str, int] | None = None) -> None:
+    def set(self, name: str, value: int, together: Mapping[str, int] | None = None) -> None:
         """Set tunable `name` to `value`; an invalid one raises OSError(EINVAL), as in `check`, and changes nothing."""
-        self.check(name, value, beside)
+        self.check(name, value, together)
         setattr(self, name, value)
 
     def store(self, name: str, text: bytes) -> None:
         """Set tunable `name` from text written to its control file; OSError(EINVAL) changes nothing."""
         self.write(name, parse(name, text))
 
-    def write(self, name: str, value: int, beside: Mapping[str, int] | None = None) -> None:
+    def write(self, name: str, value: int, together: Mapping[str, int] | None = None) -> None:
         """Set tunable `name` as a run-time write; an invalid value raises OSError(EINVAL) and changes nothing."""
-        self.set(name, value, beside)
+        self.set(name, value, together)
         self.written |= _ONE_MECHANISM if name in _ONE_MECHANISM else {name}
         self.changes.notify()
 
@@ -340,5 +340,5 @@ def wrong_value(name: str, values: Mapping[str, int], mode: Mode) -> str | None:
     if name == "record_ageing" and ageing:
         for other in TUNABLES.values():
             if values[other.name] > (most := other.highest(mode, ageing=True)):
-                return f"{value} needs {other.name} at {most} at most, but it is {values[other.name]}"
+                return f"{value} needs {other.name} of at most {most}, but it is {values[other.name]}"
     return None

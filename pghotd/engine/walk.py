@@ -221,7 +221,7 @@ class SectionWalk:
         return passed_over
 
     def _is_over(self, places: Pages, states: NDArray[np.uint8], now: int) -> NDArray[np.bool_]:
-        """Return which of the places have got what they were waiting for."""
+        """Return which of the places no longer have anything to wait for."""
         heads = places + (self._section << SECTION_SHIFT)
         some = self._look_at(heads, now)
         may_go: NDArray[np.bool_] = (states != BRAKED) | _allowed(self._pghot, some, now)
@@ -462,7 +462,7 @@ def _among(heads: Pages, chosen: Pages) -> NDArray[np.bool_]:
 def _prepare(verdicts: Verdicts, run: _Ready, room: int) -> Verdicts:
     """Refuse admitted folios that cannot be moved: dirty, no space, cannot be isolated, in this order.
 
-    `room` is the number of pages by which the target's best zone exceeds its high watermark and reserve.
+    `room` is the target's Room.exchange.
     """
     verdicts = verdicts.copy()
     for refused, verdict in (

@@ -13,13 +13,13 @@ from pghotd.host_check.finding import Finding
 from pghotd.host_check.memory import memory
 from pghotd.host_check.permissions import permissions
 from pghotd.host_check.sources import sources
-from pghotd.procfs.page_size import misfit
+from pghotd.procfs.page_size import unsupported
 
 
 def findings(proc: str = "/proc", sys: str = "/sys") -> list[Finding]:
     """Return the findings for the machine whose /proc and /sys are given."""
     found = [*memory(proc, sys), *permissions(proc)]
-    if why := misfit():
+    if why := unsupported():
         # On such a kernel the results of source probes mean nothing.
         return [
             Finding("page size", False, why),

@@ -7,15 +7,15 @@ from pghotd.host_check.finding import Finding, attribute
 from pghotd.memory.linux.topology.topology import Topology
 from pghotd.procfs.nodelist import format_nodelist, parse_nodelist
 
-#: What says which nodes a group may have memory on, in version 2 and 1.
+#: Files with the nodes on which a group may have memory, of version 2 and 1.
 _UNIFIED_FILES: tuple[str, ...] = ("cpuset.mems.effective",)
 _CPUSET_FILES: tuple[str, ...] = ("cpuset.effective_mems", "cpuset.mems")
-#: Cgroups that are named in one line at most.
+#: Maximum number of cgroups named in one line.
 _NAMED = 3
 
 
 def cpusets(topology: Topology | None, sys: str) -> Finding:
-    """Look at the root's cpuset and at those of the cgroups right below it: deeper ones have no more nodes."""
+    """Look at the root's cpuset and at those of the cgroups directly below it: deeper ones have no more nodes."""
     if topology is None:
         return Finding("cpusets", None, "cannot be determined, as the fast nodes are not known")
     targets = {node.nid for node in topology.nodes if node.tier == "top" and len(node.sections)}
@@ -43,8 +43,8 @@ def cpusets(topology: Topology | None, sys: str) -> Finding:
 def _groups(base: str) -> Iterator[tuple[str, str]]:
     """Yield the groups that have a cpuset, and the text of its list of nodes.
 
-    Version 2 is mounted at `base`, or at its `unified` beside version 1; there cpusets are in a hierarchy that is named
-    by its controllers.
+    Version 2 is mounted at `base`, or at `unified` in it next to version 1, whose cpusets are in a hierarchy named
+    after its controllers.
     """
     hierarchies = [(base, _UNIFIED_FILES), (f"{base}/unified", _UNIFIED_FILES)]
     hierarchies += [(f"{base}/{name}", _CPUSET_FILES) for name in _folders(base) if "cpuset" in name.split(",")]

@@ -95,4 +95,6 @@ def _demotion(sys: str) -> Finding:
 def _huge_pages(sys: str) -> Finding:
     setting = attribute(f"{sys}/kernel/mm/transparent_hugepage/enabled")
     chosen = next((word[1:-1] for word in setting.split() if word.startswith("[")), "not available")
-    return Finding("huge pages", True, f"transparent_hugepage is {chosen}; a huge page has one record and moves whole")
+    return Finding(
+        "huge pages", True, f"transparent_hugepage is {chosen}; a huge page has one record and moves as a whole"
+    )

@@ -56,9 +56,9 @@ def _paranoid(level: str, may_sample: bool, hidden_by: str) -> Finding:
 
 
 def _unprivileged() -> Finding:
-    name, what = "without root", "the memory model works, fed by inject, on a mount point of your own"
+    name, what = "without root", "the memory model works, with injected accesses, on a mount point that you own"
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         return Finding(name, None, f"{what}, but /dev/fuse is not accessible", "chmod 666 /dev/fuse")
     if shutil.which("fusermount3") is None:
         return Finding(name, None, f"{what}, but there is no fusermount3", "install the package fuse3")
-    return Finding(name, None, what, "pghotd --mountpoint DIR, with DIR a directory of yours")
+    return Finding(name, None, what, "pghotd --mountpoint DIR, where you own DIR")

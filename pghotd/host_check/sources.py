@@ -112,7 +112,7 @@ def _kpageflags(proc: str) -> Finding:
         nonlocal flags_any
         flags_any = bool(read_flags(0, PAGES_PER_SECTION, proc).any())
 
-    why = fails(read) or ("" if flags_any else "it shows nothing")
+    why = fails(read) or ("" if flags_any else "all flags read as 0")
     if why and (subset := read_proc_mount(proc).subset):
         what = f"does not work, and no page's state is known: hidden by {subset} of /proc"
         return Finding("source kpageflags", False, what, "mount /proc without it")

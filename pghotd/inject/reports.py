@@ -47,7 +47,7 @@ def check(pghot: Pghot, reports: Reports) -> None:
 
 
 class _Steps:
-    """Yields to other tasks after each step of a write; steps count work, not time, so that every run is the same."""
+    """Checkpoints of one write, one per step; steps count work, not time, so that every run is the same."""
 
     def __init__(self) -> None:
         self._done = 0

@@ -20,7 +20,7 @@ from pghotd.inject.reports import Reports, check, record
 LONGEST_LINE = 4096
 LONGEST_RANGE = 1 << 28
 #: As CXL hotness monitors count. With the longest range that is 2^60 accesses, which 64 bits can hold.
-MOST_COUNTED = 2**32 - 1
+MAX_COUNT = 2**32 - 1
 
 #: Amount of text parsed between two checkpoints: less than a millisecond, whatever the lines look like.
 _SLICE = 2048
@@ -119,7 +119,7 @@ def parse(text: bytes) -> Reports:
     pfns = _numbers(pfns_text, "", PFN_LIMIT - 1)
     lengths = _numbers(lengths_text, "1", LONGEST_RANGE)
     nids = _numbers(nids_text, "-1", 2**31 - 1)
-    counts = _numbers(counts_text, "1", MOST_COUNTED)
+    counts = _numbers(counts_text, "1", MAX_COUNT)
     kinds = np.array([_KIND_NUMBER[kind] for kind in kinds_text], dtype=np.int64)
     if int(lengths.min()) < 1 or int(counts.min()) < 1:
         raise MalformedError

@@ -105,7 +105,7 @@ def mount_pghotd_8(configurations: list[str]) -> str:
         + _list(
             "MOUNT OPTIONS",
             [
-                ("mode=default|precise", "1 byte per page, or 4 with time and node"),
+                ("mode=default|precise", "record of each page: 1 byte, or 4 with time and node"),
                 ("config=FILE", f"the configuration (default: {CONFIG_FILE})"),
                 *((f"{name}=VALUE", what) for name, what in tunable_help()),
             ],

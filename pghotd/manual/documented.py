@@ -18,7 +18,7 @@ from pghotd.memory.registry import BACKENDS
 from pghotd.settings.table import Entries, Inline, Key, declarations
 
 _WIDTH = 120
-#: What a tunable counts in these needs no word beside its range.
+#: Units that are not shown next to a range.
 _WITHOUT_UNIT = ("bits", "switch", "choice", "nid")
 _TABLE = re.compile(r"(?:# )?\[+([a-z0-9_.]+)\]+\Z")
 _KEY = re.compile(r"(?:# )?([A-Za-z0-9_]+) = ")

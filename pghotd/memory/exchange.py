@@ -13,8 +13,8 @@ allocations would go to a slow node because promotion used up the room.
 
 from dataclasses import dataclass
 
-#: How long a wish for room stays valid, and the minimum time between two requests, in ms.
-_WISH_MS = 1000
+#: How long demand for room stays valid, and the minimum time between two requests, in ms.
+_WANTED_MS = 1000
 _ASK_EVERY_MS = 50
 #: A node that has demoted nothing after this many requests over this time gets no requests for a while.
 _STALLED_ASKS, _STALLED_MS = 10, 2000
@@ -74,11 +74,11 @@ class Exchange:
 
     def is_wanted(self, now: int) -> bool:
         """Return whether pages are waiting for room now."""
-        return self._wanted_at is not None and now - self._wanted_at < _WISH_MS
+        return self._wanted_at is not None and now - self._wanted_at < _WANTED_MS
 
     def is_warm(self, now: int) -> bool:
         """Return whether to poll the node: pages compete for its room, or room was made less than a minute ago."""
-        competed = self._competed_at is not None and now - self._competed_at < _WISH_MS
+        competed = self._competed_at is not None and now - self._competed_at < _WANTED_MS
         return competed or self._is_restored(now)
 
     def has_demoted(self, now: int) -> bool:

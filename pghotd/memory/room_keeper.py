@@ -33,14 +33,14 @@ class RoomKeeper:
         #: Whether room may be made at all, as of the last call of `want`.
         self._on = False
         self._exchanges: dict[int, Exchange] = {}
-        self._wish = trio.Event()
+        self._room_wanted = trio.Event()
 
     def want(self, nid: int, pages: int, *, exchange: bool) -> None:
         """Note that pages compete for room on node `nid`, how many justify making room, and whether that is allowed."""
         self._on = exchange
         if exchange:
             self._exchanges.setdefault(nid, Exchange(nid)).want(pages, self._clock())
-            self._wish.set()
+            self._room_wanted.set()
 
     def works(self, nid: int) -> bool:
         """Return whether promotion to node `nid` may go down to its low watermark."""
@@ -61,8 +61,8 @@ class RoomKeeper:
             now = self._clock()
             warm = [(nid, one) for nid, one in self._exchanges.items() if self._on and one.is_warm(now)]
             if not warm:
-                self._wish = trio.Event()
-                await self._wish.wait()
+                self._room_wanted = trio.Event()
+                await self._room_wanted.wait()
                 continue
             for nid, one in [] if self.paused() else warm:
                 await self._look(nid, one)

@@ -80,7 +80,7 @@ class Exporter:
         return rendered
 
     def prometheus_text(self) -> bytes:
-        """Return all metrics in the older format: node_exporter reads no other, and refuses a file with an info."""
+        """Return all metrics in the older format: node_exporter reads no other, and rejects info metrics."""
         return prometheus_client.generate_latest(self._families)
 
     async def _answer(self, stream: trio.SocketStream) -> None:

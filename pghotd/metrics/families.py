@@ -26,7 +26,7 @@ class _Task(Protocol):
     batches: int
 
 
-#: Counters of a node that are metrics of their own: name, and meaning here.
+#: Counters of a node that are metrics of their own, and the names of these.
 _NODE_COUNTERS = {
     "pgpromote_success": "pghotd_promoted",
     "pgpromote_candidate": "pghotd_promotion_candidates",

@@ -22,8 +22,8 @@ class Cgroups:
     def within(self, group: bytes) -> bool:
         """Return whether the process is in the control group `group` of any hierarchy, or below it.
 
-        It is understood as other tools write it, too: without the first slash, and as a directory below /sys/fs/cgroup,
-        which of version 1 names the hierarchy.
+        The spellings of other tools are accepted too: without the first slash, and as a directory below /sys/fs/cgroup,
+        which names the hierarchy in version 1.
         """
         path = posixpath.normpath(b"/" + group.lstrip(b"/"))
         if path == _MOUNTED or path.startswith(_MOUNTED + b"/"):

@@ -9,7 +9,7 @@ from pghotd.procfs.attribute import read_attribute
 #: Modules that have a kdamond of their own, which DAMON's sysfs interface does not show.
 _MODULES = ("damon_stat", "damon_reclaim", "damon_lru_sort")
 
-IN_USE = "DAMON is in use by something else"
+IN_USE = "DAMON is in use by another program"
 
 
 def kdamond_runs(sys: str = "/sys") -> bool:
@@ -22,12 +22,11 @@ def why_taken(sys: str = "/sys") -> str:
     if _any(glob(f"{_kdamonds(sys)}/*/state"), "on"):
         return IN_USE
     for module in running_modules(sys):
-        return f"{module} of this kernel uses DAMON; to stop it: echo N > /sys/module/{module}/parameters/enabled"
+        return f"the kernel's {module} uses DAMON; to stop it: echo N > /sys/module/{module}/parameters/enabled"
     states = glob(f"{_kdamonds(sys)}/*/state")
     if states and all(_any([path], "off") for path in states):
-        return (
-            f"DAMON is off, but has settings of an earlier user; to clear them: echo 0 > {_kdamonds(sys)}/nr_kdamonds"
-        )
+        reset = f"echo 0 > {_kdamonds(sys)}/nr_kdamonds"
+        return f"DAMON is off, but still has the settings of an earlier user; to clear them: {reset}"
     return IN_USE
 
 

@@ -93,7 +93,7 @@ def read_maps_text(pid: int, proc: str = "/proc") -> bytes:
     """Read the text of process `pid`'s maps; OSError as in the package docstring."""
     text = Path(f"{proc}/{pid}/maps").read_bytes()
     if not text:
-        raise OSError(errno.ESRCH, "no memory left")
+        raise OSError(errno.ESRCH, "the process has no memory")
     return text
 
 

@@ -132,5 +132,5 @@ def read_numa_maps(pid: int, proc: str = "/proc") -> NumaMaps:
     """Read and parse process `pid`'s numa_maps; OSError as in the package docstring."""
     text = Path(f"{proc}/{pid}/numa_maps").read_bytes()
     if not text:
-        raise OSError(errno.ESRCH, "no memory left")
+        raise OSError(errno.ESRCH, "the process has no memory")
     return parse_numa_maps(text)

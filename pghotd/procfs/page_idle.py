@@ -73,7 +73,7 @@ class PageIdle:
 
 
 def probe(proc: str = "/proc", sys: str = "/sys") -> PageIdle:
-    """Return the bitmap if marking own pages idle shows in it, else raise OSError: a file proves nothing."""
+    """Return the bitmap if marking pghotd's own pages shows in it, else raise OSError: a file alone proves nothing."""
     tracker = PageIdle(sys)
     with contextlib.ExitStack() as on_failure:
         on_failure.callback(tracker.close)

@@ -12,7 +12,7 @@ from pghotd.geometry import PAGE_SIZE
 SYSTEM_PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 
 
-def misfit() -> str:
+def unsupported() -> str:
     """Return in one sentence why real memory cannot be read on this kernel, empty if it can."""
     if SYSTEM_PAGE_SIZE == PAGE_SIZE:
         return ""
@@ -24,5 +24,5 @@ def misfit() -> str:
 
 def require_page_size() -> None:
     """Raise OSError (EOPNOTSUPP) on a kernel whose pages are of another size."""
-    if why := misfit():
+    if why := unsupported():
         raise OSError(errno.EOPNOTSUPP, why, '"linux"')

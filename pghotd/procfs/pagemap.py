@@ -47,7 +47,7 @@ def read_resident(
                 got = os.preadv(fd, [buffer[:asked].data], first * WORD) // WORD
                 if not got:
                     # The address space is gone, or this file was truncated.
-                    raise OSError(errno.ESRCH, "no memory left")
+                    raise OSError(errno.ESRCH, "the process has no memory")
                 if only_written:
                     present = np.flatnonzero(buffer[:got] & _WRITTEN == _WRITTEN)
                 else:

@@ -57,12 +57,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """The processes chosen, with the target each belongs to, and the errnos met on the way."""
+    """The processes chosen, with the target each belongs to, and the errnos of those that could not be read."""
 
     processes: dict[Identity, tuple[ProcessStat, Target]]
     errnos: Counter[int]
-    #: How many processes fit each target, whichever they belong to.
-    fitting: tuple[int, ...] = ()
+    #: How many processes match each target, whichever they belong to.
+    matching: tuple[int, ...] = ()
 
 
 def choose(targets: Sequence[Target], proc: str = "/proc", watched: Collection[Identity] = ()) -> Chosen:
@@ -98,7 +98,7 @@ def _choose(targets: Sequence[Target], proc: str, watched: Collection[Identity])
         try:
             stat = read_stat(pid, proc)
         except OSError as error:
-            # A process that ends while being listed, or has just begun, can be left out.
+            # A process that ends while being listed, or has just started, can be left out.
             if error.errno not in (errno.ESRCH, errno.ENOENT):
                 errnos[error.errno or 0] += 1
             continue
@@ -108,12 +108,12 @@ def _choose(targets: Sequence[Target], proc: str, watched: Collection[Identity])
     processes: dict[Identity, tuple[ProcessStat, Target]] = {}
     numbers: list[int] = []
     for target in targets:
-        fitting = [stat for stat in found if _fits(target, stat, proc, errnos)]
-        numbers.append(len(fitting))
+        matching = [stat for stat in found if _matches(target, stat, proc, errnos)]
+        numbers.append(len(matching))
         if target.largest is not None:
-            fitting.sort(key=lambda stat: (-_rank(stat, watched), stat.pid))
-            fitting = fitting[: target.largest]
-        for stat in fitting:
+            matching.sort(key=lambda stat: (-_rank(stat, watched), stat.pid))
+            matching = matching[: target.largest]
+        for stat in matching:
             processes.setdefault((stat.pid, stat.start_ticks), (stat, target))
     return Chosen(processes, errnos, tuple(numbers))
 
@@ -139,7 +139,7 @@ def _own_pid(proc: str) -> int:
         return os.getpid()
 
 
-def _fits(target: Target, stat: ProcessStat, proc: str, errnos: Counter[int]) -> bool:
+def _matches(target: Target, stat: ProcessStat, proc: str, errnos: Counter[int]) -> bool:
     """Return whether a process matches a target; one that cannot be read does not match and is counted."""
     if target.pid is not None and stat.pid != target.pid:
         return False

@@ -61,7 +61,7 @@ def read_smaps_text(pid: int, proc: str = "/proc") -> bytes:
     """Read the text of process `pid`'s smaps; OSError as in the package docstring."""
     text = Path(f"{proc}/{pid}/smaps").read_bytes()
     if not text:
-        raise OSError(errno.ESRCH, "no memory left")
+        raise OSError(errno.ESRCH, "the process has no memory")
     return text
 
 

@@ -12,7 +12,7 @@ from pghotd.procfs.stat import read_stat
 
 
 def probe(proc: str = "/proc") -> None:
-    """Raise OSError unless clearing shows on an own page, and writing to it shows again."""
+    """Raise OSError unless clearing the bit of a page of pghotd's own works, and writing to the page sets it again."""
     own = read_stat(os.getpid(), proc)
     # Private, as most memory is; a separate mapping has a bit of its own.
     with mmap.mmap(-1, PAGE_SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:

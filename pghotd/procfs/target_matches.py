@@ -1,4 +1,4 @@
-"""Since when each target has fitted no process: a name with a slip in it, most often, or a service that is down."""
+"""How long each target has matched no process: most often a misspelt name, or a service that is down."""
 
 import os
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ class TargetMatches:
         self._targets = tuple(targets)
         self._since: dict[int, int] = {}
 
-    def update(self, fitting: Sequence[int], now: int) -> None:
-        """Take over how many processes fitted each target at `now` (ms)."""
-        self._since = {number: self._since.get(number, now) for number, found in enumerate(fitting) if not found}
+    def update(self, matching: Sequence[int], now: int) -> None:
+        """Record how many processes matched each target at `now` (ms)."""
+        self._since = {number: self._since.get(number, now) for number, found in enumerate(matching) if not found}
 
     def unmatched(self, now: int) -> list[str]:
-        """Return the targets that have fitted nothing for a while, as the configuration names them."""
+        """Return the targets that have matched nothing for a while, as the configuration names them."""
         return [
             described(self._targets[number]) for number, since in self._since.items() if now - since >= UNMATCHED_MS
         ]

@@ -23,7 +23,7 @@ from pghotd.syscalls import (
 )
 
 #: Calls in flight at a time. The system has 65,536 for all by default, and allocates twice the number requested.
-_MOST = 1024
+_MAX_CALLS = 1024
 
 #: First word and end of each run of words, shape (n, 2).
 Runs = NDArray[np.int64]
@@ -37,7 +37,7 @@ class WordCalls:
         self._context = 0
         if together:
             try:
-                self._context = io_setup(_MOST)
+                self._context = io_setup(_MAX_CALLS)
             except OSError:
                 self._context = 0  # fall back to one by one
 
@@ -73,8 +73,8 @@ class WordCalls:
 
     def _make(self, calls: Iocbs, words: Words, first: int) -> None:
         """Make the calls; those that read do so into `words`."""
-        for at in range(0, len(calls), _MOST):
-            some = np.ascontiguousarray(calls[at : at + _MOST])
+        for at in range(0, len(calls), _MAX_CALLS):
+            some = np.ascontiguousarray(calls[at : at + _MAX_CALLS])
             some["data"] = np.arange(len(some))
             begun = 0
             while begun < len(some):

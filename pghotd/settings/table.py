@@ -1,6 +1,6 @@
-"""Declared settings, and their reading from TOML: one declaration of a key is all that is written of it.
+"""Declared settings, and their reading from TOML; a key is declared once, for all its uses.
 
-A part keeps its settings in a frozen dataclass beside it. The annotation of a field declares its key: how its value is
+A part keeps its settings in a frozen dataclass of its own. The annotation of a field declares its key: how its value is
 converted and checked, and the comment that the documented configurations have above it. The field's default is the
 key's; a field without one is required. What concerns several keys is checked in `__post_init__` (WrongKeyError).
 

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class WrongKeyError(ValueError):
-    """Reason why the value of `key` of a table is wrong beside the table's other values."""
+    """Reason why the value of `key` of a table is wrong given the table's other values."""
 
     def __init__(self, key: str, what: str) -> None:
         super().__init__(what)
@@ -82,7 +82,7 @@ def word(value: Any) -> str:
 def text(value: Any) -> str:
     """Convert a string that is not empty."""
     if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError(f"{value!r} is not a string")
+        raise ValueError(f"{value!r} is not a nonempty string")
     return value
 
 
@@ -113,7 +113,7 @@ def size_in_pages(multiple: int = 1) -> Callable[[Any], int]:
         wanted = size(value)
         unit = multiple * PAGE_SIZE
         if not wanted or wanted % unit:
-            raise ValueError(f"{value!r} is not a multiple of {size_text(unit)}")
+            raise ValueError(f"{value!r} is not a positive multiple of {size_text(unit)}")
         return wanted // PAGE_SIZE
 
     return convert

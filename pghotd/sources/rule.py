@@ -42,11 +42,11 @@ class Rule:
         """Return how many looks a page needs to become ready whatever its state before, plus one."""
         return self.freq_threshold + 1
 
-    def misfit(self, setting: str, interval_ms: int) -> str | None:
+    def violation(self, setting: str, interval_ms: int) -> str | None:
         """Return why looks `interval_ms` apart, as set by `setting`, do not meet the rule; None if they do."""
         if interval_ms <= self.longest_gap_ms:
             return None
         return (
-            f"{setting} does not fit: freq_threshold {self.freq_threshold} looks within "
-            f"promote_freq_window_ms {self.window_ms} need one every {self.longest_gap_ms} ms at most"
+            f"{setting} is too long: freq_threshold {self.freq_threshold} looks within "
+            f"promote_freq_window_ms {self.window_ms} need one at least every {self.longest_gap_ms} ms"
         )

@@ -26,5 +26,5 @@ class Source(Protocol):
 
 
 def failures(errnos: Mapping[int, int]) -> dict[str, int]:
-    """Return how often each errno was met, under the names used in `stat`."""
+    """Return how often each errno occurred, under the names used in `stat`."""
     return {f"failed_{errno.errorcode.get(code, 'other').lower()}": n for code, n in sorted(errnos.items())}

@@ -1,4 +1,4 @@
-"""SourceStatus of a source: whether it works here, why not better, how much it covers, and what it may cost."""
+"""Status of a source: whether it works here, why not better, how much it covers, and what it may cost."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -20,7 +20,7 @@ _STEP_S = 0.0005
 
 
 class CensusTaker:
-    """Takes a census of one engine's records on demand."""
+    """Censuses of one engine's records, taken on demand."""
 
     def __init__(self, pghot: Pghot, clock: Clock) -> None:
         self._pghot = pghot

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pghotd.engine.returns import LEAST_NR, PERIOD_MS, Returns
+from pghotd.engine.returns import MIN_NR, PERIOD_MS, Returns
 
 
 def pages(number: int, heat: int):
@@ -22,11 +22,11 @@ def period(returns: Returns, number: int, promoted: int, back: int, heat: int = 
 def test_it_binds_at_whatever_rate(rate):
     returns = Returns()
     allowed = [period(returns, number, rate, rate) for number in range(3)]
-    assert allowed == [max(rate >> number, LEAST_NR) for number in (1, 2, 3)]
+    assert allowed == [max(rate >> number, MIN_NR) for number in (1, 2, 3)]
     limit = allowed[-1]
     for number in range(3, 20):
         limit = period(returns, number, limit, limit)
-    assert limit == LEAST_NR
+    assert limit == MIN_NR
     assert returns.held_back(20 * PERIOD_MS) == {(0, 0): 1}
     assert returns.take_throttled() == 20
     assert returns.take_throttled() == 0
@@ -41,7 +41,7 @@ def test_to_exchange_cold_for_hot_is_not_thrashing():
 
 def test_a_few_that_come_back_say_nothing():
     returns = Returns()
-    assert period(returns, 0, 80, LEAST_NR - 1) > 1 << 30
+    assert period(returns, 0, 80, MIN_NR - 1) > 1 << 30
     assert period(returns, 1, 10_000, 2000) > 1 << 30
 
 

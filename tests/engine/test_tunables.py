@@ -43,7 +43,7 @@ def test_defaults_on_real_nodes(mode):
 def test_the_window_leaves_a_sweep_half_a_second_while_records_age(mode, most, range_ms):
     tunables = make(mode)
     tunables.set("promote_freq_window_ms", range_ms)
-    with pytest.raises(OSError, match=f"needs promote_freq_window_ms at {most} at most, but it is {range_ms}"):
+    with pytest.raises(OSError, match=f"needs promote_freq_window_ms of at most {most}, but it is {range_ms}"):
         tunables.set("record_ageing", 1)
     tunables.set("promote_freq_window_ms", most)
     tunables.set("record_ageing", 1)

@@ -18,8 +18,8 @@ from pyfuse3 import ROOT_INODE
 
 from pghotd.fs import held as held_module
 from pghotd.fs import inodes as inodes_module
-from pghotd.fs.held import MOST_OPEN, Clients, Texts
-from pghotd.fs.inodes import MOST_NAMES
+from pghotd.fs.held import MAX_OPEN, Clients, Texts
+from pghotd.fs.inodes import MAX_NAMES
 from pghotd.fs.tree import Attr, Dir, DynamicDir, Stream
 from tests.fs.calls import CTX, OTHER, find, refusal, serving
 from tests.fs.mounted import DEADLINE_S, NOBODY, eventually
@@ -52,8 +52,8 @@ def test_names_are_bounded_and_still_work(tree: Path) -> None:
     held = os.open(tree / "pfn/77", os.O_RDONLY)
     before = [tree / "pfn" / str(number) for number in range(90_000, 90_020)]
     numbers = [os.stat(path).st_ino for path in before]
-    as_nobody(STATS, tree / "pfn", MOST_NAMES + 3000)
-    assert int((tree / "known_names").read_text()) <= known + MOST_NAMES + 2
+    as_nobody(STATS, tree / "pfn", MAX_NAMES + 3000)
+    assert int((tree / "known_names").read_text()) <= known + MAX_NAMES + 2
     # Once its entries are too old, the kernel asks again for what it knew by a number that is gone; what is open
     # keeps its own.
     eventually(lambda: not {os.stat(path).st_ino for path in before} & set(numbers))
@@ -87,19 +87,19 @@ print(open(sys.argv[3]).read())
 @pytest.mark.parametrize(("name", "flags"), [("fixed", os.O_RDONLY), ("nodes", os.O_RDONLY | os.O_DIRECTORY)])
 def test_open_files_of_one_user_are_bounded(tree: Path, name: str, flags: int) -> None:
     for _ in range(2):  # what is closed counts no longer
-        assert as_nobody(OPENS, tree / name, flags) == [str(MOST_OPEN), "ENFILE"]
+        assert as_nobody(OPENS, tree / name, flags) == [str(MAX_OPEN), "ENFILE"]
     assert (tree / "fixed").read_text() == "fixed\n"
 
 
 def test_pollers_are_bounded_by_open_files(tree: Path) -> None:
     files, code, pollers = as_nobody(OPENS + POLLS, tree / "value", os.O_RDONLY, tree / "pollers")
-    assert (files, code) == (str(MOST_OPEN), "ENFILE")
-    assert int(pollers) == MOST_OPEN - 1
+    assert (files, code) == (str(MAX_OPEN), "ENFILE")
+    assert int(pollers) == MAX_OPEN - 1
 
 
 def test_root_is_not_kept_out_by_others(tree: Path) -> None:
     with contextlib.ExitStack() as stack:
-        for _ in range(MOST_OPEN + 5):
+        for _ in range(MAX_OPEN + 5):
             fd = os.open(tree / "fixed", os.O_RDONLY)
             stack.callback(os.close, fd)
         assert os.read(fd, 100) == b"fixed\n"
@@ -122,7 +122,7 @@ def test_texts_of_others_are_bounded_by_the_oldest(tree: Path) -> None:
     size = 0
     while part := os.pread(mine, 1 << 20, size):
         size += len(part)
-    files = held_module.MOST_TEXT_BYTES // size + 2
+    files = held_module.MAX_TEXT_BYTES // size + 2
     assert as_nobody(TEXTS, tree / "long", files) == ["ESTALE", "10", "10", "10"]
     assert len(os.pread(mine, 10, 10)) == 10
     os.close(mine)
@@ -140,9 +140,9 @@ async def test_directories_say_whether_others_may_look_names_up() -> None:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep ten names, and let each user open three files, five in all."""
-    monkeypatch.setattr(inodes_module, "MOST_NAMES", 10)
-    monkeypatch.setattr(held_module, "MOST_OPEN", 3)
-    monkeypatch.setattr(held_module, "MOST_OPEN_IN_ALL", 5)
+    monkeypatch.setattr(inodes_module, "MAX_NAMES", 10)
+    monkeypatch.setattr(held_module, "MAX_OPEN", 3)
+    monkeypatch.setattr(held_module, "MAX_OPEN_TOTAL", 5)
 
 
 async def test_the_newest_names_and_open_ones_are_kept(few: None) -> None:

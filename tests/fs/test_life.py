@@ -146,7 +146,7 @@ def test_unmount_from_outside_ends_the_daemon(
         (lambda path: path.touch(), "not a directory; the mount point must be an empty directory"),
         (
             lambda path: (path / "data").mkdir(parents=True),
-            "not empty, with data in it; the mount point must be an empty directory",
+            "not empty, contains data; the mount point must be an empty directory",
         ),
         (lambda path: path.symlink_to("/tmp"), "a symbolic link; name the directory that it points to"),
     ],

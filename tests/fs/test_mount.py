@@ -137,11 +137,11 @@ def test_check_wants_an_empty_directory(tmp_path: Path) -> None:
     with pytest.raises(MountError, match=f"{link}: a symbolic link"):
         check(link)
     (directory / "data").touch()
-    with pytest.raises(MountError, match=f"{directory}: not empty, with data in it; the mount point must be an empty"):
+    with pytest.raises(MountError, match=f"{directory}: not empty, contains data; the mount point must be an empty"):
         check(directory)
     for name in ("paused", "inject", "new\nline", "vmstat"):
         (directory / name).touch()
-    with pytest.raises(MountError, match=r"not empty, with data, inject, new\\x0aline and 2 more in it;"):
+    with pytest.raises(MountError, match=r"not empty, contains data, inject, new\\x0aline and 2 more;"):
         check(directory)
 
 

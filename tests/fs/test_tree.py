@@ -36,7 +36,7 @@ def test_sizes_are_those_of_sysfs() -> None:
 
 
 def test_attr_needs_a_show_or_a_store() -> None:
-    with pytest.raises(ValueError, match="neither"):
+    with pytest.raises(ValueError, match="needs show or store"):
         Attr()
 
 

@@ -62,7 +62,7 @@ def test_how_many_processes_fit_each_target_whichever_they_belong_to(world):
     world.proc.process(11, comm=b"b")
     targets = (Target(largest=1), Target(name="a"), Target(cgroup="/nowhere"))
     found = choose(targets, str(world.proc.root))
-    assert found.fitting == (2, 1, 0)
+    assert found.matching == (2, 1, 0)
 
 
 def test_what_else_uses_psutil_reads_its_own_proc_again(world):

@@ -90,7 +90,7 @@ def test_each_run_is_written_and_read_back(tmp_path_factory, asked):
 
 
 def test_more_calls_than_may_be_under_way_at_a_time(calls, monkeypatch):
-    monkeypatch.setattr(word_calls, "_MOST", 8)
+    monkeypatch.setattr(word_calls, "_MAX_CALLS", 8)
     words = np.zeros(WORDS, dtype=np.uint64)
     calls.read(0, words, runs(*((word, word + 1) for word in range(WORDS))))
     assert words.tolist() == list(range(WORDS))

@@ -55,7 +55,7 @@ def test_get_and_set(program):
         "is refused; valid: top-tier nodes 0; -1 for the nearest one\n"
     )
     assert program.command("set", "target_policy=2").stderr.startswith(
-        "pghotctl: target_policy: '2' is refused; valid: 0..1, an older name for target_nid -1; 1: target_nid is -1"
+        "pghotctl: target_policy: '2' is refused; valid: 0..1, an older name for target_nid -1; 1: sets target_nid"
     )
     assert program.command("set", "speed=1").stderr.startswith("pghotctl: unknown tunable 'speed'; known tunables: ")
     assert program.command("set", "speed").stderr == "pghotctl: speed: no value; the form is NAME=VALUE\n"
@@ -255,12 +255,12 @@ def test_explain_shows_a_page_from_both_ends_of_its_move(program):
     program.write("inject", f"{pinned} -1 pgtscans 2\n")
     while not program.counters()["pghotd_refused_isolate"]:
         pass
-    assert "refused isolate to node 0: pinned, or on no list" in program.command("explain", str(pinned)).stdout
+    assert "refused isolate to node 0: pinned, or on no LRU list" in program.command("explain", str(pinned)).stdout
     busy = LOWER_FIRST + 16384 + 8192 + 512
     program.write("inject", f"{busy}+1024 -1 pgtscans 2\n")
     while "EBUSY" not in (said := "".join(program.command("explain", str(busy + at)).stdout for at in range(8))):
         pass
-    assert "failed: EBUSY: something else held the page" in said
+    assert "failed: EBUSY: the page was in use elsewhere" in said
     nowhere = program.command("explain", "0x50000")
     assert "page 327680 (0x50000) is on no node" in nowhere.stdout
     assert "on no LRU list: free" in program.command("explain", str(LOWER_FIRST)).stdout
@@ -380,7 +380,7 @@ def test_top_draws_itself(program, tmp_path):
 def test_a_heat_map_of_a_process_that_is_not_known_is_refused(program):
     refused = program.command("heatmap", "--pid", str(os.getpid()), "--seconds", "0.01", "--rows", "2")
     assert refused.returncode == 2
-    assert refused.stderr.startswith(f"pghotctl: --pid {os.getpid()}: no known page there")
+    assert refused.stderr.startswith(f"pghotctl: --pid {os.getpid()}: no page of it is known")
 
 
 def test_a_heat_map_that_is_interrupted_shows_what_it_has(program, monkeypatch, capsys):

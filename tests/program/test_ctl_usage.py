@@ -27,14 +27,14 @@ def pghotctl(*arguments, **options):
         (("status", "--nope"), "--nope"),
         (("top", "--interval", "nan"), "--interval: nan"),
         (("top", "--interval", "inf"), "--interval: inf"),
-        (("top", "--interval", "0"), "--interval: 0 is not above 0 s"),
+        (("top", "--interval", "0"), "--interval: 0: must be more than 0 s"),
         (("top", "--count", "-1"), "--count: -1"),
         (("hot", "-n", "-5"), "--count: -5"),
         (("watch", "--count", "x"), "x"),
         (("heatmap", "--seconds", "nan"), "--seconds: nan"),
         (("heatmap", "--seconds", "-1"), "--seconds: -1"),
         (("heatmap", "--rows", "0"), "--rows: 0"),
-        (("heatmap", "--pid", "5", "--range", "5-1"), "--range: 5-1 is not START-END"),
+        (("heatmap", "--pid", "5", "--range", "5-1"), "--range: 5-1: must be START-END"),
         (("record", "--seconds", "1e300", "file"), "--seconds: 1e300"),
         (("inject", "65536", "--count", "0"), "--count: 0"),
     ],
@@ -101,6 +101,6 @@ def test_a_daemon_that_is_stopped_is_said_to_be(program):
         )
     finally:
         program.process.send_signal(signal.SIGCONT)
-    said = f"pghotctl: the pghotd mounted at {program.mountpoint} has not answered for 0.3 s: is it stopped?\n"
+    said = f"pghotctl: the pghotd mounted at {program.mountpoint} has not answered within 0.3 s; is it stopped?\n"
     assert (done.returncode, done.stderr) == (3, said)
     assert program.counters()["pghotd_taken"] == 0

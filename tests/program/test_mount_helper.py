@@ -152,7 +152,7 @@ def test_what_is_mounted_is_not_mounted_again(mountpoint, place):
 def test_syslog_gets_the_level_and_a_missing_listener_is_ignored(tmp_path, capfd):
     address = tmp_path / "log"
     record = logging.LogRecord("pghotd.x", logging.WARNING, "", 1, "said", None, None)
-    with contextlib.closing(program.ToSyslog(str(address))) as handler:
+    with contextlib.closing(program.SyslogHandler(str(address))) as handler:
         handler.handle(record)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
             listener.bind(str(address))

@@ -98,7 +98,7 @@ def test_sources_come_change_and_go(start):
     program = start(config=SMALL)
     drivers = {"hintfaults", "hwhints", "pgtscans", "fma"}
     assert set(os.listdir(program.mountpoint / "sources")) == drivers
-    assert reload(program, SMALL + WORKLOAD)[0] == "pghotd: source workload: configured again\n"
+    assert reload(program, SMALL + WORKLOAD)[0] == "pghotd: source workload: configured\n"
     assert set(os.listdir(program.mountpoint / "sources")) == drivers | {"workload"}
     assert program.values("sources/workload/stat")["hot_pages"] == "256"
     assert program.values("status")["sources"] == "workload"

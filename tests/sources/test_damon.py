@@ -108,7 +108,10 @@ async def test_another_users_kdamond_is_untouched_and_retried(bench, autojump_cl
     async with trio.open_nursery() as nursery:
         nursery.start_soon(bench.source.run)
         await trio.sleep(5)
-        assert (bench.source.stat()["works"], bench.source.stat()["why"]) == ("no", "DAMON is in use by something else")
+        assert (bench.source.stat()["works"], bench.source.stat()["why"]) == (
+            "no",
+            "DAMON is in use by another program",
+        )
         assert bench.tree.written == []
         (bench.tree.root / "nr_kdamonds").write_text("0\n")
         await trio.sleep(10)
@@ -161,7 +164,7 @@ async def test_one_stopped_by_another_user_is_started_again(bench, autojump_cloc
         await trio.sleep(2.5)
         (bench.tree.root / "0/state").write_text("off")
         await trio.sleep(2.5)
-        assert (bench.source.stat()["works"], bench.source.stat()["why"]) == ("no", "it was stopped")
+        assert (bench.source.stat()["works"], bench.source.stat()["why"]) == ("no", "the kdamond was stopped")
         await trio.sleep(10)
         assert bench.source.stat()["works"] == "yes"
         nursery.cancel_scope.cancel()
@@ -177,8 +180,8 @@ async def test_aggregations_that_do_not_fit_the_rule_are_not_used(bench, nursery
     await trio.sleep(2)
     assert bench.tree.number == 0
     assert bench.source.stat()["why"] == (
-        "aggregation_us 1000000 does not fit: freq_threshold 3 looks within promote_freq_window_ms 2000 "
-        "need one every 936 ms at most"
+        "aggregation_us 1000000 is too long: freq_threshold 3 looks within promote_freq_window_ms 2000 "
+        "need one at least every 936 ms"
     )
     tunables.freq_threshold = 2
     await trio.sleep(2)

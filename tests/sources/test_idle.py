@@ -311,8 +311,8 @@ async def test_an_interval_that_does_not_fit_is_not_used(monkeypatch, tmp_path, 
     stat = bench.source.stat()
     assert (stat["works"], stat["covered_ppm"], stat["scans"], bench.recorded) == ("no", 0, 0, 0)
     assert stat["why"] == (
-        f"interval_ms {interval_ms} does not fit: freq_threshold 2 looks within promote_freq_window_ms 3000 "
-        "need one every 2872 ms at most"
+        f"interval_ms {interval_ms} is too long: freq_threshold 2 looks within promote_freq_window_ms 3000 "
+        "need one at least every 2872 ms"
     )
     assert bench.kernel.writes == []
 

@@ -62,7 +62,7 @@ def test_it_is_left_as_it_was_found(damon):
 
 def test_nothing_of_another_user_is_touched(damon):
     damon.owned_by_another()
-    with pytest.raises(OSError, match="in use by something else") as busy:
+    with pytest.raises(OSError, match="in use by another program") as busy:
         damon.take(RANGES, Intervals())
     damon.give_back()
     assert busy.value.errno == errno.EBUSY
@@ -110,13 +110,13 @@ def test_one_that_was_stopped_is_not_one_that_refuses(damon):
     with pytest.raises(OSError, match="Invalid argument"):
         damon.read()
     (damon.root / "0/state").write_text("off")
-    with pytest.raises(OSError, match="it was stopped"):
+    with pytest.raises(OSError, match="the kdamond was stopped"):
         damon.read()
 
 
 def test_who_was_faster_keeps_it(damon):
     damon.answers["nr_kdamonds", "1"] = [errno.EBUSY]
-    with pytest.raises(OSError, match="DAMON is in use by something else"):
+    with pytest.raises(OSError, match="DAMON is in use by another program"):
         damon.take(RANGES, Intervals())
     assert damon.written == [("nr_kdamonds", "1")]
     assert not damon.note.exists()
@@ -144,11 +144,11 @@ def test_one_that_cannot_be_started_is_given_back(damon):
     module.write_text("Y\n")
     damon.answers["0/state", "on"] = [errno.EBUSY, errno.EBUSY]
     with pytest.raises(
-        OSError, match="damon_stat of this kernel uses DAMON; to stop it: echo N > /sys/module/damon_stat"
+        OSError, match="the kernel's damon_stat uses DAMON; to stop it: echo N > /sys/module/damon_stat"
     ):
         damon.take(RANGES, Intervals())
     module.write_text("N\n")
-    with pytest.raises(OSError, match="DAMON is in use by something else"):
+    with pytest.raises(OSError, match="DAMON is in use by another program"):
         damon.take(RANGES, Intervals())
     assert damon.number == 0
     assert not damon.note.exists()
@@ -262,5 +262,5 @@ def test_a_real_one_of_another_user_is_not_taken(tmp_path):
     except OSError:
         number = 0
     require(number, "another user of DAMON")
-    with pytest.raises(OSError, match="in use by something else"):
+    with pytest.raises(OSError, match="in use by another program"):
         Kdamond(owner=tmp_path / "note").take(RANGES, Intervals())

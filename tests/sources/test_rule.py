@@ -47,14 +47,14 @@ def test_the_default_format_may_miss_accesses_further_apart(start):
 def test_the_rule_is_read_from_the_tunables_as_they_are(mode, longest):
     rig = Rig(mode=mode)
     assert Rule.of(rig.pghot).longest_gap_ms == longest
-    assert Rule.of(rig.pghot).misfit("interval_ms x", longest) is None
+    assert Rule.of(rig.pghot).violation("interval_ms x", longest) is None
     rig.pghot.tunables.freq_threshold = 3
     assert Rule.of(rig.pghot).longest_gap_ms == longest // 2
-    assert Rule.of(rig.pghot).misfit("interval_ms x", longest) is not None
+    assert Rule.of(rig.pghot).violation("interval_ms x", longest) is not None
 
 
 def test_what_does_not_fit_is_said_with_what_would():
-    assert Rule(3000, 2, 128).misfit("interval_ms 5000", 5000) == (
-        "interval_ms 5000 does not fit: freq_threshold 2 looks within promote_freq_window_ms 3000 "
-        "need one every 2872 ms at most"
+    assert Rule(3000, 2, 128).violation("interval_ms 5000", 5000) == (
+        "interval_ms 5000 is too long: freq_threshold 2 looks within promote_freq_window_ms 3000 "
+        "need one at least every 2872 ms"
     )

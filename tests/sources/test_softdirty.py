@@ -83,7 +83,7 @@ async def test_only_those_named_are_ever_written_to(bench, nursery, autojump_clo
 async def test_without_names_no_process_is_scanned(bench):
     source = bench.source()
     await source.run()
-    assert (source.stat()["works"], source.stat()["why"]) == ("no", "no process is named")
+    assert (source.stat()["works"], source.stat()["why"]) == ("no", "no processes are configured")
 
 
 async def test_a_huge_page_is_one_folio(tmp_path, monkeypatch, nursery, autojump_clock):
@@ -176,7 +176,7 @@ async def test_an_interval_that_does_not_fit_is_not_used(bench, nursery, autojum
     nursery.start_soon(source.run)
     await trio.sleep(5)
     assert not bench.proc.cleared(10)
-    assert str(source.stat()["why"]).startswith("interval_ms 1000 does not fit: freq_threshold 3 looks within")
+    assert str(source.stat()["why"]).startswith("interval_ms 1000 is too long: freq_threshold 3 looks within")
     bench.rig.pghot.tunables.freq_threshold = 2
     await trio.sleep(2)
     assert (source.stat()["works"], source.stat()["covered_ppm"]) == ("yes", 1_000_000)

@@ -83,7 +83,7 @@ def test_a_mount_that_cannot_be_is_a_failed_mount(place):
     try:
         done = place.run("mount", "-t", "pghotd", "none", PLACE, check=False)
         assert done.returncode == 32
-        reason = "not empty, with something in it; the mount point must be an empty directory"
+        reason = "not empty, contains something; the mount point must be an empty directory"
         assert done.stderr == f"pghotd: {PLACE}: {reason}\n"
     finally:
         place.run("rm", f"{PLACE}/something")

@@ -54,7 +54,7 @@ class Guards:
             raise ConfigError(
                 f"{movers[0].what}; turn it off with: {movers[0].how_to_stop}, or set memory.other_movers"
             )
-        self._heed(movers)
+        self._react_to(movers)
 
     async def run(self, promotion: Pausable) -> None:
         """Monitor until cancelled."""
@@ -66,9 +66,9 @@ class Guards:
     async def _watch_movers(self) -> None:
         while True:
             await trio.sleep(_MOVERS_S)
-            self._heed(await trio.to_thread.run_sync(find_other_movers, self._proc, self._sys))
+            self._react_to(await trio.to_thread.run_sync(find_other_movers, self._proc, self._sys))
 
-    def _heed(self, movers: list[Mover]) -> None:
+    def _react_to(self, movers: list[Mover]) -> None:
         """Switch to a dry run while another mover is active, unless other movers are ignored."""
         settings, promotion = self._settings, self._promotion
         dry_run = settings.dry_run or (bool(movers) and settings.other_movers != "ignore")

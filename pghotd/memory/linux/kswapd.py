@@ -21,7 +21,7 @@ from pghotd.syscalls import bind_to_node
 #: Pages to allocate beyond low: free pages are counted per CPU, and the sum is not exact.
 _BELOW = 32
 #: Limit of the allocation: a node with more free memory than this needs no room made.
-_MOST_PAGES = 16_384
+_MAX_PAGES = 16_384
 
 #: Allocates a number of pages on a node, and frees them.
 Allocate = Callable[[int, int], None]
@@ -42,7 +42,7 @@ def make_room(nid: int, pages: int, proc: str = "/proc", sys: str = "/sys", allo
                 raise
         return
     needed = above_low(nid, proc) + _BELOW
-    if needed > _MOST_PAGES:
+    if needed > _MAX_PAGES:
         return
     (allocate or _allocate)(nid, max(needed, 1))
 

@@ -124,7 +124,7 @@ class LinuxMachine:
             nursery.start_soon(self._room.run)
             nursery.start_soon(self._follow_uevents)
             if self._targets:
-                nursery.start_soon(self._look_for_watched)
+                nursery.start_soon(self._check_matches)
 
     @property
     def section_nid(self) -> NDArray[np.int16]:
@@ -286,25 +286,25 @@ class LinuxMachine:
             self._counters.migrated_for(cgroup, 0)
         return self._owners.index(cgroup)
 
-    async def _look_for_watched(self) -> None:
-        """See now and then which watch entries fit no process, also where nothing asks for their page tables."""
+    async def _check_matches(self) -> None:
+        """Check periodically which watch entries match no process, even while nothing reads page tables."""
         while True:
             await self._match()
             await trio.sleep(_MATCHES_S)
 
     async def _match(self) -> None:
-        # Where the processes cannot be listed, nothing is known of the targets, either.
+        # If the processes cannot be listed, nothing is known of the targets either.
         with suppress(OSError):
             chosen, _ = await _in_thread(choose, self._targets, self._proc)
-            self._matches.update(chosen.fitting, self._clock())
+            self._matches.update(chosen.matching, self._clock())
 
     async def _follow_uevents(self) -> None:
         try:
-            heard = open_socket()
+            receiver = open_socket()
         except OSError as error:
-            log.warning("memory hotplug will not be noticed: no uevents: %s", error.strerror)
+            log.warning("cannot receive uevents: %s; memory hotplug will not be noticed", error.strerror)
             return
-        events = Uevents(heard)
+        events = Uevents(receiver)
         try:
             async for event in events:
                 if event.concerns_memory:
@@ -323,7 +323,7 @@ class LinuxMachine:
             else:
                 self._adopt(topology)
                 return
-        log.warning("the machine's memory has changed and cannot be read: %s", why)
+        log.warning("cannot read the topology after a change of memory: %s", why)
 
     def _adopt(self, topology: Topology) -> None:
         """Switch to a new topology, and notify subscribers of each section that came or went."""

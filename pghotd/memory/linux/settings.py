@@ -38,9 +38,7 @@ class WatchEntry:
 
     def __post_init__(self) -> None:
         if self.all != (self.target == Target()):
-            raise WrongKeyError(
-                "all", "cannot be combined with pid, name, user or cgroup, and one of these is required"
-            )
+            raise WrongKeyError("all", "give all = true, or at least one of pid, name, user and cgroup, but not both")
 
     def watch(self) -> Watch:
         """Return what the table specifies."""
@@ -105,7 +103,7 @@ class LinuxSettings:
         OtherMovers,
         Key(
             choice(OtherMovers),
-            'What to do if something else moves pages between nodes (kernel.numa_balancing, another daemon): "refuse"'
+            'What to do if another mover of pages between nodes is active (kernel.numa_balancing, a daemon): "refuse"'
             ' to start, "dry_run" while it is active, or "ignore" it.',
         ),
     ] = "refuse"

@@ -1,1 +1,1 @@
-"""A model of a machine with tiered memory, in arrays: it needs no such hardware and behaves like it."""
+"""A model of a machine with tiered memory, in arrays: it behaves like such hardware without needing it."""

@@ -13,7 +13,7 @@ from pghotd.memory.model.spec import NodeSpec
 #: A memory access is a cache miss: one cache line.
 BYTES_PER_ACCESS = 64
 WINDOW_MS = 100
-_MOST_UTILISED = 0.95
+_MAX_UTILISATION = 0.95
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ class Figures:
 
     def _utilisation(self, nid: int) -> float:
         capacity = self._specs[nid].bandwidth_MBps * (1 << 20) * WINDOW_MS / 1000
-        return min(self._windows[nid].bytes / capacity, _MOST_UTILISED)
+        return min(self._windows[nid].bytes / capacity, _MAX_UTILISATION)
 
     def report(self) -> dict[str, int]:
         """Return the figures by name, as in model/stat; the mean latency is the sum of its three parts."""

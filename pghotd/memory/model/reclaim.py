@@ -61,11 +61,11 @@ class Reclaim:
     async def run(self) -> None:
         """Age the top tier every second, and run a kswapd for each of its nodes, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._age_for_ever)
+            nursery.start_soon(self._age_forever)
             for nid in sorted(self._nodes.top):
                 nursery.start_soon(self._kswapd, nid, name=f"kswapd{nid}")
 
-    async def _age_for_ever(self) -> None:
+    async def _age_forever(self) -> None:
         next_aging = trio.current_time() + AGING_S
         while True:
             await trio.sleep_until(next_aging)

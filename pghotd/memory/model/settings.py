@@ -84,8 +84,8 @@ class MachineTable:
         bool,
         Key(
             boolean,
-            "true: promotion works as the kernel's own, and wakes kswapd where it finds no room. false: as by a mover"
-            " in user space, which cannot, and needs demotion_room = 1 for room to be made.",
+            "true: promotion works like the kernel's own, and wakes kswapd where it finds no room. false: like a mover"
+            " in user space, which cannot, and needs demotion_room = 1 to have room made.",
         ),
     ] = True
     demotion: Annotated[bool, Key(boolean, "Whether a full fast node demotes at all.")] = True

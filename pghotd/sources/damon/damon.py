@@ -32,7 +32,7 @@ _ASK_AGAIN_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class DamonSettings:
-    """DAMON in physical address mode, over the slow nodes. It runs when this table is here.
+    """DAMON in physical address mode, over the slow nodes. It runs if this table is present.
 
     Nothing that another user of DAMON has set up is touched, and only one user at a time can have it.
     """
@@ -41,8 +41,8 @@ class DamonSettings:
         int | None,
         Key(
             integer(1, 10_000),
-            "A region counts as accessed when so many samples of an aggregation found it so. Default: a quarter of"
-            " them.",
+            "A region counts as accessed if at least this many samples of an aggregation found it so. Default: a"
+            " quarter of them.",
         ),
     ] = None
     intervals: Annotated[Intervals, Inline(Intervals)] = field(default_factory=Intervals)
@@ -90,7 +90,7 @@ class Damon:
         """Monitor until cancelled; DAMON is given back on every way out."""
         await self._cpu.in_thread(self._kdamond.give_back_leftover)
         while True:
-            if self.enabled and self._misfit() is None:
+            if self.enabled and self._too_long() is None:
                 ranges = list(lower_ranges(self._pghot))
                 try:
                     await self._cpu.in_thread(self._kdamond.take, ranges, self._settings.intervals, self._least())
@@ -102,25 +102,25 @@ class Damon:
                     aggregation_ms = self._settings.intervals.aggregation_us // 1000
                     self._status.set("yes", covered_ppm=ALL_PPM, round_ms=aggregation_ms)
                     await self._monitor(ranges)
-            if (misfit := self._misfit()) is not None:
-                self._status.set("no", misfit)
-            await trio.sleep(_ASK_AGAIN_S if self.enabled and misfit is None else 1.0)
+            if (too_long := self._too_long()) is not None:
+                self._status.set("no", too_long)
+            await trio.sleep(_ASK_AGAIN_S if self.enabled and too_long is None else 1.0)
 
-    def _misfit(self) -> str | None:
+    def _too_long(self) -> str | None:
         """Return why aggregations are too infrequent to show what is hot, None if they are not."""
         aggregation_us = self._settings.intervals.aggregation_us
-        return Rule.of(self._pghot).misfit(f"aggregation_us {aggregation_us}", -(-aggregation_us // 1000))
+        return Rule.of(self._pghot).violation(f"aggregation_us {aggregation_us}", -(-aggregation_us // 1000))
 
     async def _monitor(self, ranges: list[tuple[int, int]]) -> None:
         """Report each aggregation until the source is switched off or the lower tier's ranges change."""
         try:
-            while self.enabled and self._misfit() is None and ranges == list(lower_ranges(self._pghot)):
+            while self.enabled and self._too_long() is None and ranges == list(lower_ranges(self._pghot)):
                 await trio.sleep(self._settings.intervals.aggregation_us / 1e6)
                 try:
                     regions = await self._cpu.in_thread(self._kdamond.read)
                 except OSError as error:
                     if error.errno == errno.EBUSY:
-                        # Another program is writing to DAMON's files right now: the next aggregation shows as much.
+                        # Another program is writing to DAMON's files right now: the next aggregation shows the same.
                         self._missed += 1
                         continue
                     self._status.set("no", error.strerror or "error")

@@ -89,7 +89,7 @@ class Kdamond:
             pid, start_ticks, kdamond = map(int, self._owner.read_text().split())
         except (OSError, ValueError):
             return False
-        if self._lives(pid, start_ticks):
+        if self._is_alive(pid, start_ticks):
             return False
         try:
             # After the crash another program may have removed it and started its own, with a different thread.
@@ -144,7 +144,7 @@ class Kdamond:
             self._write("0/state", "update_schemes_tried_regions")
         except OSError as error:
             if error.errno == errno.EINVAL and self._read("0/state").strip() == "off":
-                raise OSError(errno.ESRCH, "it was stopped") from None
+                raise OSError(errno.ESRCH, "the kdamond was stopped") from None
             raise
         self._note_cpu_time()
         base = f"{self._admin}/0/contexts/0/schemes/0/tried_regions"
@@ -246,7 +246,7 @@ class Kdamond:
             ticks = read_stat(int(self._read("0/pid")), self._proc).cpu_ticks
             self.cpu_s = self._cpu_of_earlier_s + ticks / os.sysconf("SC_CLK_TCK")
 
-    def _lives(self, pid: int, start_ticks: int) -> bool:
+    def _is_alive(self, pid: int, start_ticks: int) -> bool:
         try:
             return read_stat(pid, self._proc).start_ticks == start_ticks
         except OSError:

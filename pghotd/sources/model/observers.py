@@ -144,7 +144,7 @@ class Faulting:
 
 
 class Observer:
-    """Reports what a view sees of one process, and measures how well the ready set fits the true hot set."""
+    """Reporting of what a view sees of one process, and quality of the ready set against the true hot set."""
 
     def __init__(self, view: View, pghot: Pghot, machine: Machine, process: ModelProcess) -> None:
         self.kind = view.kind

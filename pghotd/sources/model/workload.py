@@ -45,7 +45,7 @@ TICK_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class WorkloadSettings:
-    """A generated workload. It runs when this table is here."""
+    """A generated workload. It runs if this table is present."""
 
     name: Annotated[str, Key(word)] = "workload"
     pages: Annotated[int, Key(size_in_pages(), "Size of the region that it accesses.", "size")] = 131_072

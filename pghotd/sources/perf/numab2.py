@@ -45,7 +45,7 @@ _MINOR_FAULTS = Event(1, 5)
 _TIERING = 2
 _ASK_AGAIN_S = 10.0
 #: Number of armings remembered; only those of the last seconds are needed.
-_MOST_ARMINGS = 1024
+_MAX_ARMINGS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +59,11 @@ class Numab2Settings:
         int,
         Key(
             integer(1, 10_000),
-            "A fault within this time after the kernel took a mapping away counts as an access to a hot page, in ms.",
+            "A fault within this time after the kernel unmapped the page counts as an access to a hot page, in ms.",
         ),
     ] = 40
     poll_ms: Annotated[
-        int, Key(integer(1, 1000), "Interval at which mappings taken away by the kernel are noticed, in ms.")
+        int, Key(integer(1, 1000), "Interval of checks whether the kernel has unmapped pages, in ms.")
     ] = 5
     ring_pages: Annotated[
         int, Key(power_of_two(1 << 14), "The size of each CPU's ring in pages of 4 KiB, a power of two.")
@@ -83,7 +83,7 @@ class Armings:
         """Take numa_pte_updates as it is at `now`; if it has grown, pages were armed since the look before."""
         if self._updates is not None and updates > self._updates:
             # The earliest possible time: a page seems colder than it is, by at most the time between two looks.
-            self._times = np.append(self._times[1 - _MOST_ARMINGS :], self._looked_at)
+            self._times = np.append(self._times[1 - _MAX_ARMINGS :], self._looked_at)
             self.count += 1
         self._updates, self._looked_at = updates, now
 
@@ -184,7 +184,7 @@ class Numab2:
     def _look(self) -> None:
         """Check whether pages were armed or promoted since the last look.
 
-        This reads a short kernel file in some ten us: a thread for it would cost more.
+        This reads a short kernel file in about 10 us: a thread for it would cost more.
         """
         vmstat = read_vmstat(self._proc)
         self.armings.look(vmstat.get("numa_pte_updates", 0), self._now_ns())

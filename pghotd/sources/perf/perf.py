@@ -180,7 +180,7 @@ def accessing_nodes(pghot: Pghot, nodes: NDArray[np.int64], cpus: NDArray[np.uin
 def next_period(period: int, spent: float, allowed: float) -> int:
     """Return the sampling period to follow `period`, when a share `spent` of a CPU went into its samples.
 
-    The rate is reduced quickly, as every client feels overspending, and raised slowly, and only from well below the
+    The rate is reduced quickly, as overspending slows every client, and raised slowly, and only from well below the
     allowed share, so that it settles.
     """
     if spent > allowed:

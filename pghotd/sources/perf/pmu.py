@@ -18,7 +18,7 @@ Words = tuple[int, int, int]
 _WORDS = ("config", "config1", "config2")
 _FORMAT = re.compile(r"(config[12]?):([0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*)\Z", re.ASCII)
 _CORES = ("cpu", "cpu_core", "cpu_atom")
-_MOST_PRECISE = 3
+_MAX_PRECISE = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def _mem_loads(folder: str, core: str, ldlat: int) -> Sampled | None:
     except OSError:
         return None
     try:
-        precise = min(read_number(f"{folder}/caps/max_precise"), _MOST_PRECISE)
+        precise = min(read_number(f"{folder}/caps/max_precise"), _MAX_PRECISE)
     except OSError:
         precise = 2
     try:

@@ -1,4 +1,4 @@
-"""Parse the records of a perf ring: bytes in, arrays out (perf_event_open(2), PERF_RECORD_SAMPLE and its like).
+"""Parse the records of a perf ring: bytes in, arrays out (perf_event_open(2), PERF_RECORD_SAMPLE and the like).
 
 All samples of one layout have the same size, so a run of them is one array; only the records between runs - notes of
 samples lost or throttled - are parsed one by one. A record of an unknown form ends the parsing, since the position of

@@ -46,7 +46,7 @@ class Sampling:
         }
 
     def open(self, events: Sequence[Sampled], period: int) -> None:
-        """Open the events on their CPUs, without those that have gone; OSError if that works on none of them."""
+        """Open the events on their CPUs, skipping those that have gone; OSError if that works on none of them."""
         refused = OSError(errno.ENODEV, "no CPU to sample")
         for sampled in events:
             for cpu in sampled.cpus:

@@ -32,7 +32,7 @@ from pghotd.sources.scan.section_scan import SectionScan
 from pghotd.threads import InThread, in_thread
 
 #: What `stat` and the doctor report about a kdamond running at the same time.
-KDAMOND_RUNS = "a kdamond runs on this machine and clears the accessed bits that idle looks for"
+KDAMOND_RUNS = "a running kdamond clears the accessed bits that idle looks for"
 #: A look shows how hot a page is if it comes within this many intervals; otherwise this many rechecks do, one interval
 #: apart. Marking again and reading the result of a recheck costs about half of another look at the section.
 _LONG, _CHAIN = 1.5, 3
@@ -43,7 +43,7 @@ _NONE = np.zeros(0, dtype=np.int64)
 
 @dataclass(frozen=True, slots=True)
 class IdleSettings:
-    """Idle page tracking, over the slow nodes, where this kernel has it. It runs when this table is here."""
+    """Idle page tracking, over the slow nodes, where this kernel has it. It runs if this table is present."""
 
     interval_ms: Annotated[
         int,
@@ -123,7 +123,7 @@ class Idle(SectionScan[SectionBits]):
     def close(self) -> None:
         self._tracker.close()
 
-    def beside(self) -> str:
+    def interference(self) -> str:
         return KDAMOND_RUNS if kdamond_runs(self._sys) else ""
 
     def forget(self) -> None:
@@ -132,7 +132,7 @@ class Idle(SectionScan[SectionBits]):
         self.longer.clear()
 
     def visits(self, rule: Rule) -> int:
-        # Where heat decides and other sections wait, a look and its rechecks give all there is to know of a section.
+        # Where heat decides and other sections wait, a look and its rechecks show all that is needed of a section.
         return 2 if self._settles() else super().visits(rule)
 
     async def look(self, section: int, left: SectionBits | None) -> tuple[NDArray[np.int64], SectionBits]:

@@ -103,7 +103,7 @@ class Kpageflags(SectionScan[Seen]):
 
     def probe(self) -> None:
         if not read_flags(0, PAGES_PER_SECTION, self._proc).any():
-            raise OSError(errno.EPERM, "kpageflags shows nothing")
+            raise OSError(errno.EPERM, "all of kpageflags reads as 0")
 
     async def look(self, section: int, left: Seen | None) -> tuple[NDArray[np.int64], Seen]:
         return await self._cpu.in_thread(_look, section, left, self._proc)

@@ -29,7 +29,7 @@ from pghotd.threads import InThread
 
 #: State that a look leaves for the next one at the same section.
 State = TypeVar("State")
-#: How often a scan that is switched off, or whose interval does not fit, checks whether it can go on.
+#: How often a scan that is switched off, or whose interval is too long, checks whether it can go on.
 _ASK_AGAIN_MS = 1000
 #: With a shorter interval, passes are at most this share of the longest gap apart, since some come late.
 _OF_LONGEST = 0.75
@@ -119,8 +119,8 @@ class SectionScan(Generic[State]):
     def came_late(self, section: int, heads: NDArray[np.int64]) -> None:
         """Handle what a look has found too late to be recorded."""
 
-    def beside(self) -> str:
-        """Return what currently takes evidence away from this source, in a thread; empty if nothing is known."""
+    def interference(self) -> str:
+        """Return what currently destroys evidence that this source needs, in a thread; empty if nothing is known."""
         return ""
 
     def visits(self, rule: Rule) -> int:
@@ -167,13 +167,13 @@ class SectionScan(Generic[State]):
         while True:
             began = trio.current_time()
             rule = Rule.of(self._pghot)
-            misfit = rule.misfit(f"interval_ms {self._configured_ms}", self._configured_ms)
-            if misfit is None and self.enabled:
+            too_long = rule.violation(f"interval_ms {self._configured_ms}", self._configured_ms)
+            if too_long is None and self.enabled:
                 await self._pass(rule)
                 await self.wait_until(max(began + self._pace_ms / 1000, trio.current_time() + _BREATH_S))
             else:
-                if misfit is not None:
-                    self._status.set("no", misfit)
+                if too_long is not None:
+                    self._status.set("no", too_long)
                 self.forget()
                 await trio.sleep(min(self._configured_ms, _ASK_AGAIN_MS) / 1000)
 
@@ -201,7 +201,7 @@ class SectionScan(Generic[State]):
         longest_ms = max(self._configured_ms, round(rule.longest_gap_ms * _OF_LONGEST))
         visits = self.visits(rule)
         sections = lower_sections(self._pghot)
-        note = await self._cpu.in_thread(self.beside)
+        note = await self._cpu.in_thread(self.interference)
         for section in (
             *self._turns.follow(sections, self._watched),
             *self._turns.leave(longest_ms, visits, self.longer),
@@ -315,7 +315,7 @@ def _heads(pfns: NDArray[np.int64], states: NDArray[np.uint8]) -> NDArray[np.int
 
 
 def _why_not_all(outcomes: Counter[str], rule: Rule) -> list[str]:
-    """Return what kept the looks of a pass from showing accesses."""
+    """Return what kept the looks of a pass from showing accesses, one reason each."""
     looks = outcomes.total()
     whys = [
         f"{number} of {looks} sections looked at {outcome}" for outcome, number in outcomes.items() if ":" in outcome

@@ -128,9 +128,9 @@ class Softdirty:
         }
 
     async def run(self) -> None:
-        """Scan until cancelled; end immediately if no process is named or the kernel has no such bits."""
+        """Scan until cancelled; end immediately if no processes are configured or the kernel has no such bits."""
         if not self._targets:
-            self._status.set("no", "no process is named")
+            self._status.set("no", "no processes are configured")
             return
         try:
             await self._cpu.in_thread(probe, self._proc)
@@ -141,16 +141,16 @@ class Softdirty:
         interval_ms = self._settings.interval_ms
         while True:
             rule = Rule.of(self._pghot)
-            misfit = rule.misfit(f"interval_ms {interval_ms}", interval_ms)
-            if self.enabled and misfit is None:
+            too_long = rule.violation(f"interval_ms {interval_ms}", interval_ms)
+            if self.enabled and too_long is None:
                 await self._scan(rule)
             else:
-                if misfit is not None:
-                    self._status.set("no", misfit)
+                if too_long is not None:
+                    self._status.set("no", too_long)
                 # Writes in that time did not happen within an interval.
                 for one in self._watched.values():
                     one.cleared_at = None
-            await trio.sleep(min(interval_ms, _ASK_AGAIN_MS if misfit else interval_ms) / 1000)
+            await trio.sleep(min(interval_ms, _ASK_AGAIN_MS if too_long else interval_ms) / 1000)
 
     async def _scan(self, rule: Rule) -> None:
         """Report what the processes that are due have written since their last look: each folio once."""
@@ -193,9 +193,9 @@ class Softdirty:
         pfns = await self._cpu.in_thread(_merge, found)
         self._written += await record_folios(self._pghot, pfns, PGTSCANS, self._clock, latest)
         self._scans += 1
-        self._say()
+        self._update_status()
 
-    def _say(self) -> None:
+    def _update_status(self) -> None:
         """Update the status with how many of the processes are followed."""
         watched = self._watched.values()
         followed = sum(one.cleared_at is not None and one.in_time for one in watched)
@@ -231,7 +231,7 @@ class Softdirty:
 
 
 def _too_rare(pause_ms: int, rule: Rule) -> str:
-    """Return why looks with such a pause are useless, so that the process is spared them; empty if they are not."""
+    """Return why looks with such a pause would show nothing and are not made; empty if they are useful."""
     if pause_ms <= rule.longest_gap_ms:
         return ""
     return f"none (a look may come every {pause_ms} ms, and the rule needs one every {rule.longest_gap_ms} ms)"

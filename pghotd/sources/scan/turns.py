@@ -37,7 +37,7 @@ class Turns:
         self._loads: dict[int, float] = {}
         self._loads_sum = 0.0
         #: Load of the work that follows from a visit.
-        self._beside: dict[int, float] = {}
+        self._follow_up: dict[int, float] = {}
         #: Sections whose load is known only from a first visit.
         self._guessed: set[int] = set()
         #: Sections whose last turn ended immediately because they were empty.
@@ -77,7 +77,7 @@ class Turns:
                 ahead.discard(section)
             self._guessed.discard(section)
             self._loads_sum -= self._loads.pop(section, 0.0)
-            self._beside.pop(section, None)
+            self._follow_up.pop(section, None)
         self._waiting = {True: {}, False: {}}
         for section in (*order, *(section for section in sections if section not in known)):
             if section in there:
@@ -183,7 +183,7 @@ class Turns:
 
     def looked_again(self, section: int, load_ms: float, *, first: bool) -> None:
         """Record the load of another look at a section that follows from a visit; `first` if it is the first such."""
-        self._beside[section] = load_ms + (0.0 if first else self._beside.get(section, 0.0))
+        self._follow_up[section] = load_ms + (0.0 if first else self._follow_up.get(section, 0.0))
 
     def pace_ms(self, interval_ms: int, longest_ms: int) -> int:
         """Return the time from one pass to the next: the load of a pass, but neither shorter nor longer than these.
@@ -218,7 +218,7 @@ class Turns:
 
     def _load_of(self, sections: Iterable[int]) -> float:
         mean = self._mean()
-        return sum(self._loads.get(section, mean) + self._beside.get(section, 0.0) for section in sections)
+        return sum(self._loads.get(section, mean) + self._follow_up.get(section, 0.0) for section in sections)
 
     def _load(self, section: int) -> float:
         return self._load_of((section,))

@@ -1,1 +1,1 @@
-"""The road of a batch to move_pages(2): checks, brakes, queueing, the call, and what is remembered of it."""
+"""The path of a batch to move_pages(2): checks, brakes, queueing, the call, and the history kept of it."""

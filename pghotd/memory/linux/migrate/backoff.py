@@ -21,7 +21,7 @@ _Rows = NDArray[np.int64]
 
 
 class Backoff:
-    """Up to `size` folios that were busy, in arrays of 40 bytes per folio."""
+    """Up to `size` folios that were busy, in arrays of 48 bytes per folio."""
 
     def __init__(self, size: int = 16_384) -> None:
         self._pid = np.zeros(size, dtype=np.int64)
@@ -30,11 +30,11 @@ class Backoff:
         self._strikes = np.zeros(size, dtype=np.int64)
         self._until = np.zeros(size, dtype=np.int64)
         #: Sequence number of each row's last note; 0 for a free row.
-        self._heard = np.zeros(size, dtype=np.int64)
+        self._noted = np.zeros(size, dtype=np.int64)
         self._notes = 0
 
     def __len__(self) -> int:
-        return int(np.count_nonzero(self._heard))
+        return int(np.count_nonzero(self._noted))
 
     def resting(self, pid: int, start_ticks: int, addresses: Addresses, now: int) -> NDArray[np.bool_]:
         """Return for each folio of a process, by its address, whether it must not be tried now."""
@@ -48,23 +48,23 @@ class Backoff:
         EBUSY and EACCES count as strikes, any other result resets the count, and untried folios are not affected.
         """
         busy = (results == errno.EBUSY) | (results == errno.EACCES)
-        if not busy.any() and not self._heard.any():
+        if not busy.any() and not self._noted.any():
             return  # how nearly every call ends
         rows = self._find(pid, start_ticks, addresses)
         known, tried = rows >= 0, results >= 0
-        self._heard[rows[known & ~busy & tried]] = 0
+        self._noted[rows[known & ~busy & tried]] = 0
         again, fresh = rows[known & busy], addresses[~known & busy]
         self._strikes[again] += 1
         doublings = np.minimum(self._strikes[again] - 2, _DOUBLINGS)
         self._until[again] = now + np.minimum(np.int64(_FIRST_MS) << doublings, _LONGEST_MS)
         self._touch(again)
         if len(fresh):
-            self._insert(pid, start_ticks, fresh[-len(self._heard) :])
+            self._insert(pid, start_ticks, fresh[-len(self._noted) :])
 
     def _insert(self, pid: int, start_ticks: int, addresses: Addresses) -> None:
         """Assign new folios to the free rows, then to the least recently noted ones."""
         number = len(addresses)
-        rows = np.argpartition(self._heard, number - 1)[:number]
+        rows = np.argpartition(self._noted, number - 1)[:number]
         self._pid[rows] = pid
         self._start[rows] = start_ticks
         self._address[rows] = addresses
@@ -74,14 +74,14 @@ class Backoff:
 
     def _touch(self, rows: _Rows) -> None:
         """Mark rows as just noted, each later than the one before it."""
-        self._heard[rows] = np.arange(self._notes + 1, self._notes + 1 + len(rows))
+        self._noted[rows] = np.arange(self._notes + 1, self._notes + 1 + len(rows))
         self._notes += len(rows)
 
     def _find(self, pid: int, start_ticks: int, addresses: Addresses) -> _Rows:
         """Return the row of each folio, -1 for an unknown one."""
-        if not self._heard.any():
+        if not self._noted.any():
             return np.full(len(addresses), -1, dtype=np.int64)
-        own = np.flatnonzero((self._pid == pid) & (self._start == start_ticks) & (self._heard > 0))
+        own = np.flatnonzero((self._pid == pid) & (self._start == start_ticks) & (self._noted > 0))
         if not len(own):
             return np.full(len(addresses), -1, dtype=np.int64)
         own = own[np.argsort(self._address[own])]

@@ -40,9 +40,8 @@ _Key = tuple[int, int, int]
 class CallOutcome:
     """Outcome of submitted folios: a result each, as from move.move(), and the page frame each is in now.
 
-    The result is Refusal.NO_SPACE for a folio that had no room when its call was made.
-
-    The frame is -1 for a folio that was not moved. `calls` is the number of calls made.
+    The result is Refusal.NO_SPACE for a folio that had no room when its call was made. The frame is -1 for a folio that
+    was not moved. `calls` is the number of calls made.
     """
 
     results: NDArray[np.int64]

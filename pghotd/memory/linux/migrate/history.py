@@ -29,7 +29,7 @@ class PromotionHistory:
         self._back_at = np.zeros(1 << bits, dtype=np.int64)
         self._nid = np.zeros(1 << bits, dtype=np.int16)
         #: Whether came_back() has returned a page already.
-        self._told = np.zeros(1 << bits, dtype=bool)
+        self._reported = np.zeros(1 << bits, dtype=bool)
         self._demoted_at: dict[int, int] = {}
 
     def promoted(self, pid: int, start_ticks: int, vpns: _Pages, nid: int, now: int) -> None:
@@ -39,7 +39,7 @@ class PromotionHistory:
         self._promoted_at[slots] = now
         self._back_at[slots] = _UNSEEN
         self._nid[slots] = nid
-        self._told[slots] = False
+        self._reported[slots] = False
 
     def demoting(self, nid: int, now: int) -> None:
         """Note that node `nid` has demoted pages, the last of them by `now` (ms)."""
@@ -65,8 +65,8 @@ class PromotionHistory:
         """Return which pages on the lower tier at `now` were promoted within `within_ms`; each is reported once."""
         keys, slots = self._places(pid, start_ticks, vpns)
         recent = now - self._promoted_at.take(slots) < within_ms
-        back: NDArray[np.bool_] = (self._key.take(slots) == keys) & recent & ~self._told.take(slots)
-        self._told[slots[back]] = True
+        back: NDArray[np.bool_] = (self._key.take(slots) == keys) & recent & ~self._reported.take(slots)
+        self._reported[slots[back]] = True
         return back
 
     def _places(self, pid: int, start_ticks: int, vpns: _Pages) -> tuple[NDArray[np.uint64], NDArray[np.intp]]:

@@ -34,10 +34,10 @@ class MoveOutcome:
     """Outcome of a batch.
 
     `results` has for each folio 0 when it is on the target node now, the errno it failed with, or Refusal.NOT_TRIED:
-    the kernel was never seen to look at it, since the call ended before it, or it went away before.
-    `calls` is how many calls tried to move something. A call that failed as a whole is the last one, unless it was for
-    want of memory: EACCES when the target is outside the cpuset of the process, ESRCH when that has gone, EPERM when it
-    is not ours to move.
+    the kernel is not known to have looked at it, since the call ended or the page went away before.
+    `calls` is how many calls tried to move something. A call that failed as a whole is the last one, unless it failed
+    for lack of memory: EACCES when the target is outside the cpuset of the process, ESRCH when that has gone, EPERM
+    when pghotd may not move its pages.
     """
 
     results: _Results
@@ -83,7 +83,7 @@ def move(
         returned, status = call(pid, part, np.full(len(part), nid, dtype=np.int32), flags)
         calls += 1
         code = -returned if returned < 0 else 0
-        fresh, untried, failed = _understand(pid, part, nid, returned, status, call)
+        fresh, untried, failed = _interpret(pid, part, nid, returned, status, call)
         known = fresh != Refusal.NOT_TRIED
         results[rest[known]] = fresh[known]
         # After any other error the next call would fail at its first page again, without trying anything.
@@ -91,7 +91,7 @@ def move(
     return MoveOutcome(results, calls)
 
 
-def _understand(
+def _interpret(
     pid: int, addresses: Addresses, nid: int, returned: int, status: Ints, call: MovePages
 ) -> tuple[_Results, NDArray[np.int64], NDArray[np.int64]]:
     """Return the results of one call, and the folios to resubmit: those not tried, and those that failed."""

@@ -56,27 +56,27 @@ def parse_uevent(message: bytes) -> Uevent:
             # The kernel's own come first and are not overridden by those that a driver or a writer of `uevent` added.
             properties.setdefault(key, value)
     if properties.get("ACTION", action) != action or properties.get("DEVPATH", devpath) != devpath:
-        raise OSError(errno.EBADMSG, "a uevent that contradicts itself")
+        raise OSError(errno.EBADMSG, "an inconsistent uevent")
     return Uevent(action, properties.get("SUBSYSTEM", ""), devpath, MappingProxyType(properties))
 
 
 def open_socket() -> socket.socket:
     """Open a socket that receives the kernel's uevents from now on; OSError if that is not allowed."""
-    heard = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT)
+    receiver = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_KOBJECT_UEVENT)
     try:
-        heard.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-        heard.bind((0, _KERNEL_GROUP))
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        receiver.bind((0, _KERNEL_GROUP))
     except BaseException:
-        heard.close()
+        receiver.close()
         raise
-    return heard
+    return receiver
 
 
 class Uevents:
     """Asynchronous iterator over the kernel's uevents, including LOST; it owns the socket that it is given."""
 
-    def __init__(self, heard: socket.socket) -> None:
-        self._socket = trio.socket.from_stdlib_socket(heard)
+    def __init__(self, receiver: socket.socket) -> None:
+        self._socket = trio.socket.from_stdlib_socket(receiver)
 
     def close(self) -> None:
         """Close the socket."""

@@ -25,9 +25,9 @@ from pghotd.sources.clear_refs_limits import ClearRefsLimits, is_named, pause_ms
 from pghotd.sources.model.procscan.settings import ProcscanSettings
 from pghotd.sources.written_pages import take_written
 
-#: Largest share of a processor spent on a process whose accesses nothing detects.
+#: Minimum time between looks at a process, as a multiple of their CPU time: 0.5 % of a processor at most.
 STRETCH_SIZES = 200
-#: Accesses are worth more: finding them may take 5 % of a processor.
+#: The same where accesses are detected, which is worth more: 5 % at most.
 STRETCH_ACCESSES = 20
 #: The figures of stat may miss a change: after this time a process is looked at whether they changed or not.
 _LOOK_ANYWAY_MS = 10_000
@@ -78,7 +78,7 @@ class _Marked:
 
 
 class Looker:
-    """Looks at the process `pid` that began at `start_ticks`."""
+    """Reader of the process `pid` that started at `start_ticks`, one look at a time."""
 
     def __init__(self, pid: int, start_ticks: int, settings: ProcscanSettings, proc: str, *, size_only: bool) -> None:
         self._pid = pid
@@ -94,7 +94,7 @@ class Looker:
         self._marked: _Marked | None = None
         self._cleared = False
         self._limits = ClearRefsLimits(settings.clear_refs_max)
-        self._tells_nothing = False
+        self._detects_nothing = False
 
     def forget(self) -> None:
         """Make the next look a first one: what it would find was not accessed within an interval."""
@@ -103,7 +103,7 @@ class Looker:
 
     def unchanged(self, stat: ProcessStat, now: int) -> bool:
         """Return whether, judging by `stat`, a look at `now` would find the same as the last one."""
-        return self._tells_nothing and not self._is_late(now) and self._fingerprint == (stat.comm, *stat.fingerprint)
+        return self._detects_nothing and not self._is_late(now) and self._fingerprint == (stat.comm, *stat.fingerprint)
 
     def look(self, now: int, means: Methods) -> Look:
         """Look at `now` (ms), by the best of `means`; OSError as described in the procfs package."""
@@ -118,7 +118,7 @@ class Looker:
             look = self._look_by_clear_refs(stat, now)
         else:
             look = Look(stat, self._changed_pages(stat, now), means=f"none ({means.no_idle}, and not in clear_refs)")
-        self._tells_nothing = look.means.startswith("none")
+        self._detects_nothing = look.means.startswith("none")
         return look
 
     def _identify(self) -> ProcessStat:

@@ -120,17 +120,17 @@ class Procscan:
         }
 
     def _status(self) -> SourceStatus:
-        """Return the status; an interval that does not fit the rule is used here, since it can do no harm."""
-        if why := page_size.misfit():
+        """Return the status; an interval too long for the rule is used here nevertheless: it can do no harm."""
+        if why := page_size.unsupported():
             return SourceStatus("no", why)
         interval_ms = self._settings.interval_ms
-        misfit = Rule.of(self._pghot).misfit(f"interval_ms {interval_ms}", interval_ms)
+        too_long = Rule.of(self._pghot).violation(f"interval_ms {interval_ms}", interval_ms)
         watched = self._watched.values()
         left_out = sum(one.mirror.process.pages_not_modelled for one in watched)
         pages = sum(one.mirror.pages for one in watched) + left_out
         covered_ppm = (pages - left_out) * ALL_PPM // pages if pages else ALL_PPM
         no_room = f"{left_out} of {pages} pages do not fit on the model" if left_out else None
-        whys = [why for why in (misfit, no_room) if why is not None]
+        whys = [why for why in (too_long, no_room) if why is not None]
         return SourceStatus("partly" if whys else "yes", "; ".join(whys) or "-", covered_ppm, interval_ms)
 
     def _observers(self) -> dict[str, str]:
@@ -143,7 +143,7 @@ class Procscan:
 
     async def run(self) -> None:
         """Scan until cancelled; the mirrored processes are then gone from the model."""
-        if page_size.misfit():
+        if page_size.unsupported():
             await trio.sleep_forever()
         try:
             while True:
@@ -205,7 +205,7 @@ class Procscan:
             return
         self._choose_at = now + int((self._cpu_s - before) * 1000 * STRETCH_SIZES)
         self._errnos.update(chosen.errnos)
-        self._matches.update(chosen.fitting, now)
+        self._matches.update(chosen.matching, now)
         for identity in self._watched.keys() - chosen.processes.keys():
             del stats[identity]
             await self._drop(identity)
@@ -240,7 +240,7 @@ class Procscan:
             except OSError as error:
                 no_idle = f"no idle page tracking: {errno.errorcode.get(error.errno or 0, 'error')}"
         if not self._settings.softdirty:
-            no_softdirty = "no process is named"
+            no_softdirty = "no processes are configured"
         elif tracker is None:
             try:
                 soft_dirty.probe(self._proc)

@@ -12,7 +12,7 @@ from pghotd.sources.clear_refs_limits import CLEAR_REFS_MAX
 
 @dataclass(frozen=True, slots=True)
 class ProcscanSettings:
-    """Real processes, read from /proc and placed on the model. It runs when this table is here."""
+    """Real processes, read from /proc and placed on the model. It runs if this table is present."""
 
     interval_ms: Annotated[int, Key(integer(100, 3_600_000), "Time between two looks at the processes, in ms.")] = 1000
     clear_refs: Annotated[
