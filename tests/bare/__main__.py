@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from tests.bare import package, tree, wheels
 from tests.bare.tree import FailedError
-from tests.vm.trouble import TroubleError
+from tests.vm.errors import CannotRunError
 
 #: What a bare tree has not; tests of it are skipped there, also where skips are failures.
 LACKING = "systemd man"
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     except FailedError as error:
         print(f"bare tree: {error}", file=sys.stderr)
         return 1
-    except TroubleError as error:
+    except CannotRunError as error:
         print(f"bare tree: {error}", file=sys.stderr)
         return 2
     print(f"bare tree: {' '.join(arguments)}: passed after {time.monotonic() - began:.0f} s", flush=True)

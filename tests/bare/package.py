@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pghotd import __version__
 from tests.bare.tree import CHECKOUT, SOURCE, unpacked
-from tests.vm.trouble import TroubleError
+from tests.vm.errors import CannotRunError
 
 RELEASE = "trixie"
 DIST = CHECKOUT / "dist"
@@ -54,7 +54,7 @@ def try_it() -> None:
     """Install, start, upgrade, remove and purge the package that is in dist/."""
     package = DIST / f"pghotd_{__version__}-1_all.deb"
     if not package.exists():
-        raise TroubleError(f"dist/{package.name} is missing; `make deb` builds it")
+        raise CannotRunError(f"dist/{package.name} is missing; `make deb` builds it")
     with unpacked(RELEASE) as bare:
         # What a server has already, and what the test itself runs on.
         bare.install("python3", "systemd", "man-db")

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.vm.errors import CannotRunError
 from tests.vm.packages import Archive, configured_archive
-from tests.vm.trouble import TroubleError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CACHE = CHECKOUT / ".cache" / "bare"
@@ -73,9 +73,9 @@ def unpacked(release: str, variant: str = "minbase") -> Iterator[Tree]:
     """Give a bare tree with the present commit; afterwards nothing is left of it."""
     for program in ("debootstrap", "git", "setpriv", "unshare"):
         if not shutil.which(program):
-            raise TroubleError(f"{program} is missing; a bare tree is made with it")
+            raise CannotRunError(f"{program} is missing; a bare tree is made with it")
     if os.geteuid() != 0:
-        raise TroubleError("making a bare tree and changing root to it need root")
+        raise CannotRunError("making a bare tree and changing root to it need root")
     archive = configured_archive()
     cached = _cached(release, variant, archive)
     with tempfile.TemporaryDirectory(dir=CACHE, prefix=f"{release}-") as place:
@@ -154,4 +154,4 @@ def _call(*command: str) -> None:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         print(done.stdout[-4000:], file=sys.stderr)
-        raise TroubleError(f"{command[0]}: exit code {done.returncode}")
+        raise CannotRunError(f"{command[0]}: exit code {done.returncode}")
