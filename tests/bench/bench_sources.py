@@ -21,9 +21,9 @@ from pghotd.sources.scan import softdirty
 from pghotd.sources.scan.kpageflags import Kpageflags, KpageflagsSettings
 from pghotd.sources.scan.softdirty import Softdirty, SoftdirtySettings
 from tests.bench.faults import fault_samples
+from tests.fake_world import HEAP, FakeProc, World, at_once
 from tests.machines import Rig, two_nodes
-from tests.made_up_world import HEAP, MadeUpProc, World, at_once
-from tests.sources.damon_tree import MadeUpDamon
+from tests.sources.damon_tree import FakeDamon
 
 PAGES = 1 << 16
 ROUNDS = 5
@@ -97,7 +97,7 @@ def bench_kpageflags(report, tmp_path):
 def bench_softdirty(report, tmp_path, monkeypatch):
     monkeypatch.setattr(softdirty, "probe", lambda proc: None)
     bench = Bench()
-    proc = MadeUpProc(tmp_path / "proc")
+    proc = FakeProc(tmp_path / "proc")
     proc.process(10, PAGES, comm=b"db", pfn=int(bench.pfns[0]))
     path = tmp_path / "proc/10/pagemap"
     entries = np.fromfile(path, dtype=np.uint64)
@@ -160,7 +160,7 @@ def bench_numab2(report, tmp_path):
 def bench_damon(report, tmp_path, regions):
     bench = Bench()
     first = int(bench.pfns[0])
-    tree = MadeUpDamon(tmp_path)
+    tree = FakeDamon(tmp_path)
     step = PAGES // regions
     tree.regions = [(first + n * step, first + (n + 1) * step, 10) for n in range(regions)]
     source = Damon(

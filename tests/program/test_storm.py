@@ -10,14 +10,14 @@ import time
 from tests.books import balance
 from tests.fuzz import FUZZED
 from tests.program.daemons import DEADLINE_S, LOWER_FIRST
-from tests.storm import rage
+from tests.storm import run_storm
 
 _GROWTH_BYTES = 16 << 20
 
 
 def test_200_000_operations_by_eight_processes(start):
     program = start(FUZZED)
-    before, after = rage(program, 200_000, seed=1)
+    before, after = run_storm(program, 200_000, seed=1)
     assert after < before + _GROWTH_BYTES, "the daemon's memory has grown"
     code, log = program.stop()
     assert code == 0, log

@@ -10,7 +10,7 @@ from pghotd.sources.damon.kdamond import Kdamond
 THREAD = 77
 
 
-class MadeUpDamon(Kdamond):
+class FakeDamon(Kdamond):
     """A Kdamond with a fake /sys: as in sysfs, folders appear when their number is written.
 
     `errnos` gives, by (path, value), the errnos with which the next such writes fail. `regions` is what an update

@@ -11,9 +11,9 @@ from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.spec import ProcessSpec
 from pghotd.sources.damon.damon import Damon, DamonSettings
 from pghotd.sources.damon.kdamond import Intervals
+from tests.fake_world import FakeProc, at_once
 from tests.machines import Rig, two_nodes
-from tests.made_up_world import MadeUpProc, at_once
-from tests.sources.damon_tree import THREAD, MadeUpDamon
+from tests.sources.damon_tree import THREAD, FakeDamon
 
 S = PAGES_PER_SECTION
 #: One aggregation takes a second, and has ten samples.
@@ -26,7 +26,7 @@ class Bench:
     def __init__(self, root, order: int = 0, **settings) -> None:
         self.rig = Rig(two_nodes(1, 2), [ProcessSpec("a", 2 * S - 1024, 1, folio_order=order)])
         self.first = self.rig.first_pfn(1)
-        self.tree = MadeUpDamon(root)
+        self.tree = FakeDamon(root)
         self.source = Damon(
             DamonSettings(intervals=INTERVALS, **settings), self.rig.pghot, self.rig.clock, self.tree, at_once
         )
@@ -96,7 +96,7 @@ async def test_damon_is_given_back_on_cancellation(bench, autojump_clock):
 
 
 async def test_the_kdamond_of_a_killed_daemon_is_given_back_first(bench, autojump_clock, tmp_path):
-    left = MadeUpDamon(tmp_path)
+    left = FakeDamon(tmp_path)
     left.take([(0, 1)], Intervals())
     left.note.write_text(left.note.read_text().split()[0] + " 1 77\n")
     await run_for(bench.source, 1.5)
@@ -186,7 +186,7 @@ async def test_aggregations_that_do_not_fit_the_rule_are_not_used(bench, nursery
 
 
 async def test_cpu_time_of_kdamonds_is_reported(tmp_path, nursery, autojump_clock):
-    proc = MadeUpProc(tmp_path / "proc")
+    proc = FakeProc(tmp_path / "proc")
     bench = Bench(tmp_path)
     # Field 14 and 15 of stat(5): its time in user space and in the kernel, in ticks.
     proc.process(THREAD, 0)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from pghotd.memory.model.spec import ProcessSpec
 from pghotd.sources.perf.huge_parts import _SLOTS, WINDOW_MS, HugeParts
 from pghotd.sources.perf.perf import Perf, PerfSettings
+from tests.fake_world import at_once
 from tests.machines import Rig, two_nodes
-from tests.made_up_world import at_once
 from tests.sources.test_perf import samples
 
 

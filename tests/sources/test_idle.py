@@ -12,9 +12,9 @@ from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.spec import ProcessSpec
 from pghotd.sources.scan import idle
 from pghotd.sources.scan.idle import KDAMOND_RUNS, Idle, IdleSettings
+from tests.fake_world import at_once
 from tests.machines import Rig, two_nodes
-from tests.made_up_world import at_once
-from tests.sources.made_up_idle import MadeUpIdle
+from tests.sources.fake_idle import FakeIdle
 
 S = PAGES_PER_SECTION
 
@@ -31,7 +31,7 @@ class Bench:
             clock=lambda: 1_000_000 + int(trio.current_time() * 1000),
         )
         self.rig.pghot.tunables.recheck_once_ms = recheck_ms
-        self.kernel = MadeUpIdle((1 + sections) * S, self._is_head)
+        self.kernel = FakeIdle((1 + sections) * S, self._is_head)
         self.sys = folder
         monkeypatch.setattr(idle, "probe", lambda proc, sys: self.kernel)
         self.source = Idle(

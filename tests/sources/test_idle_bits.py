@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.sources.scan.idle_bits import WORDS, SectionBits
-from tests.sources.made_up_idle import MadeUpIdle
+from tests.sources.fake_idle import FakeIdle
 
 S = PAGES_PER_SECTION
 SECTION = 1
@@ -16,7 +16,7 @@ FIRST = SECTION * S
 
 @pytest.fixture
 def kernel():
-    kernel = MadeUpIdle(2 * S)
+    kernel = FakeIdle(2 * S)
     kernel.lru[FIRST : FIRST + 1000] = True
     return kernel
 
@@ -191,7 +191,7 @@ EVENTS = st.lists(
 @given(EVENTS)
 @settings(deadline=None)
 def test_reported_frames_were_idle_and_are_no_longer(events):
-    kernel = MadeUpIdle(2 * S)
+    kernel = FakeIdle(2 * S)
     kernel.lru[FIRST : FIRST + 100] = True
     bits = SectionBits(SECTION)
     #: PFNs whose bit read 1 when last read, and what happened to each since it was marked.

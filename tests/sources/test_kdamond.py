@@ -8,14 +8,14 @@ import pytest
 from pghotd.procfs.stat import read_stat
 from pghotd.sources.damon.kdamond import Intervals, Kdamond
 from tests.requirements import require
-from tests.sources.damon_tree import THREAD, MadeUpDamon
+from tests.sources.damon_tree import THREAD, FakeDamon
 
 RANGES = [(32768, 65536), (98304, 131072)]
 
 
 @pytest.fixture
 def damon(tmp_path):
-    return MadeUpDamon(tmp_path)
+    return FakeDamon(tmp_path)
 
 
 def test_all_settings_are_written(damon):
@@ -203,31 +203,31 @@ class TestLeftover:
     @pytest.fixture
     def killed(self, tmp_path):
         """The tree as left by a killed daemon with this process's pid, but another start time."""
-        left = MadeUpDamon(tmp_path)
+        left = FakeDamon(tmp_path)
         left.take(RANGES, Intervals())
         left.note.write_text(f"{os.getpid()} 1 {THREAD}\n")
         return left
 
     def test_of_a_process_that_has_ended_is_given_back(self, killed, tmp_path):
         killed.note.write_text(f"{(1 << 22) + 1} 1 {THREAD}\n")
-        assert MadeUpDamon(tmp_path).give_back_leftover()
+        assert FakeDamon(tmp_path).give_back_leftover()
         assert killed.number == 0
 
     def test_is_given_back(self, killed, tmp_path):
-        assert MadeUpDamon(tmp_path).give_back_leftover()
+        assert FakeDamon(tmp_path).give_back_leftover()
         assert killed.number == 0
         assert not killed.note.exists()
 
     def test_of_a_running_daemon_is_kept(self, tmp_path):
-        alive = MadeUpDamon(tmp_path)
+        alive = FakeDamon(tmp_path)
         alive.take(RANGES, Intervals())
-        assert not MadeUpDamon(tmp_path).give_back_leftover()
+        assert not FakeDamon(tmp_path).give_back_leftover()
         assert (alive.number, alive.state) == (1, "on")
         assert alive.note.exists()
 
     def test_taken_over_by_another_user_is_kept(self, killed, tmp_path):
         killed.owned_by_another(THREAD + 1)
-        assert not MadeUpDamon(tmp_path).give_back_leftover()
+        assert not FakeDamon(tmp_path).give_back_leftover()
         assert killed.state == "on"
         assert not killed.note.exists()
 
@@ -245,7 +245,7 @@ class TestLeftover:
         (killed.root / "0/pid").write_text("-1\n")
         (killed.root / "0/state").write_text("off")
         killed.note.write_text(f"{os.getpid()} 1 -1\n")
-        assert MadeUpDamon(tmp_path).give_back_leftover()
+        assert FakeDamon(tmp_path).give_back_leftover()
         assert killed.number == 0
 
 

@@ -18,8 +18,8 @@ from pghotd.procfs.kpageflags import (
     KPF_SWAPBACKED,
 )
 from pghotd.sources.scan.kpageflags import Kpageflags, KpageflagsSettings, risen, seen
+from tests.fake_world import at_once
 from tests.machines import Rig, two_nodes
-from tests.made_up_world import at_once
 
 S = PAGES_PER_SECTION
 FILE = KPF_LRU

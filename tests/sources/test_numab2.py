@@ -11,8 +11,8 @@ from pghotd.memory.model.spec import ProcessSpec
 from pghotd.sources.perf import numab2, sampling
 from pghotd.sources.perf.numab2 import Armings, Numab2, Numab2Settings
 from pghotd.sources.perf.ring import SAMPLE, Records
+from tests.fake_world import at_once
 from tests.machines import Rig, two_nodes
-from tests.made_up_world import at_once
 
 S = PAGES_PER_SECTION
 MS = 1_000_000

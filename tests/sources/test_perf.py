@@ -20,8 +20,8 @@ from pghotd.sources.perf.perf import Perf, PerfSettings, next_period
 from pghotd.sources.perf.pmu import Sampled
 from pghotd.sources.perf.ring import SAMPLE, Records
 from pghotd.sources.status import NOT_YET_PROBED
+from tests.fake_world import at_once
 from tests.machines import Rig, node
-from tests.made_up_world import at_once
 from tests.requirements import require
 
 S = PAGES_PER_SECTION

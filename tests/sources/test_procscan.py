@@ -15,7 +15,7 @@ from pghotd.procfs.smaps import read_smaps
 from pghotd.sources.model.procscan import look as procscan_look
 from pghotd.sources.model.procscan.scan import Procscan
 from pghotd.sources.model.procscan.settings import ProcscanSettings
-from tests.made_up_world import HEAP
+from tests.fake_world import HEAP
 from tests.requirements import require
 
 EVERYTHING = Target()

@@ -8,7 +8,7 @@ import trio
 
 from pghotd.procfs import page_idle, soft_dirty
 from pghotd.procfs.process_targets import Target
-from tests.made_up_world import HEAP, World
+from tests.fake_world import HEAP, World
 
 SOFT_DIRTY = np.uint64(1 << 55)
 ANY = Target(home_nid=1)

@@ -8,8 +8,8 @@ from pghotd.memory.model.spec import ProcessSpec
 from pghotd.sources import written_pages
 from pghotd.sources.scan import softdirty
 from pghotd.sources.scan.softdirty import Softdirty, SoftdirtySettings
+from tests.fake_world import HEAP, FakeProc, at_once
 from tests.machines import Rig, two_nodes
-from tests.made_up_world import HEAP, MadeUpProc, at_once
 
 WRITTEN = np.uint64(1 << 55)
 
@@ -23,7 +23,7 @@ class Bench:
             [ProcessSpec("a", 2048, 1, folio_order=order)],
             clock=lambda: int(trio.current_time() * 1000),
         )
-        self.proc = MadeUpProc(folder / "proc")
+        self.proc = FakeProc(folder / "proc")
         self.pfn = int(self.rig.machine.processes[1].table.astype(np.int64).min()) - 1
 
     def source(self, *processes: str | int, **settings) -> Softdirty:

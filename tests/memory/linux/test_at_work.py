@@ -28,7 +28,7 @@ from pghotd.procfs.process_targets import Target
 from pghotd.settings.table import ConfigError
 from pghotd.tasks.kmigrated import Kmigrated, KmigratedStatus
 from tests.books import balance
-from tests.made_up_world import HEAP, MadeUpProc
+from tests.fake_world import HEAP, FakeProc
 from tests.memory.linux.trees import machine, write
 
 S = PAGES_PER_SECTION
@@ -43,7 +43,7 @@ class AtWork:
     """A machine whose fast node has the sections 0 and 1 and whose slow node has 2 to 5, and the daemon's parts."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> None:
-        self.proc = MadeUpProc(root / "proc")
+        self.proc = FakeProc(root / "proc")
         self.sys = root / "sys"
         machine(self.sys, {0: [0, 1], 1: [2, 3, 4, 5]}, tiers={4: "0", 22: "1"})
         write(self.proc.root, "self/status", "Name:\tx\nUid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n")

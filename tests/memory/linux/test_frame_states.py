@@ -21,7 +21,7 @@ def folio(flags: np.ndarray, first: int, pages: int, kind: int = ANON) -> None:
 
 
 @pytest.fixture(scope="module")
-def made_up(tmp_path_factory):
+def fake_proc(tmp_path_factory):
     """Four sections: small pages, folios of several sizes, and a hugetlb page of several blocks behind small ones."""
     flags = np.full(4 * S, ANON, dtype=np.uint64)
     flags[::7] = 0
@@ -40,8 +40,8 @@ def made_up(tmp_path_factory):
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(0, 4 * S - 1), min_size=1, max_size=40, unique=True))
-def test_states_read_singly_equal_those_of_the_whole_section(made_up, pfns):
-    proc, whole = made_up
+def test_states_read_singly_equal_those_of_the_whole_section(fake_proc, pfns):
+    proc, whole = fake_proc
     frames = FrameStates(4, proc)
     wanted = np.sort(np.array(pfns, dtype=np.int64))
     frames.put_few(*frames.read_few(wanted))
@@ -55,8 +55,8 @@ def test_states_read_singly_equal_those_of_the_whole_section(made_up, pfns):
     assert (frames.of(heads) == whole[heads]).all()
 
 
-def test_a_tail_in_a_separate_block_does_not_change_the_block_before(made_up):
-    proc, whole = made_up
+def test_a_tail_in_a_separate_block_does_not_change_the_block_before(fake_proc):
+    proc, whole = fake_proc
     frames = FrameStates(4, proc)
     # The block of the last small folios, and one in the middle of the hugetlb page.
     wanted = np.array([2 * S + 512, 2 * S + 3000], dtype=np.int64)

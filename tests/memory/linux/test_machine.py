@@ -15,8 +15,8 @@ from pghotd.memory.linux.settings import LinuxSettings, Watch
 from pghotd.procfs import page_size
 from pghotd.procfs.kpageflags import KPF_LRU
 from pghotd.procfs.process_targets import Target
+from tests.fake_world import FakeProc
 from tests.machines import Time
-from tests.made_up_world import MadeUpProc
 from tests.memory.linux.trees import machine, write
 
 S = PAGES_PER_SECTION
@@ -26,7 +26,7 @@ class Bench:
     """A backend whose slow node has the sections 2 to 5, and a process that it watches."""
 
     def __init__(self, folder: Path) -> None:
-        self.proc = MadeUpProc(folder / "proc")
+        self.proc = FakeProc(folder / "proc")
         write(self.proc.root, "self/status", "Name:\tx\nUid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n")
         (self.proc.root / "zoneinfo").write_bytes(Path("/proc/zoneinfo").read_bytes())
         self.flags = np.zeros(6 * S, dtype=np.uint64)

@@ -7,7 +7,7 @@ from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.linux.readings.mapped import Mapped, WatchedProcess, landed, read_mapped
 from pghotd.memory.linux.settings import Watch
 from pghotd.procfs.process_targets import Target
-from tests.made_up_world import HEAP, MadeUpProc
+from tests.fake_world import HEAP, FakeProc
 from tests.memory.linux.trees import write
 
 S = PAGES_PER_SECTION
@@ -60,7 +60,7 @@ def test_the_allowed_places_of_a_process_are_read_once_per_reading(tmp_path):
 
 def test_pages_of_other_sections_or_beyond_all_of_them_are_left_out(tmp_path):
     """Device memory may be beyond the last section, and without privileges all PFNs are 0."""
-    proc = MadeUpProc(tmp_path / "proc")
+    proc = FakeProc(tmp_path / "proc")
     tracked = np.array([False, True, False])
     for pid, pfn in ((1, 2 * S - 4), (2, 3 * S - 4), (3, 0), (4, S - 4)):
         proc.process(pid, 8, comm=b"db", pfn=pfn)

@@ -9,7 +9,7 @@ from pghotd.procfs.word_calls import Runs
 from pghotd.procfs.words import Indices, Words
 
 
-class MadeUpIdle:
+class FakeIdle:
     """A PageIdle on `frames` page frames, none on an LRU list; the state of the frames is in arrays.
 
     `heads`, if given, returns which PFNs are heads of folios on LRU lists, regardless of `lru` and `tail`. A visit to a
