@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from tests.made_up_world import World
+from tests.fake_world import World
 
 
 @pytest.fixture
@@ -14,6 +14,6 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
-# These machines are shared and noisy: an example that takes long says nothing about the code.
+# These machines are shared and noisy: a slow example says nothing about the code.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")

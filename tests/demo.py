@@ -28,8 +28,8 @@ _FLUSH_PAGES = 64
 class Mappings:
     """`number` anonymous mappings of `pages` pages, each a mapping of its own to the kernel too.
 
-    The kernel merges neighbours that are alike, and counts referenced pages for each mapping: so it is told to leave
-    every other one out of core dumps, which changes nothing else. Separate mmap calls with something read-only between
+    The kernel merges neighbours that are alike, and counts referenced pages for each mapping: so every other one is
+    excluded from core dumps, which changes nothing else. Separate mmap calls with something read-only between
     them were tried, but the kernel also fills old holes, where two of them can meet.
     """
 
@@ -74,13 +74,13 @@ def run(mappings: Mappings, hot: int, move_after_s: float, parent: int, stop: in
     while os.getppid() == parent:
         moves = int((time.monotonic() - started) / move_after_s) if move_after_s else 0
         mappings.touch(hot_set(len(mappings), hot, moves))
-        _forget_translations()
+        _flush_tlb()
         ready = select.select(watched, [], [], _ROUND_S)[0]
         if stop in ready or (ready and not os.read(0, 4096)):
             return
 
 
-def _forget_translations() -> None:
+def _flush_tlb() -> None:
     """Make the kernel flush this process's TLB entries, which a larger process would lose by itself.
 
     A page whose translation is cached is not marked as referenced again. Unmapping more pages than the kernel flushes
@@ -91,7 +91,7 @@ def _forget_translations() -> None:
 
 
 @contextlib.contextmanager
-def _stop_requests() -> Iterator[int]:
+def _stop_signals() -> Iterator[int]:
     """Yield a file that becomes readable when SIGTERM or SIGINT arrives, also between two checks of it."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     before_fd = signal.set_wakeup_fd(writer)
@@ -107,7 +107,7 @@ def _stop_requests() -> Iterator[int]:
 
 
 def _is_pipe(fd: int) -> bool:
-    """Return whether the end of a file means that the peer has gone; a terminal or /dev/null does not show that."""
+    """Return whether the end of a file means that the peer has gone, unlike that of a terminal or /dev/null."""
     try:
         mode = os.fstat(fd).st_mode
     except OSError:
@@ -116,7 +116,9 @@ def _is_pipe(fd: int) -> bool:
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.demo", description="Be watched: touch a hot set that moves.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.demo", description="Touch a hot set that moves, as a process to watch."
+    )
     parser.add_argument(
         "--mappings", type=int, default=256, metavar="N", help="how many mappings (default %(default)s)"
     )
@@ -148,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Path("/proc/self/comm").write_text(NAME)
     mappings = Mappings(arguments.mappings, arguments.pages)
     move = f", other ones every {arguments.move_after:g} s" if arguments.move_after else ""
-    with _stop_requests() as stop:
+    with _stop_signals() as stop:
         print(
             f"{NAME} {os.getpid()}: {arguments.mappings} mappings of {arguments.pages} pages, "
             f"touching all of {arguments.hot} of them {1 / _ROUND_S:.0f} times a second{move}",

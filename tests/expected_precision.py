@@ -1,8 +1,8 @@
-"""What the rule of promotion itself makes of pages that are accessed at random: how many of them get hot.
+"""The share of randomly accessed pages that the rule of promotion itself makes hot.
 
-A page that is read `rate` times a second, at times that nothing predicts, is seen accessed in one look and again in one
-within the window sooner or later, whoever looks and however well. So a mover that follows the rule promotes it, and the
-precision that it can have is a matter of arithmetic, done here.
+A page that is read `rate` times a second, at random times, is seen accessed in one look and again in another within the
+window sooner or later, however accurate the looks are. So a mover that follows the rule promotes it, and the
+best precision it can have is a matter of arithmetic, done here.
 
 Looks are as `idle` takes them: every `interval_ms`, and once more `recheck_ms` after a look that found a page accessed
 for the first time; a look finds a page accessed if it was since the look before. Looks take no time here. Ages are in
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True)
 class Rule:
-    """When a page becomes hot; the defaults are those of real nodes in default mode. recheck_ms 0: no second look."""
+    """The rule by which a page becomes hot; defaults as on real nodes in default mode. recheck_ms 0: no second look."""
 
     interval_ms: int = 500
     recheck_ms: int = 250
@@ -26,13 +26,13 @@ class Rule:
     bucket_ms: int = 128
 
     def step_ms(self) -> int:
-        """Return the distance of times at which there can be a look."""
+        """Return the interval between the times at which there can be a look."""
         return int(np.gcd(self.interval_ms, self.recheck_ms))
 
     def passes(self, gap_ms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the probability that the record of a page seen so long ago is within the window.
 
-        An age counts the ends of buckets between two looks, of which there is one more or less by chance.
+        An age counts the bucket boundaries between two looks, of which there may be one more or less.
         """
         whole, part = np.divmod(gap_ms / self.bucket_ms, 1.0)
         within = np.floor(self.window_ms / self.bucket_ms)
@@ -94,9 +94,10 @@ def _unlooked(now: int, ages: npt.NDArray[np.int64], frequency: int, every: int,
 
 
 def expected_precision(hot: int, cold: int, rate: float, seconds: float, rule: Rule, deviations: float = 0.0) -> float:
-    """Return which share of what the rule promotes is hot, with all of `hot` pages promoted and `cold` at random.
+    """Return the share of promoted pages that are hot, with all of `hot` pages promoted and `cold` at random.
 
-    `deviations`: with so many standard deviations more cold pages than on average, which counts where they are few.
+    `deviations`: the number of standard deviations by which cold pages exceed their mean; it matters where they are
+    few.
     """
     share = promoted_share(rate, seconds, rule)
     promoted = cold * share + deviations * np.sqrt(cold * share * (1 - share))

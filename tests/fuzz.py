@@ -1,7 +1,7 @@
-"""Write random texts into every writable control file: what is refused changes nothing, what is accepted exactly that.
+"""Random writes to every writable control file: a refused one changes nothing, an accepted one exactly its value.
 
 `python -m tests.fuzz` writes a million through a mount; the tests write fewer through a mount and a million through the
-store functions. What is right is decided by rules of its own, written after docs/rules.md and docs/control-tree.md.
+store functions. The expected results come from rules of its own, written after docs/rules.md and docs/control-tree.md.
 """
 
 import argparse
@@ -40,7 +40,7 @@ Store = Callable[[str, bytes], Awaitable[None]]
 
 
 def unsigned(text: bytes) -> int | None:
-    """Return what kstrtouint(base 0) makes of a text, None when it refuses it."""
+    """Return the value that kstrtouint(base 0) reads from a text, or None if it refuses it."""
     text = text[:-1] if text.endswith(b"\n") else text
     text = text[1:] if text.startswith(b"+") else text
     digits, base, allowed = text, 10, b"0123456789"
@@ -57,14 +57,14 @@ def unsigned(text: bytes) -> int | None:
 
 
 def inject_number(text: str) -> int | None:
-    """Return a decimal or 0x number of a line, None when it is none."""
+    """Return the value of a decimal or 0x number of a line, or None if it is not one."""
     if text[:2].lower() == "0x":
         return int(text, 16) if text[2:].isalnum() and all(c in "0123456789abcdefABCDEF" for c in text[2:]) else None
     return int(text) if text.isascii() and text.isdecimal() and (text == "0" or text[0] != "0") else None
 
 
 def injected(text: bytes) -> Counter[str] | None:
-    """Return how many reports of each kind the lines of a text make, None when one is malformed."""
+    """Return the number of reports of each kind in the lines of a text, or None if one is malformed."""
     reports: Counter[str] = Counter()
     for line in text.decode("latin1").split("\n"):
         fields = line.partition("#")[0].split()
@@ -88,7 +88,7 @@ def injected(text: bytes) -> Counter[str] | None:
 
 
 def injected_raw(data: bytes) -> Counter[str] | None:
-    """Return how many reports of each kind whole records make, None when one is refused."""
+    """Return the number of reports of each kind in whole records, or None if one is refused."""
     reports: Counter[str] = Counter()
     for pfn, _, kind, count in struct.iter_unpack("<QiHH", data):
         if pfn >= 2**52 or kind >= len(KINDS) or not count:
@@ -98,7 +98,7 @@ def injected_raw(data: bytes) -> Counter[str] | None:
 
 
 class Fuzz:
-    """Write at random into a tree that nobody else writes to; `read` and `store` reach it."""
+    """Random writer of a tree that has no other writer; `read` and `store` access it."""
 
     def __init__(self, read: Read, store: Store, seed: int) -> None:
         self._read = read
@@ -109,7 +109,7 @@ class Fuzz:
         self.accepted = 0
 
     async def write(self, number: int) -> None:
-        """Make `number` writes, each to a random file and each looked at afterwards."""
+        """Make `number` writes, each to a random file, and check each afterwards."""
         paths = [*RANGES, *STATES, *STREAMS]
         for step in range(number):
             path = self._random.choice(paths)
@@ -118,23 +118,23 @@ class Fuzz:
             else:
                 await self._write_value(path)
             if step % 256 == 0:
-                self._look_at_everything()
-        self._look_at_everything()
+                self._check_everything()
+        self._check_everything()
 
-    def _look_at_everything(self) -> None:
+    def _check_everything(self) -> None:
         assert {path: self._read(path) for path in self._expected} == self._expected
 
     async def _write_value(self, path: str) -> None:
         text = self._text(path)
-        value, wrong = self._right(path, text)
-        got = await self._answer(path, text)
-        assert got == wrong, (path, text, got, wrong)
+        value, code = self._expect(path, text)
+        got = await self._result_of(path, text)
+        assert got == code, (path, text, got, code)
         if value is not None:
             self._expected[path] = value
-            self._keep_in_step(path)
+            self._update_expected(path)
         assert self._read(path) == self._expected[path], (path, text)
 
-    def _right(self, path: str, text: bytes) -> tuple[str | None, int | None]:
+    def _expect(self, path: str, text: bytes) -> tuple[str | None, int | None]:
         """Return the file's new text, or the errno; both None for a write that does nothing."""
         if not text:
             return None, None
@@ -153,8 +153,8 @@ class Fuzz:
             return None, errno.EINVAL
         return f"{value}\n", None
 
-    def _keep_in_step(self, path: str) -> None:
-        """A kind's `enabled` is a bit of enabled_sources, and the other way round."""
+    def _update_expected(self, path: str) -> None:
+        """Update `enabled` of each kind from enabled_sources, or the other way round."""
         kinds = {kind: f"sources/{kind}/enabled" for kind in KINDS}
         if path == "enabled_sources":
             bits = int(self._expected[path])
@@ -167,7 +167,7 @@ class Fuzz:
         data = self._lines() if path == "inject" else self._records()
         reports = injected(data) if path == "inject" else injected_raw(data)
         before = self._recorded()
-        got = await self._answer(path, data)
+        got = await self._result_of(path, data)
         assert got == (errno.EINVAL if reports is None else None), (path, data, got)
         enabled = int(self._expected["enabled_sources"])
         counted = {
@@ -181,12 +181,12 @@ class Fuzz:
         values = {name: int(value) for name, value in lines}
         return {kind: values[f"pghot_recorded_{kind}"] for kind in KINDS}
 
-    async def _answer(self, path: str, data: bytes) -> int | None:
+    async def _result_of(self, path: str, data: bytes) -> int | None:
         try:
             await self._store(path, data)
-        except OSError as refused:
+        except OSError as error:
             self.refused += 1
-            return refused.errno
+            return error.errno
         self.accepted += 1
         return None
 
@@ -241,7 +241,7 @@ class Fuzz:
 
 
 def functions(root: Dir) -> tuple[Read, Store]:
-    """Return how to read and to write a tree that is not mounted; to be used inside trio."""
+    """Return functions that read and write a tree that is not mounted; to be used inside trio."""
     nodes: dict[str, Node] = {}
 
     def node(path: str) -> Node:
@@ -279,7 +279,7 @@ async def fuzz_mount(program: Program, number: int, seed: int) -> Fuzz:
 
 
 def main() -> None:
-    """Write through a mount of a program of our own."""
+    """Write through the mount of a daemon of our own."""
     options = argparse.ArgumentParser(description="Write random texts into every control file of a mounted pghotd.")
     options.add_argument("--writes", type=int, default=1_000_000)
     options.add_argument("--seed", type=int, default=random.randrange(2**32))

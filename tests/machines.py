@@ -1,4 +1,4 @@
-"""Make small model machines for tests."""
+"""Small model machines for tests."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,7 +23,7 @@ class Time:
 
 
 def node(nid: int, sections: int, tier: Tier, distances: Sequence[int]) -> NodeSpec:
-    """Describe a node by its sections; distances in nid order from 0."""
+    """Return a node of so many sections; distances in nid order from 0."""
     lower = tier == "lower"
     return NodeSpec(
         nid,
@@ -36,12 +36,12 @@ def node(nid: int, sections: int, tier: Tier, distances: Sequence[int]) -> NodeS
 
 
 def two_nodes(top_sections: int = 2, lower_sections: int = 2) -> tuple[NodeSpec, ...]:
-    """Describe a machine with a top-tier node 0 and a lower-tier node 1."""
+    """Return the nodes of a machine: a top-tier node 0 and a lower-tier node 1."""
     return node(0, top_sections, "top", (10, 20)), node(1, lower_sections, "lower", (20, 10))
 
 
 class Rig:
-    """A machine and an engine on it, on a clock."""
+    """A machine with an engine on it, and their clock."""
 
     def __init__(
         self,

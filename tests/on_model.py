@@ -1,7 +1,7 @@
-"""Run a guest's scenario on the memory model and print both: `python -m tests.on_model [--guest ROWS] [NAME ...]`.
+"""Guest scenarios on the memory model, compared with the guest: `python -m tests.on_model [--guest ROWS] [NAME ...]`.
 
-The model has no processes that compete for a CPU and no kernel that is emulated. What the guest's scan and its moves
-take is told to the model: `SCAN_NS`, measured there, and `MOVE_NS`, estimated. All else follows, on a virtual clock.
+The model has no processes that compete for a CPU and no emulated kernel. The time that scans and moves take in the
+guest is given to the model: `SCAN_NS`, measured there, and `MOVE_NS`, estimated. All else follows, on a virtual clock.
 """
 
 import argparse
@@ -37,8 +37,8 @@ from tests.vm.guest.scenario import Part, Scenario
 from tests.vm.guest.scenarios import SCENARIOS
 from tests.vm.guest.target import facts_of, options
 
-#: What the guest's first look at its two GiB of slow memory takes, by page; and promotion by folio, which is an
-#: estimate: 4,000 pages took one to two seconds there.
+#: Times of the guest: for each page of its first look at two GiB of slow memory, and for each folio promoted, which is
+#: an estimate: 4,000 pages took one to two seconds there.
 SCAN_NS, MOVE_NS = 1_800, 300_000
 #: Rows of pghotd that were measured in the guest.
 GUEST_ROWS = Path(__file__).parent / "guest_rows.jsonl"
@@ -51,7 +51,7 @@ _BYSTANDER_MB, _BYSTANDER_MB_S = 64, 20
 
 @dataclass
 class Target:
-    """A process of the model that behaves as a target of the guest does."""
+    """A process of the model that behaves like a target of the guest."""
 
     process: ModelProcess
     facts: Facts
@@ -61,7 +61,7 @@ class Target:
     rounds: int = 0
 
     def tick(self, machine: Machine, now: float) -> None:
-        """Access what is due at a time, in s, and report what the scan sees of it."""
+        """Access the pages due at a time, in s, and report those that the scan sees."""
         slots: list[NDArray[np.int64]] = []
         for read in (one for some in self.reads for one in some.due(now)):
             slots.append(np.arange(self.facts.pages)[read] if isinstance(read, slice) else read)
@@ -184,13 +184,13 @@ async def _stand_by(machine: Machine) -> None:
 
 
 def main() -> int:
-    """Print the rows of the model beside the guest's, and what each is to the other."""
-    arguments = argparse.ArgumentParser(prog="python -m tests.on_model", description=__doc__)
-    arguments.add_argument("names", nargs="*", metavar="NAME", help="default: those that the guest has rows of")
-    arguments.add_argument("--guest", type=Path, default=GUEST_ROWS)
-    asked = arguments.parse_args()
-    guest = guest_rows(asked.guest)
-    for name in asked.names or [name for name in SCENARIOS if name in guest]:
+    """Print the rows of the model beside the guest's, and their ratios."""
+    parser = argparse.ArgumentParser(prog="python -m tests.on_model", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: those with rows of the guest")
+    parser.add_argument("--guest", type=Path, default=GUEST_ROWS)
+    arguments = parser.parse_args()
+    guest = guest_rows(arguments.guest)
+    for name in arguments.names or [name for name in SCENARIOS if name in guest]:
         row = row_on_model(SCENARIOS[name])
         print(table([*guest.get(name, []), row]))
         print(f"model / guest: {ratios(row, guest.get(name, []))}\n", flush=True)
@@ -198,7 +198,7 @@ def main() -> int:
 
 
 def guest_rows(path: Path) -> dict[str, list[Row]]:
-    """Return pghotd's rows of a file of them, by scenario."""
+    """Return the rows of pghotd in a file of rows, by scenario."""
     rows: dict[str, list[Row]] = {}
     for line in path.read_text().splitlines():
         row = parse(f"row {line}")

@@ -10,7 +10,7 @@ import pytest
 def require(condition: object, reason: str, of: str = "") -> None:
     """Skip the calling test with a reason unless the condition holds; with PGHOTD_REQUIRE_ALL=1 fail it.
 
-    PGHOTD_WITHOUT has names of what a machine has not on purpose: what is `of` one of them is skipped all the same.
+    PGHOTD_WITHOUT names what a machine deliberately lacks: a test `of` one of these is skipped all the same.
     """
     if condition:
         return

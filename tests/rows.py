@@ -1,4 +1,4 @@
-"""Rows of results: what a mover did to a scenario, the same on a real kernel and on the memory model.
+"""Rows of results: what a mover did in a scenario, in one form for a real kernel and for the memory model.
 
 A row is one line of JSON, so that a guest can print it on its console and a file of rows can be appended to. Pages are
 4 KiB ones, a huge page 512 of them.
@@ -8,14 +8,25 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
-#: What a line of a console begins with that holds a row.
+#: The beginning of a console line that holds a row.
 PREFIX = "row "
-_HEADS = ("scenario", "mover", "run", "90 % after", "recall/precision", "promoted", "demoted", "covered", "CPU", "more")
+_HEADINGS = (
+    "scenario",
+    "mover",
+    "run",
+    "90 % after",
+    "recall/precision",
+    "promoted",
+    "demoted",
+    "covered",
+    "CPU",
+    "more",
+)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One look at where the pages are, `at_s` seconds after the mover was at work; moved pages count from its start."""
+    """One look at where the pages are, `at_s` seconds after the mover began; moved pages count from its start."""
 
     at_s: float
     recall: float
@@ -36,9 +47,9 @@ class Row:
     scenario: str
     #: `none`, `numa_balancing` or `pghotd`.
     mover: str
-    #: Which run of the same scenario and mover, from 1.
+    #: The number of the run of this scenario and mover, from 1.
     run: int
-    #: From when the mover is at work, or the hot set appears if that is later, until 90 % of it is on the fast node;
+    #: Time from the mover's start, or the hot set's appearance if that is later, until 90 % of it is on the fast node;
     #: None: not by the end.
     seconds_to_90: float | None
     points: tuple[Point, ...]
@@ -64,7 +75,7 @@ class Row:
         raise KeyError(f"no look {seconds} s after the start")
 
     def line(self) -> str:
-        """Return the row as a line of a console, which parse() reads."""
+        """Return the row as a console line, which parse() reads."""
         return PREFIX + json.dumps(asdict(self))
 
 
@@ -81,9 +92,9 @@ def parse(line: str) -> Row | None:
 
 
 def table(rows: Iterable[Row]) -> str:
-    """Return rows as a table of text, in columns, with a line of heads."""
-    lines = [_HEADS, *(_cells(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADS))]
+    """Return rows as a text table with a heading line."""
+    lines = [_HEADINGS, *(_cells(row) for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADINGS))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )

@@ -1,7 +1,7 @@
-"""Let eight processes do whatever a client can to a mounted tree, at random, while accesses arrive at full speed.
+"""Random operations of eight clients on a mounted tree, of every kind there is, while accesses arrive at full speed.
 
-`python -m tests.storm` makes a million operations, the tests fewer. Afterwards the books balance, nothing was answered
-with EIO (which is what a bug in a handler gives), and the daemon's memory has not grown.
+`python -m tests.storm` makes a million operations, the tests fewer. Afterwards the books balance, no operation
+failed with EIO (the result of a bug in a handler), and the daemon's memory has not grown.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from tests.fuzz import FUZZED
 from tests.program.daemons import LOWER_FIRST, Program, own_program
 
 WRITERS = 8
-#: What a mount point answers when it is gone, and what a bug in a handler gives.
-BAD = {errno.EIO, errno.ENOTCONN, errno.ECONNABORTED, errno.ENOSYS, errno.EINTR}
+#: Errors of a mount that is gone, and of a bug in a handler.
+BUGS = {errno.EIO, errno.ENOTCONN, errno.ECONNABORTED, errno.ENOSYS, errno.EINTR}
 
 _WORDS = (
     b"0",
@@ -41,7 +41,7 @@ _WORDS = (
 
 
 class Client:
-    """Make operations on a tree, drawn by a seed."""
+    """Client that makes random operations on a tree, by a seed."""
 
     def __init__(self, root: Path, seed: int) -> None:
         self._root = root
@@ -49,7 +49,7 @@ class Client:
         self._files = [str(Path(place) / name) for place, _, names in os.walk(root) for name in names]
         self._directories = [place for place, _, _ in os.walk(root)]
         self._held: list[int] = []
-        self.answers: Counter[str] = Counter()
+        self.results: Counter[str] = Counter()
         self._operations: list[Callable[[], object]] = [
             self._read,
             self._read,
@@ -66,18 +66,18 @@ class Client:
         ]
 
     def run(self, number: int) -> None:
-        """Make `number` operations; AssertionError at an answer that a bug gives."""
+        """Make `number` operations; raise AssertionError at an error that only a bug causes."""
         for _ in range(number):
             operation = self._random.choice(self._operations)
             try:
                 operation()
-            except OSError as answered:
-                code = answered.errno or 0
-                if code in BAD:
-                    raise AssertionError(f"{operation.__name__}: {answered}") from None
-                self.answers[errno.errorcode[code]] += 1
+            except OSError as error:
+                code = error.errno or 0
+                if code in BUGS:
+                    raise AssertionError(f"{operation.__name__}: {error}") from None
+                self.results[errno.errorcode[code]] += 1
             else:
-                self.answers["done"] += 1
+                self.results["done"] += 1
         for fd in self._held:
             os.close(fd)
 
@@ -150,8 +150,8 @@ class Client:
         call()
 
 
-def inject_for_ever(root: Path) -> None:
-    """Write accesses as fast as they are taken, until killed."""
+def inject_forever(root: Path) -> None:
+    """Write accesses as fast as they are accepted, until killed."""
     record = struct.Struct("<QiHH")
     pages = [
         b"".join(record.pack(LOWER_FIRST + (n * 37 + k) % 60_000, -1, k % 4, 2) for n in range(1024)) for k in range(16)
@@ -163,7 +163,7 @@ def inject_for_ever(root: Path) -> None:
 
 
 def fork(work: Callable[[], None]) -> int:
-    """Run `work` in a child process; return its pid. It exits 1 where it raised."""
+    """Run `work` in a child process; return its pid. The child exits with 1 if it raised."""
     pid = os.fork()
     if pid:
         return pid
@@ -177,9 +177,9 @@ def fork(work: Callable[[], None]) -> int:
         os._exit(code)
 
 
-def rage(program: Program, operations: int, seed: int) -> tuple[int, int]:
-    """Let the storm rage; return the daemon's resident memory after a tenth of it and after all, in bytes."""
-    injector = fork(lambda: inject_for_ever(program.mountpoint))
+def run_storm(program: Program, operations: int, seed: int) -> tuple[int, int]:
+    """Run all operations; return the daemon's resident memory in bytes, after a tenth of them and after all."""
+    injector = fork(lambda: inject_forever(program.mountpoint))
     resident = []
     try:
         for part, share in enumerate((operations // 10, operations - operations // 10)):
@@ -202,14 +202,14 @@ def rage(program: Program, operations: int, seed: int) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Let it rage over a program of our own."""
-    options = argparse.ArgumentParser(description="Do at random whatever a client can, from eight processes.")
+    """Run the storm against a daemon of our own."""
+    options = argparse.ArgumentParser(description="Make random operations on a mounted pghotd from eight processes.")
     options.add_argument("--operations", type=int, default=1_000_000)
     options.add_argument("--seed", type=int, default=random.randrange(2**32))
     arguments = options.parse_args()
     print(f"{arguments.operations} operations by {WRITERS} processes, seed {arguments.seed}", flush=True)
     with own_program(FUZZED) as program:
-        before, after = rage(program, arguments.operations, arguments.seed)
+        before, after = run_storm(program, arguments.operations, arguments.seed)
         counters = program.counters()
     recorded, promoted = counters["pghot_recorded_accesses"], counters["pgpromote_success"]
     print(

@@ -1,4 +1,4 @@
-"""Keep a census at hand: at once on small machines, in steps on large ones, and only while it is being read."""
+"""Upkeep of the census: at once on small machines, in steps on large ones, and only while it is being read."""
 
 import numpy as np
 import trio
@@ -17,7 +17,7 @@ def rig_with_records(sections=4):
     return rig
 
 
-async def test_a_small_machine_is_counted_in_the_readers_own_call(autojump_clock):
+async def test_a_small_machine_is_counted_in_the_call_of_the_reader(autojump_clock):
     taker = CensusTaker(rig_with_records().pghot, clock)
     census = taker.latest()
     assert census is not None
@@ -25,7 +25,7 @@ async def test_a_small_machine_is_counted_in_the_readers_own_call(autojump_clock
     assert census.at == clock()
 
 
-async def test_a_large_one_is_counted_by_the_task(autojump_clock, monkeypatch, nursery):
+async def test_a_large_machine_is_counted_by_the_task(autojump_clock, monkeypatch, nursery):
     monkeypatch.setattr(census_taker, "_READER_S", -1.0)
     taker = CensusTaker(rig_with_records(200).pghot, clock)
     nursery.start_soon(taker.run)
@@ -34,7 +34,7 @@ async def test_a_large_one_is_counted_by_the_task(autojump_clock, monkeypatch, n
     assert taker.latest() is not None
 
 
-async def test_it_is_kept_fresh_for_a_while_after_a_read_and_no_longer(autojump_clock, monkeypatch, nursery):
+async def test_the_census_is_kept_fresh_only_for_a_while_after_a_read(autojump_clock, monkeypatch, nursery):
     monkeypatch.setattr(census_taker, "_READER_S", -1.0)
     taker = CensusTaker(rig_with_records(200).pghot, clock)
     nursery.start_soon(taker.run)

@@ -1,4 +1,4 @@
-"""Read configurations: every key, every refusal with what would be right, and the commented file in docs/."""
+"""Configurations: every key, every refusal with its remedy, and the commented files in docs/."""
 
 import re
 import tomllib
@@ -74,7 +74,7 @@ def test_the_documented_files_have_every_table_and_key_with_the_comment_of_its_d
             mentioned.add(table := header[1])
         elif key := re.match(r"(?:# )?(\w+) = ", line):
             mentioned.add(f"{table}.{key[1]}")
-    # The Linux file leaves out what the other one has and what is the same there.
+    # The Linux file leaves out what is the same as in the other one.
     other = ("pghot", "mount", "state", "metrics") if file == LINUX else ()
     wanted = {path for path in comments(backend) if not path.startswith(other)}
     foreign = {name for name, driver in DRIVERS.items() if driver.backend != backend}
@@ -82,7 +82,7 @@ def test_the_documented_files_have_every_table_and_key_with_the_comment_of_its_d
     assert wanted <= mentioned
 
 
-def test_what_the_documented_file_calls_a_default_is_one():
+def test_defaults_in_the_documented_file_are_the_defaults():
     settings = config.load(DOCUMENTED, None, [])
     top, lower = settings.memory.nodes
     assert (top, replace(lower, pages=4 * PAGES_PER_GB)) == config.BUILT_IN_MACHINE.nodes
@@ -92,7 +92,7 @@ def test_what_the_documented_file_calls_a_default_is_one():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (
             "[pghot]\nfrequency = 1\n",
@@ -153,15 +153,15 @@ def test_what_the_documented_file_calls_a_default_is_one():
         ("[sources]\nworkload = 1\n", "test.toml: sources.workload: not a table"),
     ],
 )
-def test_a_wrong_key_or_value_is_one_line_that_says_what_would_be_right(text, said):
-    with pytest.raises(ConfigError) as wrong:
+def test_a_wrong_key_or_value_is_refused_in_one_line(text, message):
+    with pytest.raises(ConfigError) as error:
         parse(text)
-    assert str(wrong.value).startswith(said)
-    assert "\n" not in str(wrong.value)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "message"),
     [
         ("freq_threshold=9", "--set freq_threshold: 9 is not in 1..3"),
         ("freq_threshold=two", "--set freq_threshold: 'two' is not an unsigned integer"),
@@ -170,22 +170,22 @@ def test_a_wrong_key_or_value_is_one_line_that_says_what_would_be_right(text, sa
         ("target_nid=1", "--set target_nid: 1 is not a top-tier node"),
     ],
 )
-def test_a_wrong_set_option_is_refused(option, said):
-    with pytest.raises(ConfigError) as wrong:
+def test_a_wrong_set_option_is_refused(option, message):
+    with pytest.raises(ConfigError) as error:
         parse("", options=[option])
-    assert str(wrong.value).startswith(said)
+    assert str(error.value).startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [(b"a = ", "Invalid value"), (b"\xff", "not UTF-8 text"), (None, "No such file")]
+    ("content", "message"), [(b"a = ", "Invalid value"), (b"\xff", "not UTF-8 text"), (None, "No such file")]
 )
-def test_a_file_that_is_none_is_refused_with_its_name(tmp_path, content, said):
+def test_an_invalid_or_missing_file_is_refused_with_its_name(tmp_path, content, message):
     file = tmp_path / "x.toml"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(ConfigError) as wrong:
+    with pytest.raises(ConfigError) as error:
         config.load(file, None, [])
-    assert str(wrong.value).startswith(f"{file}: {said}")
+    assert str(error.value).startswith(f"{file}: {message}")
 
 
 TEXT = st.text("ab \n\0é", max_size=4)
@@ -200,17 +200,17 @@ KEYS = st.sampled_from(
 
 
 @given(st.dictionaries(KEYS, VALUES | st.dictionaries(KEYS, VALUES | st.dictionaries(KEYS, VALUES))))
-def test_no_configuration_does_anything_but_be_read_or_refused(values):
-    said = "fuzz.toml: "
+def test_any_configuration_is_read_or_refused_in_one_line(values):
+    message = "fuzz.toml: "
     try:
         config.parse(values, "fuzz.toml", None, [])
-    except ConfigError as wrong:
-        said = str(wrong)
-    assert said.startswith("fuzz.toml: ")
-    assert "\n" not in said
+    except ConfigError as error:
+        message = str(error)
+    assert message.startswith("fuzz.toml: ")
+    assert "\n" not in message
 
 
-def test_the_linux_backend_as_documented_watches_nothing_and_moves_nothing():
+def test_the_documented_linux_backend_watches_nothing_and_is_a_dry_run():
     settings = config.load(LINUX, None, [])
     assert settings.memory == LinuxSettings()
     assert settings.memory.dry_run
@@ -223,7 +223,7 @@ def test_the_linux_backend_as_documented_watches_nothing_and_moves_nothing():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[[memory.watch]]\n", "test.toml: memory.watch[0].all: give all = true, or at least one"),
         ("[[memory.watch]]\nall = true\npid = 1\n", "test.toml: memory.watch[0].all: give all = true, or at"),
@@ -238,13 +238,13 @@ def test_the_linux_backend_as_documented_watches_nothing_and_moves_nothing():
         ("[sources.numab2]\nhot = 2\n", "test.toml: sources.numab2.hot: unknown key; known keys: hot_ms,"),
     ],
 )
-def test_what_is_wrong_with_a_linux_configuration(text, said):
-    with pytest.raises(ConfigError) as wrong:
+def test_errors_of_a_linux_configuration(text, message):
+    with pytest.raises(ConfigError) as error:
         parse(f'[memory]\nbackend = "linux"\n{text}')
-    assert str(wrong.value).startswith(said)
+    assert str(error.value).startswith(message)
 
 
-def test_watch_entries_name_processes_and_how_far_their_wishes_bind():
+def test_watch_entries_name_processes_and_whether_shared_pages_move():
     text = '[memory]\nbackend = "linux"\n[[memory.watch]]\nname = "db"\nshared = true\n[[memory.watch]]\nall = true\n'
     assert parse(text).memory.watches == (Watch(Target(name="db"), shared=True), Watch(Target()))
 
@@ -258,7 +258,7 @@ def test_watch_entries_name_processes_and_how_far_their_wishes_bind():
         ('[memory]\nbackend = "linux"\n[pghot]\nrecord_ageing = 0\npromote_freq_window_ms = 3600', [], None),
     ],
 )
-def test_tunables_are_judged_beside_each_other(text, options, why):
+def test_tunables_are_checked_together(text, options, why):
     text = text if text.startswith("[") else f"[pghot]\n{text}\n"
     if why is None:
         assert parse(text, options=options).tunables["promote_freq_window_ms"] == 3600

@@ -1,4 +1,4 @@
-"""Read random configurations: each gives settings, or one line that names the error."""
+"""Random configurations: each gives settings, or one line that names the error."""
 
 import tomllib
 
@@ -35,32 +35,32 @@ VALUES = st.recursive(
 )
 
 
-def said(call, *arguments):
-    """Return what is said to be wrong, nothing where all is well; nothing else may be raised."""
+def error_of(call, *arguments):
+    """Return the message of a ConfigError, or "" without one; nothing else may be raised."""
     try:
         call(*arguments)
-    except ConfigError as wrong:
-        return str(wrong)
+    except ConfigError as error:
+        return str(error)
     return ""
 
 
-def is_one_line_about(file, text):
+def is_empty_or_one_line_about(file, text):
     return not text or (text.startswith(f"{file}: ") and "\n" not in text)
 
 
 def read(values):
-    assert is_one_line_about("test.toml", said(config.parse, values, "test.toml", None, []))
+    assert is_empty_or_one_line_about("test.toml", error_of(config.parse, values, "test.toml", None, []))
 
 
 @settings(max_examples=1500, deadline=None)
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=6))
-def test_any_tables_are_settings_or_one_line(values):
+def test_random_tables_give_settings_or_one_line(values):
     read(values)
 
 
 @settings(max_examples=1500, deadline=None)
 @given(st.sampled_from(DOCUMENTED), st.data())
-def test_a_good_file_with_one_thing_changed_is_settings_or_one_line(text, data):
+def test_a_documented_file_with_one_change_gives_settings_or_one_line(text, data):
     values = tomllib.loads(text)
     place = values
     while True:
@@ -87,7 +87,7 @@ def test_a_good_file_with_one_thing_changed_is_settings_or_one_line(text, data):
     .map(str.encode)
     .flatmap(lambda text: st.integers(0, len(text)).map(lambda end: text[:end]))
 )
-def test_any_bytes_in_a_file_are_settings_or_one_line(tmp_path_factory, data):
+def test_random_bytes_in_a_file_give_settings_or_one_line(tmp_path_factory, data):
     file = tmp_path_factory.mktemp("config") / "pghotd.toml"
     file.write_bytes(data)
-    assert is_one_line_about(file, said(config.load, file, None, []))
+    assert is_empty_or_one_line_about(file, error_of(config.load, file, None, []))

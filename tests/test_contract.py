@@ -1,4 +1,4 @@
-"""Compare the tables of docs/rules.md and docs/control-tree.md with the code: a row that only one of them has fails."""
+"""The tables of docs/rules.md and docs/control-tree.md, compared with the code: a row that only one has is an error."""
 
 import re
 import tomllib
@@ -20,12 +20,12 @@ from pghotd.geometry import MAX_NUMNODES
 from pghotd.memory.registry import BACKENDS
 
 DOCS = Path(__file__).parents[1] / "docs"
-#: A driver, and no process of this machine: those end while they are looked at.
+#: A driver, without processes of this machine, which can end while the tree is listed.
 CONFIG = "[sources.workload]\n"
 
 
 def rows(page: str, first_column: str) -> list[list[str]]:
-    """Return the cells of the table of a page whose first column is called so."""
+    """Return the cells of the table of a page with that first column."""
     lines = (DOCS / page).read_text().splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith(f"| {first_column} |")) + 2
     table = []
@@ -60,13 +60,13 @@ def test_the_tunables_of_the_rules():
         assert (int(real) if real else None) == tunable.on_real_nodes, name
 
 
-def test_the_window_of_the_rules_while_records_age():
+def test_the_ranges_of_the_window_while_records_age():
     window = TUNABLES["promote_freq_window_ms"]
     most = " / ".join(str(window.highest(mode, True)) for mode in MODES)
     assert f"goes up to {most}." in (DOCS / "rules.md").read_text().replace("\n", " ")
 
 
-def test_every_mode_has_a_format_and_the_ranges_that_it_can_keep():
+def test_every_mode_has_a_format_and_ranges_that_it_can_hold():
     assert list(FORMATS) == list(MODES)
     for mode, make in FORMATS.items():
         assert make("v6").freq_max == MODES[mode].threshold_high, mode
@@ -79,7 +79,7 @@ def test_the_kinds_of_sources_of_the_rules():
     assert [row[3] for row in table] == [f"pghot_recorded_{kind}" for kind in KINDS]
 
 
-def test_every_counter_that_the_rules_name_is_one():
+def test_every_counter_named_in_the_rules_exists():
     section = (DOCS / "rules.md").read_text().partition("## 7. Counters")[2].partition("\n## ")[0]
     named = set(re.findall(r"\b(?:hwhint|pghotd?|pgpromote|pgdemote|pgmigrate|numa_pages)_[a-z_]*[a-z]\b", section))
     there = set(Counters().total)
@@ -88,7 +88,7 @@ def test_every_counter_that_the_rules_name_is_one():
     assert kernel - {name for name in kernel if name.startswith("pghotd_")} <= named
 
 
-#: What stands for several files in the table, as a pattern of paths of the tree.
+#: Placeholders in the table that stand for several files, as patterns of paths of the tree.
 PATTERNS = {
     "KIND": f"(?:{'|'.join(KINDS)})",
     "DRIVER": f"(?!(?:{'|'.join(KINDS)})/)[a-z_0-9]+",
@@ -100,12 +100,12 @@ PATTERNS = {
 
 
 def pattern(path: str) -> re.Pattern[str]:
-    """Return what the paths look like that a row stands for."""
+    """Return the pattern of the paths that a row stands for."""
     return re.compile("/".join(PATTERNS.get(part, re.escape(part)) for part in path.split("/")))
 
 
 def files(node: Node, path: str = "") -> dict[str, int]:
-    """Return the mode of each file below a directory; of those that list nothing one name stands for all."""
+    """Return the mode of each file below a directory; one name stands for all in a directory that lists nothing."""
     found: dict[str, int] = {}
     if not isinstance(node, Dir | DynamicDir):
         return {path: node.mode}
@@ -140,7 +140,7 @@ def test_every_backend_has_a_row():
     assert {file.parent.name for file in packages} == set(BACKENDS)
 
 
-def test_the_control_tree_of_the_page_is_the_tree(tree):
+def test_the_documented_control_tree_matches_the_tree(tree):
     table = {row[0].strip("`"): int(row[1], 8) for row in rows("control-tree.md", "file")}
     assert table.pop("each tunable") == 0o644
     for name in TUNABLES:
@@ -154,7 +154,7 @@ def test_the_control_tree_of_the_page_is_the_tree(tree):
         assert any(one.fullmatch(path) for path in tree), f"docs/control-tree.md has {row}, the tree has not"
 
 
-def test_nothing_cites_a_contract_that_is_not_in_the_project():
+def test_no_file_cites_a_contract_that_is_not_in_the_project():
     root, cited = DOCS.parent, re.compile(r"semantics\.md|(?<!docs/)control-tree\.md")
     sources = [*root.glob("pghotd/**/*.py"), *root.glob("fs/**/*.py"), *root.glob("tests/**/*.py")]
     for file in sources:

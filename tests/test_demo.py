@@ -1,4 +1,4 @@
-"""The process that demonstrations watch, as a real process."""
+"""The demonstration target, as a real process."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ def running(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
             child.kill()
 
 
-def test_says_what_it_does_and_names_itself():
+def test_it_prints_what_it_does_and_sets_its_name():
     with running("--mappings", "64", "--move-after", "0") as (child, line):
         assert line == (
             f"pghotd-demo {child.pid}: 64 mappings of 64 pages, touching all of 8 of them 10 times a second\n"
@@ -41,16 +41,16 @@ def test_says_what_it_does_and_names_itself():
         assert read_stat(child.pid).comm == b"pghotd-demo"
 
 
-def test_its_pages_are_the_kernels(monkeypatch):
+def test_its_pages_have_the_size_of_the_kernels(monkeypatch):
     monkeypatch.setattr(demo, "SYSTEM_PAGE_SIZE", 65536)
     mappings = demo.Mappings(3, 2)
     assert [len(piece) for piece in mappings._pieces] == [2 * 65536] * 3
-    # One byte of each: the kernel would refuse an address inside a page, and take two bytes for one page.
+    # One byte of each: the kernel refuses an address inside a page, and rounds two bytes up to a page.
     assert [np.flatnonzero(np.frombuffer(piece, np.uint8)).tolist() for piece in mappings._pieces] == [[0, 65536]] * 3
 
 
 @pytest.mark.parametrize("number", [1, 31, 256])
-def test_every_mapping_is_one_to_the_kernel(number):
+def test_every_mapping_is_separate_in_the_kernel(number):
     with running("--mappings", str(number), "--move-after", "0") as (child, _):
         usage = read_smaps(child.pid)
         own = (usage.end - usage.start == PAGES) & (usage.rss == PAGES)
@@ -58,7 +58,7 @@ def test_every_mapping_is_one_to_the_kernel(number):
         assert own.sum() <= number + 2
 
 
-def test_the_hot_mappings_are_referenced_as_wholes():
+def test_hot_mappings_are_referenced_as_a_whole():
     require(os.geteuid() == 0, "clear_refs of another process is for root")
     with running("--mappings", "64", "--hot", "8", "--move-after", "0") as (child, _):
         clear_referenced(child.pid, read_stat(child.pid).start_ticks)
@@ -74,20 +74,20 @@ def test_the_hot_mappings_are_referenced_as_wholes():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stops_on_request(number):
+def test_it_stops_on_a_signal(number):
     with running() as (child, _):
         child.send_signal(number)
         assert child.wait(20) == 0
 
 
-def test_stops_when_stdin_closes():
+def test_it_stops_when_stdin_closes():
     with running() as (child, _):
         assert child.stdin is not None
         child.stdin.close()
         assert child.wait(20) == 0
 
 
-def test_stops_when_its_parent_dies():
+def test_it_stops_when_its_parent_dies():
     program = (
         "import subprocess, sys\n"
         "child = subprocess.Popen([sys.executable, '-m', 'tests.demo'], stdin=subprocess.DEVNULL,"
@@ -117,7 +117,7 @@ def test_the_hot_set_moves_to_other_mappings():
 @pytest.mark.parametrize(
     "arguments", [["--hot", "9", "--mappings", "8"], ["--pages", "0"], ["--move-after", "-1"], ["--move-after", "nan"]]
 )
-def test_usage(arguments, capsys):
+def test_invalid_arguments_exit_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         demo.main(arguments)
     assert caught.value.code == 2

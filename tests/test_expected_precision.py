@@ -1,4 +1,4 @@
-"""The computed share of pages that the rule promotes is that of pages which are watched one by one."""
+"""The computed share of pages that the rule promotes, compared with a simulation page by page."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ _PAGES = 20_000
 def simulated_share(rate, seconds, rule, seed=5):
     """Return the share of pages that were hot at least once, by accesses and records of each page."""
     random = np.random.default_rng(seed)
-    # Every page has a clock of its own that is somewhere in a bucket when it begins.
+    # Every page has a clock of its own, with a random phase of its bucket.
     phase = random.integers(0, rule.bucket_ms, _PAGES)
     last_look = np.zeros(_PAGES)
     last_seen = np.full(_PAGES, -(10**9))
@@ -45,14 +45,14 @@ RULES = [
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
 @pytest.mark.parametrize(("rate", "seconds"), [(0.1, 10), (0.1, 60), (0.5, 20), (2.0, 3)])
-def test_it_is_what_a_simulation_finds(rule, rate, seconds):
+def test_the_share_matches_a_simulation(rule, rate, seconds):
     expected = promoted_share(rate, seconds, rule)
     # Six standard deviations of a share of so many pages.
     bound = 6 * np.sqrt(max(expected * (1 - expected), 1e-4) / _PAGES)
     assert abs(simulated_share(rate, seconds, rule) - expected) < bound
 
 
-def test_it_grows_with_rate_time_and_window_and_shrinks_with_the_threshold():
+def test_the_share_grows_with_rate_time_and_window_and_shrinks_with_the_threshold():
     base = promoted_share(0.1, 20, Rule())
     assert promoted_share(0.2, 20, Rule()) > base
     assert promoted_share(0.1, 40, Rule()) > base
@@ -67,7 +67,7 @@ def test_precision_is_the_hot_share_of_what_is_promoted():
     assert everything == pytest.approx(0.1)
 
 
-def test_few_pages_leave_more_to_chance_than_many():
+def test_few_pages_deviate_more_than_many():
     few, many = (
         [expected_precision(8 * n, 56 * n, 0.1, 10, Rule(), deviations) for deviations in (0, 3)] for n in (1, 500)
     )

@@ -1,4 +1,4 @@
-"""Look at made-up machines, and at this one."""
+"""Findings of the host check on fake machines, and on this one."""
 
 import importlib
 import json
@@ -9,10 +9,10 @@ from pghotd import host_check
 from pghotd.procfs import page_size
 from tests.memory.linux.trees import machine, write
 from tests.requirements import require
-from tests.sources.damon_tree import MadeUpDamon
+from tests.sources.damon_tree import FakeDamon
 
 
-def made_up(tmp_path: Path, *, tiers: dict[int, str], balancing: int = 0) -> tuple[str, str]:
+def fake_machine(tmp_path: Path, *, tiers: dict[int, str], balancing: int = 0) -> tuple[str, str]:
     sys = machine(tmp_path / "sys", {0: [0, 1], 1: [8, 9]}, tiers=tiers)
     proc = tmp_path / "proc"
     capabilities(proc, 0x1FFFFFFFFFF)
@@ -35,21 +35,21 @@ def names(found, ok):
 
 
 def test_a_machine_with_a_lower_tier_can_promote(tmp_path):
-    found = host_check.findings(*made_up(tmp_path, tiers={4: "0", 22: "1"}))
+    found = host_check.findings(*fake_machine(tmp_path, tiers={4: "0", 22: "1"}))
     assert host_check.can_promote(found), host_check.text(found)
     assert {"node 0", "node 1", "tiers", "other movers", "CAP_SYS_NICE"} <= names(found, True)
     assert names(found, None) >= {"demotion", "source damon", "source idle", "source perf", "source softdirty"}
     assert json.loads(host_check.as_json(found))["can_promote"] is True
 
 
-def test_all_memory_in_one_tier_is_said_with_what_to_do(tmp_path):
-    found = host_check.findings(*made_up(tmp_path, tiers={4: "0-1"}))
+def test_all_memory_in_one_tier_is_reported_with_the_remedy(tmp_path):
+    found = host_check.findings(*fake_machine(tmp_path, tiers={4: "0-1"}))
     assert not host_check.can_promote(found)
     assert "lower_nodes" in host_check.text(found)
 
 
-def test_memory_in_blocks_of_two_nodes_is_said(tmp_path):
-    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+def test_memory_in_blocks_of_two_nodes_is_reported(tmp_path):
+    proc, sys = fake_machine(tmp_path, tiers={4: "0", 22: "1"})
     assert "shared blocks" not in host_check.text(host_check.findings(proc, sys))
     (Path(sys) / "devices/system/node/node0/memory8").symlink_to("../../memory/memory8")
     found = line(host_check.findings(proc, sys), "shared blocks")
@@ -57,8 +57,8 @@ def test_memory_in_blocks_of_two_nodes_is_said(tmp_path):
     assert found.what.startswith("0.1 GiB of nodes 0-1 left out: a memory block that spans several nodes")
 
 
-def test_a_node_whose_memory_no_block_shows_is_not_an_empty_one(tmp_path):
-    proc, _ = made_up(tmp_path, tiers={4: "0", 22: "1"})
+def test_a_node_with_memory_but_no_blocks_differs_from_an_empty_one(tmp_path):
+    proc, _ = fake_machine(tmp_path, tiers={4: "0", 22: "1"})
     sys = machine(tmp_path / "a", {0: [], 1: []}, total_kb={0: 2 << 20}, hotplug=False)
     found = host_check.findings(proc, sys)
     assert line(found, "node 0").what == "top tier, 2.0 GiB in its meminfo, but no memory block of its own, CPUs"
@@ -66,8 +66,8 @@ def test_a_node_whose_memory_no_block_shows_is_not_an_empty_one(tmp_path):
     assert "CONFIG_MEMORY_HOTPLUG" in line(found, "tiers").what
 
 
-def test_memory_that_is_offline_is_not_memory_that_is_not_there(tmp_path):
-    proc, _ = made_up(tmp_path, tiers={4: "0", 22: "1"})
+def test_offline_memory_differs_from_missing_memory(tmp_path):
+    proc, _ = fake_machine(tmp_path, tiers={4: "0", 22: "1"})
     sys = machine(tmp_path / "a", {0: [0, 1, 2], 1: [8, 9]}, offline=(2, 8, 9))
     found = host_check.findings(proc, sys)
     assert line(found, "node 0").what == "top tier, 0.2 GiB and 1 memory block offline, CPUs"
@@ -75,10 +75,10 @@ def test_memory_that_is_offline_is_not_memory_that_is_not_there(tmp_path):
     assert "node1/memory*/state; do echo online_movable" in line(found, "node 1").todo
 
 
-def test_what_cannot_be_read_is_a_finding_beside_the_others(tmp_path):
-    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+def test_an_unreadable_file_is_one_finding_among_the_others(tmp_path):
+    proc, sys = fake_machine(tmp_path, tiers={4: "0", 22: "1"})
     usual = {finding.name for finding in host_check.findings(proc, sys)}
-    # Blocks of 16 MiB, a status that is none, and files where folders are.
+    # Blocks of 16 MiB, an incomplete status, and files in place of folders.
     write(Path(sys), "devices/system/memory/block_size_bytes", "1000000\n")
     write(Path(proc), "self/status", "Name:\tx\n")
     write(Path(sys), "kernel/mm/damon/admin/kdamonds", "")
@@ -109,8 +109,8 @@ def hiding_mount(proc, options):
     write(Path(proc), "self/mountinfo", f"31 28 0:6 / {proc} rw - proc proc rw,{options}\n")
 
 
-def test_what_the_mount_of_proc_hides_is_not_what_the_kernel_lacks(tmp_path):
-    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+def test_files_hidden_by_the_mount_of_proc_differ_from_files_the_kernel_lacks(tmp_path):
+    proc, sys = fake_machine(tmp_path, tiers={4: "0", 22: "1"})
     for name in ("kpageflags", "sys/kernel/numa_balancing", "sys/kernel/perf_event_paranoid"):
         (Path(proc) / name).unlink()
     assert "this kernel has no perf events" in line(host_check.findings(proc, sys), "perf paranoia").what
@@ -125,8 +125,8 @@ def test_what_the_mount_of_proc_hides_is_not_what_the_kernel_lacks(tmp_path):
         assert "this kernel" not in what
 
 
-def test_movers_that_are_hidden_are_not_movers_that_are_not_there(tmp_path):
-    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+def test_hidden_movers_differ_from_absent_ones(tmp_path):
+    proc, sys = fake_machine(tmp_path, tiers={4: "0", 22: "1"})
     hiding_mount(proc, "hidepid=invisible")
     assert line(host_check.findings(proc, sys), "other movers").ok is True
     capabilities(Path(proc), 0)
@@ -135,19 +135,19 @@ def test_movers_that_are_hidden_are_not_movers_that_are_not_there(tmp_path):
     assert "hidepid=invisible" in found.what
 
 
-def test_pages_that_are_not_4_kib_are_said_first(tmp_path, monkeypatch):
+def test_pages_that_are_not_4_kib_are_reported_first(tmp_path, monkeypatch):
     monkeypatch.setattr(page_size, "SYSTEM_PAGE_SIZE", 65536)
-    found = host_check.findings(*made_up(tmp_path, tiers={4: "0", 22: "1"}))
+    found = host_check.findings(*fake_machine(tmp_path, tiers={4: "0", 22: "1"}))
     assert names(found, False) == {"page size"}
     assert found[0].name == "page size"
     assert "pages of 65536 bytes" in found[0].what
-    # A probe would read other pages than its own, and find that nothing works.
+    # A probe would read pages other than its own, and find that nothing works.
     assert [finding.name for finding in found if "source" in finding.name] == ["sources"]
     assert line(found, "tiers").ok is True
 
 
 def test_a_kernel_that_cannot_demote_differs_from_demotion_off(tmp_path):
-    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    proc, sys = fake_machine(tmp_path, tiers={4: "0", 22: "1"})
     found = line(host_check.findings(proc, sys), "demotion")
     assert (found.ok, found.what.partition(":")[0], found.todo) == (None, "this kernel cannot demote", "")
     for text, ok, what in (("false", None, "off"), ("true", True, "on"), ("0", None, "off"), ("1", True, "on")):
@@ -157,14 +157,14 @@ def test_a_kernel_that_cannot_demote_differs_from_demotion_off(tmp_path):
         assert ("echo 1 >" in found.todo) is (ok is None)
 
 
-def test_another_mover_is_said_with_the_command_that_stops_it(tmp_path):
-    found = host_check.findings(*made_up(tmp_path, tiers={4: "0", 22: "1"}, balancing=2))
+def test_another_mover_is_reported_with_the_command_that_stops_it(tmp_path):
+    found = host_check.findings(*fake_machine(tmp_path, tiers={4: "0", 22: "1"}, balancing=2))
     assert names(found, False) == {"other mover"}
     assert "sysctl kernel.numa_balancing=0" in host_check.text(found)
 
 
 def test_a_missing_capability_is_named(tmp_path):
-    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    proc, sys = fake_machine(tmp_path, tiers={4: "0", 22: "1"})
     capabilities(Path(proc), 0)
     found = host_check.findings(proc, sys)
     assert names(found, False) == {"CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_SYS_NICE"}
@@ -173,16 +173,16 @@ def test_a_missing_capability_is_named(tmp_path):
     assert "is 2: sampling CPUs needs CAP_PERFMON" in line(found, "perf paranoia").what
 
 
-def test_only_who_is_not_root_needs_to_override_permissions(tmp_path):
-    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+def test_only_users_other_than_root_need_cap_dac_override(tmp_path):
+    proc, sys = fake_machine(tmp_path, tiers={4: "0", 22: "1"})
     capabilities(Path(proc), 0x1FFFFFFFFFF & ~(1 << 1), uid=1000)
     assert names(host_check.findings(proc, sys), False) == {"CAP_DAC_OVERRIDE"}
     capabilities(Path(proc), 0x1FFFFFFFFFF & ~(1 << 1), uid=0)
     assert names(host_check.findings(proc, sys), False) == set()
 
 
-def test_who_may_sample(tmp_path):
-    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+def test_sampling_needs_cap_perfmon_or_a_paranoia_of_at_most_0(tmp_path):
+    proc, sys = fake_machine(tmp_path, tiers={4: "0", 22: "1"})
     for paranoid, effective, ok in (
         ("2", 1 << 38, True),
         ("0", 0, True),
@@ -198,7 +198,7 @@ def test_who_may_sample(tmp_path):
 
 
 def test_a_cpuset_that_excludes_the_targets_is_named(tmp_path):
-    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    proc, sys = fake_machine(tmp_path, tiers={4: "0", 22: "1"})
     for group, mems in (("", "0-1"), ("open", "0-1"), ("kept.slice", "1"), ("empty", "")):
         write(Path(sys), f"fs/cgroup/{group}/cpuset.mems.effective", f"{mems}\n")
     found = line(host_check.findings(proc, sys), "cpusets")
@@ -208,9 +208,9 @@ def test_a_cpuset_that_excludes_the_targets_is_named(tmp_path):
     assert line(host_check.findings(proc, sys), "cpusets").ok is True
 
 
-def test_cpusets_of_version_1_count_too(tmp_path):
-    """Alone, and beside version 2; as the kernel shows them, a new group has no nodes yet and no processes."""
-    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+def test_cpusets_of_version_1_are_checked(tmp_path):
+    """Without and with version 2 beside it; as in the kernel, a new group has no nodes and no processes yet."""
+    proc, sys = fake_machine(tmp_path, tiers={4: "0", 22: "1"})
     found = line(host_check.findings(proc, sys), "cpusets")
     assert found.ok is None
     assert found.what.startswith(f"no cpuset.mems below {sys}/fs/cgroup")
@@ -228,8 +228,8 @@ def test_cpusets_of_version_1_count_too(tmp_path):
     assert "/kept.slice excluded from nodes 0:" in line(host_check.findings(proc, sys), "cpusets").what
 
 
-def test_without_page_flags_nothing_can_be_promoted(tmp_path):
-    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+def test_promotion_needs_kpageflags(tmp_path):
+    proc, sys = fake_machine(tmp_path, tiers={4: "0", 22: "1"})
     (Path(proc) / "kpageflags").write_bytes(bytes(8 * 32768))
     assert names(host_check.findings(proc, sys), False) == {"source kpageflags"}
     (Path(proc) / "kpageflags").unlink()
@@ -239,9 +239,9 @@ def test_without_page_flags_nothing_can_be_promoted(tmp_path):
 
 
 def test_damon_in_use_is_not_damon_missing(tmp_path, monkeypatch):
-    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    proc, sys = fake_machine(tmp_path, tiers={4: "0", 22: "1"})
     assert "no DAMON" in line(host_check.findings(proc, sys), "source damon").what
-    tree = MadeUpDamon(Path(sys))
+    tree = FakeDamon(Path(sys))
     # The package has a function of the module's name.
     module = importlib.import_module("pghotd.host_check.sources")
     monkeypatch.setattr(module, "Kdamond", lambda *_, **__: tree)
@@ -267,8 +267,8 @@ def test_damon_in_use_is_not_damon_missing(tmp_path, monkeypatch):
 
 
 def test_idle_beside_a_kdamond_works_partly(tmp_path):
-    require(os.geteuid() == 0, "PFNs are for root")
-    _, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+    require(os.geteuid() == 0, "PFNs are visible only to root")
+    _, sys = fake_machine(tmp_path, tiers={4: "0", 22: "1"})
     bitmap = Path(sys) / "kernel/mm/page_idle/bitmap"
     bitmap.parent.mkdir(parents=True)
     bitmap.touch()
@@ -279,16 +279,16 @@ def test_idle_beside_a_kdamond_works_partly(tmp_path):
     assert found.what == ("works partly: a running kdamond clears the accessed bits that idle looks for")
 
 
-def test_hint_faults_come_with_one_mode_alone(tmp_path):
-    require(os.geteuid() == 0, "sampling all processes is for root")
-    proc, sys = made_up(tmp_path, tiers={4: "0", 22: "1"})
+def test_hint_faults_need_the_tiering_mode(tmp_path):
+    require(os.geteuid() == 0, "sampling all processes needs root")
+    proc, sys = fake_machine(tmp_path, tiers={4: "0", 22: "1"})
     write(Path(sys), "devices/system/cpu/online", "0\n")
     for mode, ok in (("0", None), ("1", None), ("2", True), ("3", True)):
         write(Path(proc), "sys/kernel/numa_balancing", f"{mode}\n")
         assert line(host_check.findings(proc, sys), "source numab2").ok is ok, mode
 
 
-def test_this_machine_gets_an_answer():
+def test_this_machine_gets_findings_of_one_line():
     found = host_check.findings()
     assert any(finding.name == "tiers" for finding in found)
     assert all("\n" not in finding.what + finding.todo for finding in found)

@@ -1,4 +1,4 @@
-"""Run kmigrated on a virtual clock: wake-ups, pauses, nodes that come and go, and books that always balance."""
+"""kmigrated on a virtual clock: wake-ups, pauses, nodes that come and go, and books that always balance."""
 
 import contextlib
 import errno
@@ -54,7 +54,7 @@ async def test_work_that_begins_while_it_sleeps_waits_for_the_end_of_the_interva
     assert (status.wakeups, status.passes, status.batches, status.state) == (1, 1, 1, "sleeping")
 
 
-async def test_a_quiet_node_costs_one_look_an_interval_at_the_interval_of_the_day(nursery, autojump_clock, monkeypatch):
+async def test_a_quiet_node_costs_one_look_per_current_interval(nursery, autojump_clock, monkeypatch):
     rig = make_rig()
     looks = []
     take_wake = rig.pghot.store.wakeups.take_wake
@@ -85,7 +85,7 @@ async def test_under_load_one_pass_follows_another(nursery, autojump_clock):
     assert kmigrated.status(1).passes == 500
 
 
-async def test_it_reads_its_batch_size_as_it_goes(nursery, autojump_clock):
+async def test_the_batch_size_is_read_at_each_use(nursery, autojump_clock):
     rig = make_rig()
     sizes = []
     real = rig.machine.promote
@@ -102,7 +102,7 @@ async def test_it_reads_its_batch_size_as_it_goes(nursery, autojump_clock):
     assert sizes == [513, 65, 129, 64]
 
 
-async def test_paused_it_takes_nothing_and_afterwards_has_lost_nothing(nursery, autojump_clock):
+async def test_a_pause_takes_nothing_and_loses_nothing(nursery, autojump_clock):
     rig = make_rig([ProcessSpec("a", PAGES_PER_SECTION + 10, 1)], move_ns=1_000_000)
     kmigrated = await start(nursery, rig)
     make_hot(rig, *range(600))
@@ -123,7 +123,7 @@ async def test_paused_it_takes_nothing_and_afterwards_has_lost_nothing(nursery, 
 
 
 @pytest.mark.parametrize(("recheck_age_ms", "promoted"), [(0, 80), (1000, 30)])
-async def test_with_recheck_age_what_went_cold_during_a_pause_is_not_promoted_after_it(
+async def test_with_recheck_age_pages_that_cooled_during_a_pause_are_not_promoted(
     nursery, autojump_clock, recheck_age_ms, promoted
 ):
     rig = make_rig()
@@ -165,10 +165,8 @@ async def promoted_by_the_end_of_the_pass(kmigrated: KmigratedSet, rig: Rig) -> 
     return rig.total("pgpromote_success")
 
 
-async def test_a_section_further_on_that_becomes_hot_during_the_walk_is_walked_in_the_same_pass(
-    nursery, autojump_clock
-):
-    """As the kernel has it: a flag is tested when the walk comes to it."""
+async def test_a_later_section_that_becomes_hot_during_the_walk_is_walked_in_the_same_pass(nursery, autojump_clock):
+    """As in the kernel: a flag is tested when the walk reaches its section."""
     rig = make_rig((ProcessSpec("a", 3 * PAGES_PER_SECTION, 1),), two_nodes(4, 4), move_ns=10_000_000)
     kmigrated = await start(nursery, rig)
     make_hot(rig, 3, PAGES_PER_SECTION + 3)
@@ -179,7 +177,7 @@ async def test_a_section_further_on_that_becomes_hot_during_the_walk_is_walked_i
     assert await promoted_by_the_end_of_the_pass(kmigrated, rig) == 3
 
 
-async def test_one_that_lies_behind_it_is_walked_in_the_next(nursery, autojump_clock):
+async def test_an_earlier_section_is_walked_in_the_next_pass(nursery, autojump_clock):
     rig = make_rig((ProcessSpec("a", 3 * PAGES_PER_SECTION, 1),), two_nodes(4, 4), move_ns=10_000_000)
     kmigrated = await start(nursery, rig)
     make_hot(rig, PAGES_PER_SECTION + 3, 2 * PAGES_PER_SECTION + 3)
@@ -190,8 +188,8 @@ async def test_one_that_lies_behind_it_is_walked_in_the_next(nursery, autojump_c
     assert rig.total("pgpromote_success") == 3
 
 
-async def test_where_batches_go_one_at_a_time_the_last_of_a_section_waits_as_every_other(nursery, autojump_clock):
-    """The folio that sent a batch off is left over at the section's end."""
+async def test_with_one_batch_at_a_time_the_last_of_a_section_waits_its_turn(nursery, autojump_clock):
+    """The folio that caused the flush of a batch is left over at the section's end."""
     rig = make_rig([ProcessSpec("a", 10, 1, owner="/a"), ProcessSpec("b", 1, 1, owner="/b")], move_ns=10_000_000)
     under_way, most, real = 0, 0, rig.machine.promote
 
@@ -231,7 +229,7 @@ async def test_a_kmigrated_for_each_lower_node_with_memory(nursery, autojump_clo
     rig.machine.hotplug.set_online(3, True)
     await trio.testing.wait_all_tasks_blocked()
     assert names() == ["kmigrated1", "kmigrated2"]
-    # Gone and back before anybody looked: the one that runs goes on.
+    # Gone and back between two looks: the running task goes on.
     rig.machine.hotplug.set_online(3, False)
     rig.machine.hotplug.set_online(3, True)
     await trio.testing.wait_all_tasks_blocked()
@@ -250,8 +248,8 @@ def _all_tasks(nursery: trio.Nursery) -> list[trio.lowlevel.Task]:
 
 
 @pytest.mark.parametrize("owners", [("/a", "/a"), ("/a", "/b")])
-async def test_cancelled_during_a_move_everything_in_flight_ends(owners, autojump_clock):
-    # With two owners, the folio that sent the first batch off is in flight beside it.
+async def test_cancellation_during_a_move_leaves_nothing_in_flight(owners, autojump_clock):
+    # With two owners, the folio that caused the flush of the first batch is in flight beside it.
     rig = make_rig([ProcessSpec("a", 10, 1, owner=owners[0]), ProcessSpec("b", 10, 1, owner=owners[1])], move_ns=10**8)
     kmigrated = KmigratedSet(rig.pghot, rig.clock)
     async with trio.open_nursery() as nursery:
@@ -273,9 +271,9 @@ async def test_a_node_that_loses_its_memory_during_a_move_leaves_nothing_in_flig
     await start(nursery, rig)
     make_hot(rig, *range(20))
     await trio.sleep(0.2)
-    with pytest.raises(OSError, match="being moved") as refused:
+    with pytest.raises(OSError, match="being moved") as error:
         rig.machine.hotplug.set_online(2, False)
-    assert refused.value.errno == errno.EBUSY
+    assert error.value.errno == errno.EBUSY
     for index in (1, 2):
         rig.machine.residency.remove_process(rig.machine.processes[index])
     await trio.sleep(5)
@@ -286,7 +284,7 @@ async def test_a_node_that_loses_its_memory_during_a_move_leaves_nothing_in_flig
     assert balance(rig.counters.total) == 0
 
 
-#: What happens next: (ms to wait, what, where).
+#: Next event: (ms to wait, what, where).
 STEPS = st.lists(
     st.tuples(
         st.sampled_from([0, 0, 1, 3, 40, 99, 100, 101, 250]),
@@ -332,14 +330,14 @@ def test_no_wake_up_is_missed_and_the_books_always_balance(steps, move_us, mode)
                         rig.machine.hotplug.set_online(section, what == "online")
                 unbalanced.append(balance(rig.counters.total))
             rig.pghot.pause(False)
-            # An interval later it works, if there is work.
+            # An interval later it is at work, if there is any.
             await trio.sleep(0.25)
             while rig.total("pghotd_in_flight") or kmigrated.status(1).state == "walking":  # noqa: ASYNC110 - as it looks itself
                 await trio.sleep(0.25)
             nursery.cancel_scope.cancel()
         assert not any(unbalanced)
         assert rig.total("pghotd_in_flight") == 0
-        # Whatever is ready and could be taken has been: nothing slept through its wake-up.
+        # All that is ready and could be taken has been: no wake-up was missed.
         for section, records in store.sections(1):
             ready = np.flatnonzero(records >= store.format.ready_bit) + section * PAGES_PER_SECTION
             states = rig.machine.states(ready).astype(np.int64)
@@ -367,7 +365,7 @@ async def test_with_kmigrated_wake_a_ready_page_ends_the_sleep(nursery, autojump
     assert rig.total("pgpromote_success") == 3
 
 
-async def test_woken_while_paused_it_takes_nothing(nursery, autojump_clock):
+async def test_a_wake_up_during_a_pause_takes_nothing(nursery, autojump_clock):
     rig = make_rig()
     rig.pghot.tunables.set("kmigrated_wake", 1)
     await start(nursery, rig)
@@ -382,7 +380,7 @@ async def test_woken_while_paused_it_takes_nothing(nursery, autojump_clock):
     assert rig.total("pgpromote_success") == 20
 
 
-async def test_what_is_kept_is_looked_at_once_more_an_interval_later(nursery, autojump_clock):
+async def test_a_kept_page_is_visited_once_more_an_interval_later(nursery, autojump_clock):
     rig = make_rig([ProcessSpec("a", 10, 1, pinned=True)])
     rig.pghot.tunables.set("keep_refused", 1)
     await start(nursery, rig)
@@ -403,7 +401,7 @@ async def test_what_is_kept_is_looked_at_once_more_an_interval_later(nursery, au
     assert balance(rig.counters.total) == 0
 
 
-async def test_what_is_ready_is_read_again_for_several_sections_and_batches_at_once(nursery, autojump_clock):
+async def test_ready_pages_are_read_again_for_several_sections_and_batches_at_once(nursery, autojump_clock):
     rig = make_rig((ProcessSpec("a", 3 * PAGES_PER_SECTION, 1),), two_nodes(4, 4))
     reread, real, moved = [], rig.machine.reread, rig.machine.promote
     seen_first = []
@@ -427,25 +425,25 @@ async def test_what_is_ready_is_read_again_for_several_sections_and_batches_at_o
     assert all(seen_first)
 
 
-async def test_a_reading_is_not_used_for_long(nursery, autojump_clock):
+async def test_an_old_reading_is_not_used(nursery, autojump_clock):
     rig = make_rig((ProcessSpec("a", 1200, 1),))
     reread, real = [], rig.machine.reread
 
-    async def slowly(pfns):
+    async def read_slowly(pfns):
         reread.append(len(pfns))
         await real(pfns)
         await trio.sleep(0.021)
 
-    rig.machine.reread = slowly
+    rig.machine.reread = read_slowly
     make_hot(rig, *range(600))
     await start(nursery, rig)
     await trio.sleep(1)
     assert rig.total("pghotd_taken") == 600
-    # What the first batch of 513 left was read again.
+    # The pages left by the first batch of 513 were read again.
     assert reread == [600, 600 - 513]
 
 
-async def test_what_finds_no_room_is_not_taken_and_goes_as_soon_as_there_is_some(nursery, autojump_clock):
+async def test_pages_without_room_are_not_taken_until_there_is_some(nursery, autojump_clock):
     rig = make_rig()
     rig.pghot.tunables.set("admit_by_heat", 1)
     frames, marks = rig.machine.frames, rig.machine.watermarks(0)
@@ -453,7 +451,7 @@ async def test_what_finds_no_room_is_not_taken_and_goes_as_soon_as_there_is_some
     make_hot(rig, *range(50))
     kmigrated = await start(nursery, rig)
     await trio.sleep(1)
-    # It looks at them each interval, in vain, and counts nothing for it.
+    # It visits them each interval, in vain, and counts nothing.
     assert kmigrated.status(1).passes >= 9
     assert rig.total("pghotd_taken") == rig.total("pghotd_refused_no_space") == 0
     assert rig.pghot.rests.resting(1) == 50
@@ -467,7 +465,7 @@ async def test_what_finds_no_room_is_not_taken_and_goes_as_soon_as_there_is_some
     assert rig.pghot.rests.resting(1) == 0
 
 
-async def test_only_what_is_hot_is_compared_where_no_room_is_free(nursery, autojump_clock, monkeypatch):
+async def test_without_free_room_only_hot_pages_are_compared(nursery, autojump_clock, monkeypatch):
     rig = make_rig()
     pghot = rig.pghot
     pghot.tunables.set("admit_by_heat", 1)
@@ -482,6 +480,6 @@ async def test_only_what_is_hot_is_compared_where_no_room_is_free(nursery, autoj
         await trio.sleep(0.5)
     await start(nursery, rig)
     await trio.sleep(0.15)
-    # Ten were seen in each of four looks, forty in two: for the ten room is worth making.
+    # Ten were seen in each of four looks, forty in two: room is worth making for the ten.
     assert wished[0] == 10
     assert pghot.rests.resting(1) == 50

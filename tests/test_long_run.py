@@ -1,4 +1,4 @@
-"""Live through a day on a virtual clock, with the real engine and model: identities hold, and memory stays flat.
+"""A day on a virtual clock, with the real engine and model: identities hold, and memory stays flat.
 
 The clock jumps now and then, as after a suspended laptop or a stopped virtual machine.
 """
@@ -25,7 +25,7 @@ def _resident_kib() -> int:
         return int(statm.read().split()[1]) * resource.getpagesize() // 1024
 
 
-async def test_a_day(autojump_clock):
+async def test_a_day_keeps_the_books_balanced_and_memory_flat(autojump_clock):
     jumped = 0
 
     def clock() -> int:
@@ -41,7 +41,7 @@ async def test_a_day(autojump_clock):
     rig.machine.residency.touch(process, np.arange(PAGES))
 
     async def work() -> None:
-        """Access a hot set that moves every ten minutes, and free and allocate a part of it all."""
+        """Access a hot set that moves every ten minutes, and free and allocate part of the memory."""
         draw, second = np.random.default_rng(7), 0
         while True:
             await trio.sleep(1)

@@ -1,4 +1,4 @@
-"""Compare manual pages, completions and generated documents with their sources."""
+"""Manual pages, completions and generated documents, compared with their sources."""
 
 import shutil
 import subprocess
@@ -33,7 +33,7 @@ def plain(page):
 
 
 @pytest.mark.parametrize("name", manual.PAGES)
-def test_a_page_has_no_fault_that_man_finds(name):
+def test_man_finds_no_fault_in_a_page(name):
     require(shutil.which("man") is not None, "no man(1)", of="man")
     page = manual.PAGES[name](CONFIGURATIONS)
     done = subprocess.run(
@@ -69,7 +69,7 @@ def test_the_daemons_page_names_every_counter_and_its_file():
     assert str(CONFIG_FILE) in page
 
 
-def test_the_configurations_page_has_every_line_of_the_commented_ones():
+def test_the_configuration_page_contains_the_commented_files():
     page = plain(manual.PAGES["pghotd.toml.5"](CONFIGURATIONS))
     for name in CONFIGURATIONS:
         with open(name) as file:
@@ -87,5 +87,5 @@ def test_completions_name_every_command(shell, check, tmp_path):
         subprocess.run([shell, check, str(file)], check=True, timeout=60)
 
 
-def test_the_document_of_counters_is_as_it_would_be_made():
+def test_the_document_of_counters_is_up_to_date():
     assert (ROOT / "docs/counters.md").read_text() == manual.counters_md()

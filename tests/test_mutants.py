@@ -8,7 +8,7 @@ from tests.mutants.mutations import mutants_of
 
 
 def mutated(body: str) -> list[tuple[str, str]]:
-    """Return what each change makes of the body of a function, with the name of the change."""
+    """Return the body of a function after each change, with the name of the change."""
     lines = "".join(f"    {line}\n" for line in body.splitlines())
     return [
         (one.operator, "\n".join(ast.unparse(ast.parse(one.source()).body[0].body).splitlines()))
@@ -37,14 +37,14 @@ def mutated(body: str) -> list[tuple[str, str]]:
         ),
     ],
 )
-def test_each_change_is_made_alone(body, changes):
+def test_each_change_is_made_separately(body, changes):
     assert mutated(body) == changes
 
 
 @pytest.mark.parametrize(
     "body",
     [
-        '"""Say something."""',
+        '"""Return something."""',
         'log.info("%d", 1)',
         'raise ValueError(f"{a + 1}")',
         "assert a == 1",
@@ -53,11 +53,11 @@ def test_each_change_is_made_alone(body, changes):
         "def __repr__(self):\n    return 1",
     ],
 )
-def test_what_is_said_to_people_or_would_fail_at_once_is_left_alone(body):
+def test_messages_and_changes_that_fail_at_once_are_left_out(body):
     assert [change for change in mutated(body) if change != ("dropped line", "pass")] == []
 
 
-def test_a_line_is_known_by_its_text_and_not_by_its_place():
+def test_a_mutant_is_named_by_its_text_and_not_by_its_place():
     text = "class C:\n    async def f(self):\n        self.x()\n"
     first, second = mutants_of("a.py", text) + mutants_of("b/c.py", f"import d\n\n{text}")
     assert first.name == second.name == ("C.f", "self.x()", "dropped line", 0)

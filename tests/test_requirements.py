@@ -1,4 +1,4 @@
-"""What is skipped, and what fails instead, by what the environment says."""
+"""Tests that are skipped, or fail instead, by the environment."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from tests.requirements import require
         ("1", "systemd man", "", pytest.fail.Exception),
     ],
 )
-def test_what_a_machine_has_not_on_purpose_is_skipped_also_where_skips_are_failures(
+def test_what_a_machine_deliberately_lacks_is_skipped_even_where_skips_are_failures(
     monkeypatch, strict, without, of, outcome
 ):
     monkeypatch.setenv("PGHOTD_REQUIRE_ALL", strict)
@@ -24,5 +24,5 @@ def test_what_a_machine_has_not_on_purpose_is_skipped_also_where_skips_are_failu
         require(False, "no thing", of=of)
 
 
-def test_what_is_there_is_tested():
+def test_a_requirement_that_is_met_has_no_effect():
     require(True, "no thing")

@@ -1,4 +1,4 @@
-"""A row survives a console, and a table of rows is readable and complete."""
+"""Rows on a console, and tables of rows."""
 
 import json
 
@@ -33,7 +33,7 @@ def test_a_row_is_read_back_from_a_console(row):
     assert parse(f"[   12.5] {line}") == row
 
 
-def test_other_lines_and_torn_ones_are_no_rows():
+def test_other_and_torn_lines_are_not_rows():
     assert parse("row by row") is None
     assert parse("figure row 3") is None
     assert parse(ROW.line()[:-5]) is None
@@ -45,13 +45,13 @@ def test_points_are_found_by_time():
     assert ROW.at(11) == ROW.at(60) == ROW.last
 
 
-def test_a_table_has_a_line_with_the_figures_of_each_row():
+def test_a_table_has_one_line_of_figures_for_each_row():
     text = table([ROW, Row("b", "none", 1, None, (Point(10, 0, 1, 0, 0),), 990_000, 12.0, where="model")])
-    heads, first, second = text.splitlines()
+    headings, first, second = text.splitlines()
     for words in ("scenario", "mover", "covered", "CPU"):
-        assert words in heads
+        assert words in headings
     for words in ("a sweep", "3.2 s", "10s:1.000/0.500 60s:0.900/1.000", "kept=never"):
         assert words in first
     for words in ("none (model)", "never", "99.0 %", "12.0 s"):
         assert words in second
-    assert first.index("pghotd") == second.index("none") == heads.index("mover")
+    assert first.index("pghotd") == second.index("none") == headings.index("mover")

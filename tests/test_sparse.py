@@ -1,4 +1,4 @@
-"""Show that sparse arrays cost what was written, and that discarding makes zeros of exactly one slice."""
+"""Sparse arrays: only written pages cost memory, and discarding zeroes exactly one slice."""
 
 import mmap
 from pathlib import Path
@@ -15,7 +15,7 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
-def test_a_terabyte_is_there_at_once_and_a_write_costs_a_page():
+def test_writes_to_a_terabyte_cost_only_their_pages():
     before = resident_bytes()
     array = sparse_array(1 << 40, np.uint8)
     array[:: 1 << 32] = 1
@@ -23,7 +23,7 @@ def test_a_terabyte_is_there_at_once_and_a_write_costs_a_page():
     assert resident_bytes() - before < 4 << 20
 
 
-def test_reading_makes_nothing_resident():
+def test_reading_makes_no_page_resident():
     array = sparse_array(32 << 20, np.uint8)
     before = resident_bytes()
     assert not array.any()
@@ -42,7 +42,7 @@ def test_discarding_gives_the_memory_back():
 @given(
     dtype=st.sampled_from([np.uint8, np.uint16, np.uint32]), start=st.integers(0, 20_000), length=st.integers(0, 20_000)
 )
-def test_discarding_makes_zeros_of_exactly_a_slice(dtype, start, length):
+def test_discarding_zeroes_exactly_a_slice(dtype, start, length):
     array = sparse_array(40_000, dtype)
     array[:] = 9
     discard(array[100:][start : start + length])
@@ -59,5 +59,5 @@ def test_only_a_sparse_array_can_be_discarded():
     assert array.all()
 
 
-def test_an_empty_array():
+def test_an_array_may_be_empty():
     assert not len(sparse_array(0, np.uint32))

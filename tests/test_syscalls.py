@@ -23,7 +23,7 @@ def pages():
         yield addresses.astype(np.uint64)
 
 
-def test_where_pages_are(pages):
+def test_locating_pages(pages):
     returned, status = move_pages(os.getpid(), pages, None, 0)
     assert returned == 0
     assert (status[:7] >= 0).all()
@@ -33,14 +33,14 @@ def test_where_pages_are(pages):
     assert locate(os.getpid(), nowhere).tolist() in ([-errno.EFAULT], [-errno.ENOENT])
 
 
-def test_pages_that_are_there_already(pages):
+def test_moving_pages_to_their_own_node(pages):
     nid = int(locate(os.getpid(), pages)[0])
     moved = move(os.getpid(), pages, nid)
     assert moved.results.tolist() == [0] * 7 + [errno.ENOENT]
     assert moved.calls == 1
 
 
-def test_what_the_kernel_refuses_whole_leaves_the_marks(pages):
+def test_a_call_that_fails_as_a_whole_writes_no_status(pages):
     for pid, nid, code in ((2**22 + 5, 0, errno.ESRCH), (os.getpid(), 1000, errno.ENODEV)):
         returned, status = move_pages(pid, pages, np.full(8, nid, dtype=np.int32), MPOL_MF_MOVE)
         assert returned == -code
@@ -51,7 +51,7 @@ def test_what_the_kernel_refuses_whole_leaves_the_marks(pages):
     assert move_pages(os.getpid(), pages, None, 1 << 20)[0] == -errno.EINVAL
 
 
-def test_no_pages(pages):
+def test_calls_without_pages(pages):
     assert move_pages(os.getpid(), pages[:0], None, 0)[0] == 0
     assert len(locate(os.getpid(), pages[:0])) == 0
     assert move(os.getpid(), pages[:0], 0).calls == 0
@@ -67,6 +67,6 @@ def test_no_pages(pages):
         (np.zeros(2, dtype=np.uint64), np.zeros(3, dtype=np.int32)),
     ],
 )
-def test_arrays_of_another_form_never_reach_the_kernel(addresses, nodes):
+def test_arrays_of_another_form_are_refused_before_the_call(addresses, nodes):
     with pytest.raises(TypeError):
         move_pages(os.getpid(), addresses, nodes, 0)

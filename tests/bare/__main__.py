@@ -1,6 +1,6 @@
-"""Try the project in bare trees of Debian, and build its package in one: `python -m tests.bare COMMAND`.
+"""Test the project in bare trees of Debian, and build its package in one: `python -m tests.bare COMMAND`.
 
-Exit code 0: it passed. 1: it did not. 2: it cannot be tried here; one line says why.
+Exit code 0: passed. 1: failed. 2: it cannot run here; one line gives the reason.
 """
 
 import argparse
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from tests.bare import package, tree, wheels
 from tests.bare.tree import FailedError
-from tests.vm.trouble import TroubleError
+from tests.vm.errors import CannotRunError
 
-#: What a bare tree has not; tests of it are skipped there, also where skips are failures.
+#: What a bare tree lacks; tests of it are skipped there, even where skips are failures.
 LACKING = "systemd man"
 
 
@@ -26,8 +26,8 @@ def test(release: str, variant: str) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what is asked for, and say how long it took."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bare", description="Try the project in a bare Debian.")
+    """Run the command, print how long it took, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bare", description="Test the project in a bare Debian.")
     commands = parser.add_subparsers(dest="command", required=True)
     in_a_release = argparse.ArgumentParser(add_help=False)
     in_a_release.add_argument("--release", choices=tree.RELEASES, default="trixie")
@@ -42,15 +42,15 @@ def main(arguments: Sequence[str]) -> int:
         if options.command == "test":
             test(options.release, options.variant)
         elif options.command == "pip":
-            wheels.try_them(options.release)
+            wheels.test(options.release)
         elif options.command == "deb":
             package.build()
         else:
-            package.try_it()
+            package.test()
     except FailedError as error:
         print(f"bare tree: {error}", file=sys.stderr)
         return 1
-    except TroubleError as error:
+    except CannotRunError as error:
         print(f"bare tree: {error}", file=sys.stderr)
         return 2
     print(f"bare tree: {' '.join(arguments)}: passed after {time.monotonic() - began:.0f} s", flush=True)

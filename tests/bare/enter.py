@@ -1,6 +1,6 @@
-"""First process of a tree: mount what it needs, change root to it, and run a command in it. Run by `tree.py`.
+"""The first process in a tree: mounts what it needs, changes root to it, and runs a command. Run by `tree.py`.
 
-Mounts and processes are in namespaces of their own, which `unshare` has made: with the command they go.
+Mounts and processes are in namespaces that `unshare` has created, so they vanish with the command.
 """
 
 import os
@@ -12,7 +12,7 @@ from pathlib import Path
 
 def main(root: Path, directory: str, command: Sequence[str]) -> int:
     """Run the command in `directory` of the tree, and return its exit code, or that of a shell for a signal."""
-    # A mount point itself, so that what is run in it may make namespaces and change root once more.
+    # A mount point, so that the command may create namespaces and change root again.
     mount("--bind", str(root), str(root))
     mount("-t", "proc", "proc", str(root / "proc"))
     for name in ("dev", "sys"):
@@ -23,7 +23,7 @@ def main(root: Path, directory: str, command: Sequence[str]) -> int:
     if child == 0:
         os.execvpe(command[0], command, os.environ)
     while True:
-        # Processes that have lost their parent are this one's to wait for.
+        # Orphaned processes are reaped here.
         pid, status = os.wait()
         if pid == child:
             code = os.waitstatus_to_exitcode(status)

@@ -1,4 +1,4 @@
-"""The Debian package: built in a bare tree of the release that it is for, and tried in another one."""
+"""The Debian package: built in a bare tree of its release, and tested in another one."""
 
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pghotd import __version__
 from tests.bare.tree import CHECKOUT, SOURCE, unpacked
-from tests.vm.trouble import TroubleError
+from tests.vm.errors import CannotRunError
 
 RELEASE = "trixie"
 DIST = CHECKOUT / "dist"
@@ -21,7 +21,7 @@ _CHANGELOG = """pghotd ({version}) {release}; urgency=medium
 
 
 def build() -> None:
-    """Build the package of the present commit into dist/, and ask lintian about it."""
+    """Build the package of the present commit into dist/, and check it with lintian."""
     with unpacked(RELEASE) as bare:
         bare.install("build-essential", "lintian")
         bare.must("apt-get", "build-dep", "-y", "-qq", "--no-install-recommends", "-o=Dpkg::Use-Pty=0", SOURCE)
@@ -36,7 +36,7 @@ def build() -> None:
 
 
 def _changelog(control: Path) -> str:
-    """Return a changelog that has the version from its one place, the maintainer likewise, and the commit's date."""
+    """Return a changelog with the version of the package, the maintainer of `control`, and the commit's date."""
     seconds = subprocess.run(
         ["git", "-C", str(CHECKOUT), "log", "-1", "--format=%ct"], capture_output=True, text=True, check=True
     ).stdout
@@ -50,15 +50,15 @@ def _changelog(control: Path) -> str:
     )
 
 
-def try_it() -> None:
-    """Install, start, upgrade, remove and purge the package that is in dist/."""
+def test() -> None:
+    """Install, start, upgrade, remove and purge the package in dist/."""
     package = DIST / f"pghotd_{__version__}-1_all.deb"
     if not package.exists():
-        raise TroubleError(f"dist/{package.name} is missing; `make deb` builds it")
+        raise CannotRunError(f"dist/{package.name} is missing; `make deb` builds it")
     with unpacked(RELEASE) as bare:
-        # What a server has already, and what the test itself runs on.
+        # What a server already has, and what the test itself needs.
         bare.install("python3", "systemd", "man-db")
         shutil.copy(package, bare.root / "srv")
-        # Under the booted systemd there is no network.
+        # The booted systemd has no network.
         bare.must("apt-get", "install", "-y", "-qq", "--download-only", f"/srv/{package.name}")
         bare.must("python3", "-m", "tests.bare.life", f"/srv/{package.name}", directory=SOURCE)

@@ -1,7 +1,7 @@
-"""A bare Debian: what debootstrap makes, with git and make, and the project's present commit in it.
+"""A bare Debian: made by debootstrap, with git, make and the project's present commit in it.
 
-It is made once for each release and cached as an archive in .cache/bare; each run unpacks it and takes it away again.
-Where packages come from is what this machine's apt and pip are configured to use, and is told the tree for the run.
+It is made once for each release and cached as an archive in .cache/bare; each run unpacks it and removes it again.
+Packages come from where this machine's apt and pip are configured to get them; the tree is configured likewise.
 """
 
 import ast
@@ -14,19 +14,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.vm.errors import CannotRunError
 from tests.vm.packages import Archive, configured_archive
-from tests.vm.trouble import TroubleError
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CACHE = CHECKOUT / ".cache" / "bare"
-#: Where the commit is in a tree: not below /root, since tests read it without being root.
+#: Where the commit is in a tree: not below /root, since tests read it as other users.
 SOURCE = "/srv/pghotd"
 RELEASES = ("bookworm", "trixie")
 
 _ENTER = Path(__file__).with_name("enter.py")
 _CERTIFICATES = "/etc/ssl/of-this-machine.crt"
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
-#: Of pip's configuration what tells the way to its packages. What lies on this machine's disk is not in the tree.
+#: Options of pip that lead to its packages. Files on this machine's disk are not in the tree.
 _PIP_OPTIONS = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "retries")
 _ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -37,18 +37,18 @@ _ENVIRONMENT = {
 
 
 class FailedError(Exception):
-    """Failure in a tree, in one line."""
+    """A command in a tree failed; the message is one line."""
 
 
 class Tree:
-    """An unpacked Debian, and running things in it as root."""
+    """An unpacked Debian, in which commands run as root."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def run(self, *command: str, directory: str = "/", environment: Mapping[str, str] | None = None) -> int:
-        """Run a command in it, in namespaces of its own, and return its exit code."""
-        # Should this process be killed: so is all in the tree.
+        """Run a command in it, in new namespaces, and return its exit code."""
+        # If this process is killed, everything in the tree is too.
         enter = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
         return subprocess.run(
             [*enter, sys.executable, str(_ENTER), str(self.root), directory, *command],
@@ -70,12 +70,12 @@ class Tree:
 
 @contextmanager
 def unpacked(release: str, variant: str = "minbase") -> Iterator[Tree]:
-    """Give a bare tree with the present commit; afterwards nothing is left of it."""
+    """Yield a bare tree with the present commit, and remove it afterwards."""
     for program in ("debootstrap", "git", "setpriv", "unshare"):
         if not shutil.which(program):
-            raise TroubleError(f"{program} is missing; a bare tree is made with it")
+            raise CannotRunError(f"{program} is missing; a bare tree is made with it")
     if os.geteuid() != 0:
-        raise TroubleError("making a bare tree and changing root to it need root")
+        raise CannotRunError("making a bare tree and changing root to it need root")
     archive = configured_archive()
     cached = _cached(release, variant, archive)
     with tempfile.TemporaryDirectory(dir=CACHE, prefix=f"{release}-") as place:
@@ -88,7 +88,7 @@ def unpacked(release: str, variant: str = "minbase") -> Iterator[Tree]:
 
 
 def _cached(release: str, variant: str, archive: Archive) -> Path:
-    """Return the archive of a bare tree, made when there is none."""
+    """Return the archive of a bare tree, made if there is none."""
     cached = CACHE / f"{release}-{variant}.tar"
     if not cached.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -103,12 +103,12 @@ def _cached(release: str, variant: str, archive: Archive) -> Path:
 
 
 def _configure(root: Path, release: str, archive: Archive) -> None:
-    """Configure the sources of packages and names in the tree like those of this machine's apt and pip."""
+    """Configure packages and name resolution in the tree like this machine's."""
     lines = [f"deb {archive.main} {release} main\n"]
     if archive.security:
         lines.append(f"deb {archive.security} {release}-security main\n")
     (root / "etc/apt/sources.list").write_text("".join(lines))
-    # It is thrown away: what is installed in it need not survive the machine's going down.
+    # The tree is thrown away, so what is installed need not survive a crash.
     (root / "etc/dpkg/dpkg.cfg.d/thrown-away").write_text("force-unsafe-io\n")
     for name in ("hosts", "resolv.conf"):
         if os.path.exists(f"/etc/{name}"):
@@ -140,18 +140,18 @@ def _pip_options() -> dict[str, str]:
 
 
 def _proxies() -> dict[str, str]:
-    """Return the variables of the environment that name proxies."""
+    """Return the environment variables that name proxies."""
     return {name: value for name, value in os.environ.items() if name.lower() in _PROXIES}
 
 
 def _output(*command: str) -> str:
-    """Return what a command prints, nothing where it fails."""
+    """Return what a command prints."""
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 def _call(*command: str) -> None:
-    """Run a command that has to succeed; what it says is shown when it does not."""
+    """Run a command that has to succeed; print its output if it fails."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         print(done.stdout[-4000:], file=sys.stderr)
-        raise TroubleError(f"{command[0]}: exit code {done.returncode}")
+        raise CannotRunError(f"{command[0]}: exit code {done.returncode}")

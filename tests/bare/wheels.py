@@ -1,8 +1,8 @@
-"""`pip install` of what the project builds, the wheel and the sdist, in a bare tree."""
+"""`pip install` of the wheel and the sdist in a bare tree."""
 
 from tests.bare.tree import SOURCE, unpacked
 
-#: From a directory that has nothing of the checkout in it.
+#: Run from a directory outside the checkout.
 _TRY = """
 set -e
 python3 -m venv /srv/building
@@ -24,8 +24,8 @@ done
 """
 
 
-def try_them(release: str) -> None:
-    """Build both, install each in an environment of its own, and run the programs from there."""
+def test(release: str) -> None:
+    """Build both, install each in a fresh environment, and run the programs from there."""
     with unpacked(release) as bare:
         bare.must("make", "packages", directory=SOURCE)
         bare.must("sh", "-c", _TRY.format(source=SOURCE))

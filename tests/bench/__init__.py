@@ -1,1 +1,1 @@
-"""Print how fast pghotd is: ratios against limits measured in the same run, since machines are noisy (`make bench`)."""
+"""How fast pghotd is, as ratios to limits measured in the same run, since machines are noisy (`make bench`)."""

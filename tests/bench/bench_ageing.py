@@ -1,4 +1,4 @@
-"""Sweep 1 TiB of lower-tier records: nothing touched, 1 GiB in 8 sections, and as many records all over the TiB."""
+"""Sweeps of 1 TiB of lower-tier records: nothing touched, 1 GiB in 8 sections, and as many all over the TiB."""
 
 import time
 from statistics import median
@@ -18,7 +18,7 @@ ROUNDS = 9
 
 @pytest.fixture(params=["default", "precise"])
 def rig(request, monkeypatch):
-    """A TiB of lower tier on which every page is on an LRU list, without a process that has them."""
+    """1 TiB of lower tier whose pages are all on an LRU list, without a process that maps them."""
     rig = Rig((node(0, 64, "top", (10, 20)), node(1, SECTIONS, "lower", (20, 10))), mode=request.param)
     monkeypatch.setattr(rig.machine, "states", lambda pfns: np.full(len(pfns), PageState.LRU, dtype=np.uint8))
     rig.pghot.tunables.set("record_ageing", 1)
@@ -33,7 +33,7 @@ def sweep_s(rig, now):
 
 
 def swept(rig, pfns, after_ms):
-    """Return the seconds of sweeps, each so long after these pages were touched, in the median."""
+    """Return the median seconds of a sweep `after_ms` after these pages were touched."""
     found = []
     for _ in range(ROUNDS):
         rig.time.now += 10_000
@@ -44,7 +44,7 @@ def swept(rig, pfns, after_ms):
 
 
 def read_s(rig):
-    """Return the seconds that reading the touched sections' records once takes."""
+    """Return the median seconds of reading the touched sections' records once."""
     store, found = rig.pghot.store, []
     sections = store.touched_sections(1).tolist()
     for _ in range(ROUNDS):

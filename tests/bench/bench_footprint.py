@@ -1,4 +1,4 @@
-"""Measure what the daemon costs when nothing happens: with 1 TiB of empty lower tier."""
+"""The cost of an idle daemon with 1 TiB of empty lower tier."""
 
 import os
 import tempfile

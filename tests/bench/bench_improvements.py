@@ -1,8 +1,8 @@
-"""Show what each improvement over the kernel's rules does to hit ratio and bytes moved, on the model.
+"""The effect of each improvement over the kernel's rules on hit ratio and bytes moved, on the model.
 
 Three workloads over 1 GiB that all starts on slow memory: a hot set that stays, one that moves every ten seconds, and
 one beside a sweep over everything. The fast memory is smaller than what is used, so that promotion and demotion meet.
-The clock is a virtual one: these figures are the same on any machine.
+The clock is virtual, so these figures are the same on any machine.
 """
 
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def accesses(workload: str) -> Iterator[np.ndarray]:
             start = int(random.integers(0, PAGES))
         hot = (start + (random.zipf(1.2, number) - 1) % HOT) % PAGES
         if workload == "scanning":
-            # Half of the accesses are a sweep, with a few to each page in a row, as reading a page in lines gives.
+            # Half of the accesses are a sweep, with a few in a row to each page, as when lines are read.
             half = number // 2
             hot[:half] = (swept + np.arange(half) // 4) % PAGES
             swept += half // 4
@@ -60,8 +60,8 @@ def accesses(workload: str) -> Iterator[np.ndarray]:
         yield hot
 
 
-async def live(workload: str, improvements: dict[str, int]) -> Rig:
-    """Let a workload run on the machine, with kmigrated and reclaim, for all of its time."""
+async def simulate(workload: str, improvements: dict[str, int]) -> Rig:
+    """Run a workload on the machine to its end, with kmigrated and reclaim."""
     rig = Rig(NODES, clock=lambda: int(trio.current_time() * 1000))
     for name, value in improvements.items():
         rig.pghot.tunables.set(name, value)
@@ -84,7 +84,7 @@ async def live(workload: str, improvements: dict[str, int]) -> Rig:
 def bench_improvements(report, workload):
     for variant, improvements in VARIANTS.items():
         clock = trio.testing.MockClock(autojump_threshold=0)
-        rig = trio.run(live, workload, improvements, clock=clock)
+        rig = trio.run(simulate, workload, improvements, clock=clock)
         figures = rig.machine.figures.report()
         moved = f"{figures['bytes_promoted'] >> 20} + {figures['bytes_demoted'] >> 20} MiB"
         report(
@@ -95,7 +95,7 @@ def bench_improvements(report, workload):
 
 
 def bench_recheck_age_after_a_pause(report):
-    """Show what is promoted in the 2 s after a pause, when the hot set has moved 1.5 s before its end."""
+    """Report the hits in the 2 s after a pause, when the hot set has moved 1.5 s before its end."""
 
     async def resumed(recheck_age_ms: int) -> tuple[Rig, float]:
         rig = Rig(NODES, clock=lambda: int(trio.current_time() * 1000))
@@ -133,7 +133,7 @@ def bench_recheck_age_after_a_pause(report):
 
 
 def bench_hot_to_promoted_with_kmigrated_wake(report):
-    """Show how long a page that has become ready waits, on a virtual clock: the sleep, and nothing of this machine."""
+    """Report how long a ready page waits, on a virtual clock: only the sleep, independent of this machine."""
 
     async def latencies(wake: int) -> list[int]:
         rig = Rig(NODES, [ProcessSpec("p", 20_000, 2)], clock=lambda: int(trio.current_time() * 1_000))
@@ -145,7 +145,7 @@ def bench_hot_to_promoted_with_kmigrated_wake(report):
                 await trio.sleep(0.2 + random.random() / 10)
                 began = trio.current_time()
                 rig.pghot.recorder.record(np.full(2, rig.first_pfn(2) + page), -1, 1, rig.clock())
-                while rig.total("pgpromote_success") <= page:  # noqa: ASYNC110 - the resolution of what is measured
+                while rig.total("pgpromote_success") <= page:  # noqa: ASYNC110 - the resolution of the measurement
                     await trio.sleep(0.001)
                 waited.append(trio.current_time() - began)
             nursery.cancel_scope.cancel()

@@ -1,4 +1,4 @@
-"""Pass over 1 TiB of lower-tier memory: nothing flagged, flagged with nothing ready, and with ready pages."""
+"""Passes over 1 TiB of lower-tier memory: nothing flagged, flagged with nothing ready, and with ready pages."""
 
 import time
 from statistics import median
@@ -21,7 +21,7 @@ ROUNDS = 15
 
 @pytest.fixture(scope="module")
 def rig():
-    """A TiB of lower tier, of which every hundredth section is flagged; a process has the pages of the first ones."""
+    """1 TiB of lower tier, in which a hundredth of the sections is flagged; a process has their pages."""
     processes = [ProcessSpec("resident", FLAGGED * PAGES_PER_SECTION, 1)]
     return Rig((node(0, 64, "top", (10, 20)), node(1, SECTIONS, "lower", (20, 10))), processes, move_ns=0)
 
@@ -54,7 +54,7 @@ def bench_pass_with_nothing_flagged(report, rig):
 
 
 def bench_pass_with_nothing_ready(report, rig):
-    # Records that are not ready, so that every page of them is there.
+    # Records that are not ready, so that all of their memory is resident.
     kept = rig.pghot.store.node(1)
     for section in flag(rig).tolist():
         kept.section(section)[:] = 1
@@ -76,7 +76,7 @@ def bench_pass_with_nothing_ready(report, rig):
 
 
 def bench_pass_with_ready_pages(report, rig):
-    """Split what a promoted page costs: finding and judging it, and moving it."""
+    """Report the cost of a promoted page by part: walk, admission, move and settling."""
     random = np.random.default_rng(1)
     pfns = [
         (int(section) << SECTION_SHIFT) + random.choice(PAGES_PER_SECTION, PAGES_PER_SECTION // 100, replace=False)
@@ -126,7 +126,7 @@ def bench_pass_with_ready_pages(report, rig):
 
 
 def bench_the_cost_of_remembering_decisions(report):
-    """Promote the same pages with a ring of decisions and without one, in turns."""
+    """Promote the same pages alternately with and without a ring of decisions."""
     pages = 20 * 513
 
     def once(size):

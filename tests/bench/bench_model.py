@@ -1,4 +1,4 @@
-"""Build and use a model of 64 GiB."""
+"""Building and using a model of 64 GiB."""
 
 import resource
 import time

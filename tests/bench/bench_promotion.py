@@ -1,11 +1,11 @@
-"""Promote real pages by way of the engine and the Linux backend, side by side with a C loop of the same calls.
+"""Promotion of real pages through engine and Linux backend, side by side with a C loop of the same calls.
 
-This machine may have one node. So its sections are told to the daemon as those of a slow node 1, under a made-up /sys,
-and move_pages(2) is asked to move pages to the node where they are: every reading and decision is made, every call too,
-and only the copy is left out. With the copy: tests/vm/guest/cases/promotion_cost.py.
+This machine may have only one node. So a fake /sys shows its sections as those of a slow node 1, and move_pages(2) is
+called to move pages to the node where they already are: every reading, decision and call is made, and only the copy is
+left out. With the copy: tests/vm/guest/cases/promotion_cost.py.
 
-Asking goes on beside the copy, so what a mover loses to a bare loop is the time in which nothing moves. It is measured
-with calls that last as long as a copy, without using the CPU that it would use.
+Decisions overlap with the copy, so a mover loses to a bare loop only the time in which nothing moves. It is measured
+with calls that last as long as a copy, without using its CPU time.
 """
 
 import ctypes
@@ -31,18 +31,18 @@ from tests.memory.linux.trees import machine
 #: 64 MiB, in whole calls of 512.
 PAGES = 1 << 14
 ROUNDS = 5
-#: As long as a page takes to be moved between two nodes of a machine, about.
+#: Roughly how long it takes to move a page between two nodes of a machine.
 COPY_S = 2e-6
 
 
 def there_before(pid, addresses, nodes, flags):
-    """Fake move_pages(2): a query returns node 1 for every page."""
+    """A fake move_pages(2): a query returns node 1 for every page."""
     returned, status = move_pages(pid, addresses, nodes, flags)
     return returned, np.where(status == 0, 1, status) if nodes is None else status
 
 
 class Copying:
-    """Fake move_pages(2) like there_before, whose moving calls take as long as a copy; record when they ran."""
+    """A fake move_pages(2) like there_before, whose moving calls take as long as a copy and are timed."""
 
     def __init__(self):
         self.began, self.ended, self.moving = [], [], 0.0
@@ -92,7 +92,7 @@ def bench_promotion_beside_a_copy(report, tmp_path):
 
 
 def _promote(folder, pid, pages, call, status, note_time, rounds=ROUNDS):
-    """Promote all pages so many times; `note_time` is called before and after each."""
+    """Promote all pages `rounds` times; `note_time` is called before and after each round."""
 
     async def promote() -> int:
         memory = backend(folder, pid, pages.pfns, call)
@@ -111,7 +111,7 @@ def _promote(folder, pid, pages, call, status, note_time, rounds=ROUNDS):
         return counters.total["pgpromote_success"]
 
     promoted = trio.run(promote)
-    assert promoted > 0.95 * len(pages.pfns) * rounds, "not the same pages"
+    assert promoted > 0.95 * len(pages.pfns) * rounds, "pages were not promoted"
 
 
 def _bench(report, c_loops, tmp_path, pid, pages):
@@ -130,8 +130,8 @@ def _bench(report, c_loops, tmp_path, pid, pages):
         limit.append(time.process_time() - began)
     assert there == PAGES
     report(
-        f"promotion but the copy, {PAGES} pages, {status.batches // ROUNDS} batches"
+        f"promotion without the copy, {PAGES} pages, {status.batches // ROUNDS} batches"
         f" ({median(ours) / PAGES * 1e6:.2f} us of CPU a page)",
         f"{median(ours) / median(limit):.1f}",
-        f"times a C loop of the calls alone ({median(limit) / PAGES * 1e6:.2f} us)",
+        f"times a C loop of only the calls ({median(limit) / PAGES * 1e6:.2f} us)",
     )

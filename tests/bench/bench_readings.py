@@ -1,4 +1,4 @@
-"""Resolve page frames to owners, and scan the idle bitmap and kpageflags, beside a bare read of the same bytes."""
+"""Resolution of page frames to owners, and scans of the idle bitmap and kpageflags, beside bare reads of the bytes."""
 
 import mmap
 import os
@@ -26,7 +26,7 @@ WORD = 8
 
 
 def cpu_s(call):
-    """Return the median CPU time that a call takes, all threads and the kernel's part included."""
+    """Return the median CPU time of a call, including all threads and the kernel's part."""
     taken = []
     for _ in range(ROUNDS):
         began = time.process_time()
@@ -64,19 +64,19 @@ def _resolve(report, pid):
     mapped = read_mapped(watches, tracked, 0)
     ours, limit = cpu_s(lambda: read_mapped(watches, tracked, 0)), cpu_s(bare)
     report_cost(report, "page tables to owners by PFN", ours, limit, len(mapped.pfns), "; stay under 5")
-    asked = np.random.default_rng(1).choice(mapped.pfns, 512)
-    report("owners of 512 page frames", f"{cpu_s(lambda: [mapped.find(asked) for _ in range(100)]) / 100 * 1e6:.0f} us")
+    pfns = np.random.default_rng(1).choice(mapped.pfns, 512)
+    report("owners of 512 page frames", f"{cpu_s(lambda: [mapped.find(pfns) for _ in range(100)]) / 100 * 1e6:.0f} us")
 
 
 def bench_idle_bitmap(report, tmp_path):
-    """Mark every page of a GiB, read it back, and look at it; on a made-up bitmap where this kernel has none."""
+    """Mark every page of a GiB, read it back, and look at it; on a fake bitmap if this kernel has none."""
     real = Path("/sys/kernel/mm/page_idle/bitmap").exists()
     sys_root = "/sys"
     if not real:
         sys_root = str(tmp_path)
-        made_up = tmp_path / "kernel/mm/page_idle/bitmap"
-        made_up.parent.mkdir(parents=True)
-        made_up.write_bytes(b"\xff" * (PAGES_PER_GB // 8))
+        bitmap = tmp_path / "kernel/mm/page_idle/bitmap"
+        bitmap.parent.mkdir(parents=True)
+        bitmap.write_bytes(b"\xff" * (PAGES_PER_GB // 8))
     tracker = PageIdle(sys_root)
 
     def look():
@@ -95,13 +95,13 @@ def bench_idle_bitmap(report, tmp_path):
 
     ours, limit = cpu_s(look), cpu_s(bare)
     tracker.close()
-    where = "the kernel's" if real else "a made-up file: this kernel has none"
-    more = ", write and read" if real else ", write and read; what the kernel would do for a bit is in neither"
+    where = "the kernel's" if real else "a fake file: this kernel has none"
+    more = ", write and read" if real else ", write and read; neither includes the kernel's work for a bit"
     report_cost(report, f"idle bitmap, {where}", ours, limit, PAGES_PER_GB, more)
 
 
 def bench_kpageflags(report):
-    require(os.geteuid() == 0, "kpageflags are for root")
+    require(os.geteuid() == 0, "kpageflags is readable only by root")
     left = [_look(n, None, "/proc")[1] for n in range(8)]
     fd = os.open("/proc/kpageflags", os.O_RDONLY)
     size = PAGES_PER_SECTION * WORD

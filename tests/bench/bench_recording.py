@@ -1,4 +1,4 @@
-"""Record a million accesses over 256 Mi records, side by side with a C loop of the same steps on the same arrays."""
+"""A million accesses recorded over 256 Mi records, beside a C loop of the same steps on the same arrays."""
 
 import ctypes
 import time
@@ -62,7 +62,7 @@ def bench_recording(benchmark, report, c_loops, rig, distribution, wanted):
     now = 1_000_000
 
     def measure_the_limit():
-        # Before each round of ours: both begin with the same records, just touched.
+        # Before each round: both begin with the same records, just touched.
         nonlocal now
         now += 500
         loop = c_loop(c_loops, rig, pfns, now)

@@ -1,4 +1,4 @@
-"""Measure what each source costs: accesses for each second of CPU time, beside recording the same page frames alone."""
+"""The cost of each source: accesses per second of CPU time, beside only recording the same page frames."""
 
 import time
 from statistics import median
@@ -21,9 +21,9 @@ from pghotd.sources.scan import softdirty
 from pghotd.sources.scan.kpageflags import Kpageflags, KpageflagsSettings
 from pghotd.sources.scan.softdirty import Softdirty, SoftdirtySettings
 from tests.bench.faults import fault_samples
+from tests.fake_world import HEAP, FakeProc, World, at_once
 from tests.machines import Rig, two_nodes
-from tests.made_up_world import HEAP, MadeUpProc, World, at_once
-from tests.sources.damon_tree import MadeUpDamon
+from tests.sources.damon_tree import FakeDamon
 
 PAGES = 1 << 16
 ROUNDS = 5
@@ -39,7 +39,7 @@ class Bench:
         self.pfns = np.sort(self.rig.machine.processes[1].table.astype(np.int64) - 1)
 
     def recording_s(self, pfns: np.ndarray) -> float:
-        """Return the CPU time of only recording these."""
+        """Return the CPU time of only recording these page frames."""
         taken = []
         for _ in range(ROUNDS):
             began = time.process_time()
@@ -57,7 +57,7 @@ def report_rate(report, name, accesses, seconds, recording):
 
 
 async def measured(step, prepare=lambda: None):
-    """Return the median CPU time of a step, `prepare` before each left out; the first, which knows nothing, as well."""
+    """Return the median CPU time of a step, without `prepare` and without the first step, which has no history."""
     taken = []
     for _ in range(ROUNDS + 1):
         prepare()
@@ -72,11 +72,11 @@ def bench_kpageflags(report, tmp_path):
     rising = np.full(5 * S, KPF_LRU, dtype=np.uint64)
 
     def rise():
-        # Every other scan finds what rose in between.
+        # Every other scan finds flags that rose in between.
         rising[bench.pfns] ^= np.uint64(KPF_REFERENCED)
         (tmp_path / "kpageflags").write_bytes(rising.tobytes())
 
-    # All of the CPU: what a look costs is asked, not what a budget allows.
+    # All of the CPU: the cost of a look is measured, not what a budget allows.
     source = Kpageflags(KpageflagsSettings(cpu_share=1.0), bench.rig.pghot, bench.rig.clock, str(tmp_path), at_once)
 
     async def scans():
@@ -91,13 +91,13 @@ def bench_kpageflags(report, tmp_path):
                 taken.append(time.process_time() - began)
         return median(taken)
 
-    report_rate(report, "kpageflags, a made-up file", PAGES, trio.run(scans), bench.recording_s(bench.pfns))
+    report_rate(report, "kpageflags, a fake file", PAGES, trio.run(scans), bench.recording_s(bench.pfns))
 
 
 def bench_softdirty(report, tmp_path, monkeypatch):
     monkeypatch.setattr(softdirty, "probe", lambda proc: None)
     bench = Bench()
-    proc = MadeUpProc(tmp_path / "proc")
+    proc = FakeProc(tmp_path / "proc")
     proc.process(10, PAGES, comm=b"db", pfn=int(bench.pfns[0]))
     path = tmp_path / "proc/10/pagemap"
     entries = np.fromfile(path, dtype=np.uint64)
@@ -113,7 +113,7 @@ def bench_softdirty(report, tmp_path, monkeypatch):
 
     seconds = trio.run(measured, scan, later)
     assert source.stat()["written"] == PAGES * ROUNDS
-    report_rate(report, "softdirty, a made-up pagemap", PAGES, seconds, bench.recording_s(bench.pfns))
+    report_rate(report, "softdirty, a fake pagemap", PAGES, seconds, bench.recording_s(bench.pfns))
 
 
 def bench_procscan(report, tmp_path):
@@ -124,7 +124,7 @@ def bench_procscan(report, tmp_path):
     bench = Bench()
     accesses = procscan.stat()["accessed"] // ROUNDS
     assert accesses == PAGES
-    report_rate(report, "procscan by clear_refs, a made-up smaps", accesses, seconds, bench.recording_s(bench.pfns))
+    report_rate(report, "procscan by clear_refs, a fake smaps", accesses, seconds, bench.recording_s(bench.pfns))
 
 
 def bench_perf(report):
@@ -160,7 +160,7 @@ def bench_numab2(report, tmp_path):
 def bench_damon(report, tmp_path, regions):
     bench = Bench()
     first = int(bench.pfns[0])
-    tree = MadeUpDamon(tmp_path)
+    tree = FakeDamon(tmp_path)
     step = PAGES // regions
     tree.regions = [(first + n * step, first + (n + 1) * step, 10) for n in range(regions)]
     source = Damon(
@@ -168,7 +168,7 @@ def bench_damon(report, tmp_path, regions):
     )
     tree.take([(first, first + PAGES)], Intervals(100_000, 1_000_000))
     tree.read()
-    # What the kernel does at an update is not ours: the files stay as they are.
+    # The kernel's work for an update is not measured, so the files stay as they are.
     tree._update = lambda folder: None
 
     async def report_all():
@@ -178,6 +178,4 @@ def bench_damon(report, tmp_path, regions):
     accesses = step * regions
     assert source.stat()["accessed"] == accesses * (ROUNDS + 1)
     tree.give_back()
-    report_rate(
-        report, f"damon, {regions} made-up regions", accesses, seconds, bench.recording_s(bench.pfns[:accesses])
-    )
+    report_rate(report, f"damon, {regions} fake regions", accesses, seconds, bench.recording_s(bench.pfns[:accesses]))

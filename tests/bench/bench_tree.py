@@ -1,4 +1,4 @@
-"""Use the mounted tree: what a read costs, what it costs under load, and how many accesses come in."""
+"""The mounted tree: the cost of a read, idle and under load, and the rate of injected accesses."""
 
 import os
 import struct
@@ -58,7 +58,7 @@ def read_once(path):
 
 
 def times(path, number):
-    """Return how long each of so many open-read-closes took, in seconds."""
+    """Return the seconds that each of `number` open-read-closes took."""
     taken = []
     for _ in range(number):
         begin = time.perf_counter()
@@ -80,7 +80,7 @@ def bench_open_read_close(report, program, minimal_file):
 
 
 def raw(number):
-    """Return so many random injected accesses, as binary."""
+    """Return `number` random injected accesses, as binary."""
     records = np.zeros(number, dtype=RECORD)
     records["pfn"] = LOWER_FIRST + np.random.default_rng(1).integers(0, LOWER_PAGES, number)
     records["nid"], records["kind"], records["count"] = -1, 1, 1
@@ -106,7 +106,7 @@ def bench_reading_while_a_million_accesses_a_second_arrive(report, program, kib)
         written.append(writes * per_write / (time.perf_counter() - begin))
         os.close(fd)
 
-    # The reader is a process of its own: a thread would wait for the injector's hold of the interpreter.
+    # The reader is a separate process: a thread would wait for the interpreter lock.
     reader = (
         "import os, sys, time\n"
         "for _ in range(5000):\n"
@@ -158,7 +158,7 @@ def bench_injecting(report, program, name, data, accesses, wanted):
 
 
 def bench_from_hot_to_promoted(report, program):
-    """Time what promotion takes beyond the wait for kmigrated's next look, which is kmigrated_sleep_ms at most."""
+    """Time promotion beyond the wait for kmigrated's next look, which is at most kmigrated_sleep_ms."""
     program.write("kmigrated_sleep_ms", "50")
     record = struct.Struct("<QiHH")
     over = []

@@ -1,4 +1,4 @@
-"""Collect the figures of a run and print them at its end, each with what it should reach."""
+"""The figures of a run, collected and printed at its end, each with its target."""
 
 import subprocess
 from collections.abc import Callable
@@ -13,7 +13,7 @@ _figures: list[tuple[str, str, str]] = []
 
 @pytest.fixture
 def report() -> Report:
-    """Return a function that takes a figure's name, the figure, and what it should reach."""
+    """A function that takes a figure's name, the figure, and its target."""
 
     def take(name: str, figure: str, wanted: str = "") -> None:
         _figures.append((name, figure, wanted))
@@ -23,7 +23,7 @@ def report() -> Report:
 
 @pytest.fixture(scope="session")
 def c_loops(tmp_path_factory: pytest.TempPathFactory) -> CDLL:
-    """Return the loops of loops.c, compiled here and now."""
+    """The loops of loops.c, freshly compiled."""
     library = tmp_path_factory.mktemp("loops") / "loops.so"
     source = Path(__file__).with_name("loops.c")
     subprocess.run(["gcc", "-O2", "-shared", "-fPIC", "-o", str(library), str(source)], check=True)

@@ -1,4 +1,4 @@
-"""Take samples of real page faults of this process, by perf's software event."""
+"""Samples of real page faults of this process, by perf's software event."""
 
 import mmap
 import os
@@ -15,7 +15,7 @@ RING_PAGES = 1024
 
 
 def fault_samples() -> np.ndarray:
-    """Return at least so many samples, each with the address that faulted, as the ring parser gives them."""
+    """Return samples, each with the address that faulted, as the ring parser returns them."""
     rings = []
     try:
         for cpu in sorted(os.sched_getaffinity(0)):

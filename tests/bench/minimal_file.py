@@ -1,4 +1,4 @@
-"""Serve one file with pyfuse3 and nothing else: what opening, reading and closing a file costs at least.
+"""A server of one file with pyfuse3 and nothing else: the minimal cost of opening, reading and closing a file.
 
 `python -m tests.bench.minimal_file MOUNTPOINT`
 """
@@ -14,7 +14,7 @@ NAME, INODE, CONTENT = b"file", 2, b"100\n"
 
 
 def attributes(inode: int) -> pyfuse3.EntryAttributes:
-    """Return what stat says of the directory or the file."""
+    """Return the attributes of the directory or the file."""
     entry = pyfuse3.EntryAttributes()
     entry.st_ino = inode
     entry.st_mode = stat.S_IFREG | 0o644 if inode == INODE else stat.S_IFDIR | 0o755
@@ -25,7 +25,7 @@ def attributes(inode: int) -> pyfuse3.EntryAttributes:
 
 
 class MinimalOperations(pyfuse3.Operations):
-    """Answer just what open, read and close ask."""
+    """The handlers that open, read and close need."""
 
     async def lookup(self, parent_inode, name, ctx):
         if name != NAME:

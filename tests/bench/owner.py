@@ -1,4 +1,4 @@
-"""Run a process with so many 4 KiB pages: pghotd watches others, never itself."""
+"""A process with a number of 4 KiB pages, since pghotd watches others, never itself."""
 
 import mmap
 import os
@@ -27,7 +27,7 @@ sys.stdin.read()
 @contextmanager
 def owner(pages: int) -> Iterator[tuple[int, Resident]]:
     """Yield the pid of a process, and `pages` pages of its largest mapping, all touched."""
-    require(os.geteuid() == 0 and mmap.PAGESIZE == 4096, "page frame numbers are for root, and pages of 4 KiB")
+    require(os.geteuid() == 0 and mmap.PAGESIZE == 4096, "needs root, for page frame numbers, and pages of 4 KiB")
     command = [sys.executable, "-c", _PROGRAM, str(pages)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None

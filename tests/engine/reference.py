@@ -1,4 +1,4 @@
-"""Do what docs/rules.md says, one access and one folio at a time, in plain Python: what batches are held against."""
+"""The rules of docs/rules.md for one access and one folio at a time, in plain Python: the reference for batches."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-#: A page's state byte (pghotd/engine/memory.py), in numbers of its own.
+#: Bits of a page's state byte (pghotd/engine/memory.py), spelled out independently.
 LRU, DIRTY, PINNED = 0x10, 0x20, 0x40
 
 
@@ -31,7 +31,7 @@ def precise_access(record: int, nid: int, now: int, window_ms: int, threshold: i
 
 @dataclass
 class ScalarAdmission:
-    """Admit folio by folio to one target."""
+    """Admission to one target, folio by folio."""
 
     adjusted_at: int | None = None
     threshold: int = 0
@@ -42,7 +42,7 @@ class ScalarAdmission:
     window_base: int = 0
     verdicts: list[str] = field(default_factory=list)
 
-    def ask(self, pages: int, age: int, free: bool, window_ms: int, limit_mbps: int, now: int) -> str:
+    def verdict(self, pages: int, age: int, free: bool, window_ms: int, limit_mbps: int, now: int) -> str:
         if free:
             self.threshold = 0
             self.candidate_nrl += pages
@@ -71,9 +71,9 @@ class ScalarAdmission:
 
 
 class ScalarWalk:
-    """Walk sections of node `nid` folio by folio (docs/rules.md, sections 5 and 6).
+    """A walk of sections of node `nid`, folio by folio (docs/rules.md, sections 5 and 6).
 
-    What the machine is like is looked up for each folio, `records` are this one's own, by PFN.
+    The machine's state is looked up for each folio; `records` belong to the walk, by PFN.
     """
 
     def __init__(self, rig, nid):
@@ -86,7 +86,7 @@ class ScalarWalk:
         self._admissions: dict[int, ScalarAdmission] = {}
 
     def access(self, pfn: int, nid: int, now: int) -> None:
-        """Record one access to a page of this node, as far as it passes the filters."""
+        """Record one access to a page of this node, unless a filter drops it."""
         state = int(self.rig.machine.states(np.array([pfn]))[0])
         if not state & LRU:
             return
@@ -100,7 +100,7 @@ class ScalarWalk:
             self.records[head] = precise_access(self.records.get(head, 0), nid, *rules)
 
     def walk(self, section: int, clock) -> Iterator[tuple[list[int], int, int]]:
-        """Yield each batch: heads, target nid and owner; what is asked between two is asked of the machine again."""
+        """Yield each batch: heads, target nid and owner; after each the machine's state is read again."""
         machine, tunables = self.rig.machine, self.rig.pghot.tunables
         default = self.rig.pghot.mode == "default"
         pending: list[int] = []
@@ -126,8 +126,8 @@ class ScalarWalk:
             refusal = self._refusal(head, state, pages, target, age, clock())
             if refusal:
                 self.counters[f"pghotd_refused_{refusal}"] += pages
-                worth = refusal in ("rate_limit", "no_space", "isolate") and tunables.keep_refused
-                if worth and head not in self.kept:
+                retried = refusal in ("rate_limit", "no_space", "isolate") and tunables.keep_refused
+                if retried and head not in self.kept:
                     self.records[head] = record
                     self.kept.add(head)
                     self.counters["pghotd_kept"] += pages
@@ -149,7 +149,7 @@ class ScalarWalk:
             yield pending, *kind
 
     def _default_target(self) -> int:
-        """Both top-tier nodes are as far from node 2: policy 1 takes the lower one."""
+        """Return the target: both top-tier nodes are equally far from node 2, so policy 1 takes the lower one."""
         return 0 if self.rig.pghot.tunables.target_policy else self.rig.pghot.tunables.target_nid
 
     def _refusal(self, head: int, state: int, pages: int, target: int, age: int, now: int) -> str:
@@ -164,7 +164,7 @@ class ScalarWalk:
         free = zone.free > zone.promo + max(1 << 18, zone.present // 16)
         admission = self._admissions.setdefault(target, ScalarAdmission())
         limit = tunables.promote_rate_limit_MBps
-        verdict = admission.ask(pages, age, free, tunables.promote_freq_window_ms, limit, now)
+        verdict = admission.verdict(pages, age, free, tunables.promote_freq_window_ms, limit, now)
         self.candidates[target, "pgpromote_candidate"] = admission.candidate
         self.candidates[target, "pgpromote_candidate_nrl"] = admission.candidate_nrl
         if verdict != "admitted":

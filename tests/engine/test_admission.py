@@ -1,4 +1,4 @@
-"""Compare admission of runs with admission folio by folio."""
+"""Admission of runs, compared with admission folio by folio."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ RUN = st.tuples(
 
 
 @given(st.lists(RUN, min_size=1, max_size=12))
-def test_a_run_is_judged_as_its_folios_one_by_one(runs):
+def test_a_run_is_admitted_as_its_folios_one_by_one(runs):
     admission, scalar = Admission(), ScalarAdmission()
     now = 5000
     for folios, free, window, limit, later, taken in runs:
@@ -32,22 +32,22 @@ def test_a_run_is_judged_as_its_folios_one_by_one(runs):
         taken = min(taken, len(folios))
         admission.charge(judgement, taken)
         got = [VERDICTS[v].removeprefix("refused_") for v in judgement.verdicts[:taken]]
-        expected = [scalar.ask(n, age, free, window, limit, now) for n, age in folios[:taken]]
+        expected = [scalar.verdict(n, age, free, window, limit, now) for n, age in folios[:taken]]
         assert got == ["in_flight" if verdict == "admitted" else verdict for verdict in expected]
         assert (admission.candidate, admission.candidate_nrl) == (scalar.candidate, scalar.candidate_nrl)
 
 
-def test_the_folio_that_opens_a_window_weighs_nothing_and_0_refuses_everything():
+def test_the_folio_that_opens_a_window_is_not_charged_and_0_refuses_everything():
     admission = Admission()
     run = np.ones(300, dtype=np.int64), np.zeros(300, dtype=np.int64)
-    judged = admission.judge(*run, False, Limits(3000, 1), 10)
+    judgement = admission.judge(*run, False, Limits(3000, 1), 10)
     # 256 pages a MB: the first one is the base, so one more than the limit passes.
-    assert (judged.verdicts == 0).sum() == 256
+    assert (judgement.verdicts == 0).sum() == 256
     assert (Admission().judge(*run, False, Limits(3000, 0), 10).verdicts != 0).all()
 
 
-def test_the_first_folio_that_comes_so_far_adjusts_the_threshold():
-    """It is due at once, as the kernel's fields begin at 0; next to nothing has been promoted, so it grows."""
+def test_the_first_folio_that_reaches_the_threshold_adjusts_it():
+    """An adjustment is due at once, since the kernel's fields begin at 0; few candidates have passed, so it grows."""
     admission = Admission()
     one = np.ones(1, dtype=np.int64)
     # Above the window of 3000 ms, and below it by the step of 375 that is added now.
@@ -73,7 +73,7 @@ def test_free_space_is_promo_and_a_gigabyte_or_a_sixteenth_in_any_one_zone():
     assert not has_free_space([], 0)
 
 
-def test_with_a_limit_of_0_what_has_grown_by_nothing_leaves_the_threshold():
+def test_with_a_limit_of_0_and_no_growth_the_threshold_stays():
     admission = Admission()
     admission.charge(
         admission.judge(np.ones(1, dtype=np.int64), np.zeros(1, dtype=np.int64), False, Limits(3000, 0), 5), 1
@@ -86,7 +86,7 @@ def test_with_a_limit_of_0_what_has_grown_by_nothing_leaves_the_threshold():
     [(13_823, 3750), (13_824, 3375), (15_360, 3375), (16_896, 3375), (16_897, 3000)],
 )
 def test_within_a_tenth_of_the_limit_the_threshold_stays(grown, threshold):
-    """Of 256 pages a second for a minute."""
+    """The limit is 256 pages a second for a minute."""
     admission, limits, young = Admission(), Limits(3000, 1), np.zeros(1, dtype=np.int64)
     admission.charge(admission.judge(np.array([grown]), young, False, limits, 5), 1)
     assert admission.threshold_ms(limits) == 3375
@@ -94,10 +94,10 @@ def test_within_a_tenth_of_the_limit_the_threshold_stays(grown, threshold):
     assert admission.judge(np.ones(1, dtype=np.int64), young, False, limits, 60_006).threshold_ms == threshold
 
 
-def test_the_rate_is_that_of_the_second_that_has_begun():
+def test_the_rate_is_that_of_the_current_second():
     admission, limits = Admission(), Limits(3000, 1000)
     assert admission.rate_MBps(5) == 0
     pages = np.array([256, 512, 255])
     admission.charge(admission.judge(pages, np.zeros(3, dtype=np.int64), False, limits, 5), 3)
-    # The folio that opens the window weighs nothing.
+    # The folio that opens the window is not charged.
     assert [admission.rate_MBps(now) for now in (5, 1005, 1006)] == [2, 2, 0]

@@ -1,4 +1,4 @@
-"""Ageing held against an oracle that keeps true times, for any window and sweeps at any time, late ones included."""
+"""Ageing compared with an oracle that keeps true times, for any window and sweeps at any time, late ones included."""
 
 from dataclasses import dataclass, field
 
@@ -30,9 +30,9 @@ class Oracle:
         return (now // unit - then // unit) * unit
 
     def access(self, pfn: int, now: int, window: int) -> None:
-        most = 3 if self.mode == "default" else 7
+        freq_max = 3 if self.mode == "default" else 7
         then, frequency, ready = self.records.get(pfn, (now, 0, False))
-        frequency = 1 if self.age(then, now) > window else min(frequency + 1, most)
+        frequency = 1 if self.age(then, now) > window else min(frequency + 1, freq_max)
         self.records[pfn] = (now, frequency, ready or frequency >= self.threshold)
 
     def sweep(self, now: int, window: int) -> None:
@@ -59,7 +59,7 @@ def sweep(rig: Rig, now: int) -> None:
 
 
 def found(rig: Rig, now: int) -> dict[int, tuple[int, bool]]:
-    """Return frequency and ready of each record that is not 0, by place."""
+    """Return frequency and ready of each record that is not 0, by index."""
     records, fmt = rig.pghot.store.node(1).records, rig.pghot.format
     places = np.flatnonzero(records)
     some = records[places]
@@ -123,7 +123,7 @@ def test_nothing_is_hotter_than_true_times_make_it(mode, steps, gaps, threshold,
     window=st.floats(0, 1),
     phase=st.integers(0, 300),
 )
-def test_with_sweeps_in_time_nothing_is_lost_either(mode, accesses, threshold, window, phase):
+def test_with_sweeps_in_time_the_records_equal_the_oracle(mode, accesses, threshold, window, phase):
     rig, oracle = make(mode, threshold), Oracle(mode, threshold)
     low, high = WINDOWS[mode]
     window_ms = low + int(window * (high - low))
@@ -157,7 +157,7 @@ def test_a_page_read_every_ten_seconds_never_becomes_ready(mode):
     assert rig.total("pghotd_aged") == 20
 
 
-def test_without_it_the_same_page_becomes_ready():
+def test_without_ageing_the_same_page_becomes_ready():
     rig = make("default", 2)
     rig.pghot.tunables.set("record_ageing", 0)
     for step in range(2):
@@ -165,7 +165,7 @@ def test_without_it_the_same_page_becomes_ready():
     assert found(rig, 0) == {0: (2, True)}
 
 
-def test_a_section_without_records_is_not_looked_at_until_it_is_touched():
+def test_a_section_without_records_is_not_swept_until_it_is_touched():
     rig = make("default", 2)
     store, now = rig.pghot.store, rig.time.now
     rig.pghot.recorder.record(np.array([rig.first_pfn(1)]), -1, PGTSCANS, now)
@@ -181,7 +181,7 @@ def test_a_section_without_records_is_not_looked_at_until_it_is_touched():
 
 
 @pytest.mark.parametrize("mode", ["default", "precise"])
-def test_what_was_there_when_it_is_turned_on_cannot_be_told(mode):
+def test_records_from_before_it_is_turned_on_are_cleared(mode):
     rig = make(mode, 2)
     rig.pghot.tunables.set("record_ageing", 0)
     pfns = rig.first_pfn(1) + np.arange(3)
@@ -213,7 +213,7 @@ def test_two_sweeps_fit_between_the_end_of_the_window_and_the_wrap(mode, window,
     assert window + 2 * interval <= RANGE_MS[mode]
 
 
-def test_a_record_that_is_put_back_after_a_while_wraps_when_it_would_have():
+def test_a_restored_record_is_cleared_when_it_would_have_wrapped():
     """Its section may have been touched since, by an access that wraps later."""
     rig = make("default", 2)
     begin = rig.time.now = 1_000_064

@@ -1,4 +1,4 @@
-"""Compare the census with sorting every record, for any order and any sections."""
+"""The census, compared with a sort of all records, for any order and any sections."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def take(rig: Rig) -> Census:
     for _ in range(1000):
         if (census := count.step()) is not None:
             return census
-    raise AssertionError("a census of so few sections ends")
+    raise AssertionError("a census of so few sections should have ended")
 
 
 def by_hand(rig: Rig, nid: int) -> list[tuple[int, ...]]:
@@ -56,16 +56,16 @@ def test_the_hottest_and_the_histogram(mode, accesses):
     assert (census.at, census.window_ms) == (rig.time.now, rig.pghot.tunables.promote_freq_window_ms)
 
 
-def test_of_equals_the_lowest_pfns_are_listed():
+def test_among_equals_the_lowest_pfns_are_listed():
     rig = Rig(two_nodes(2, 1), [ProcessSpec("a", S, 1)])
     rig.pghot.recorder.record(rig.first_pfn(1) + np.arange(S)[::-1], -1, HWHINTS, rig.time.now)
     assert take(rig).hot[:, 0].tolist() == list(range(rig.first_pfn(1), rig.first_pfn(1) + HOT_LINES))
 
 
-def test_sections_and_nodes_that_go_away_meanwhile():
+def test_sections_and_nodes_that_go_away_during_a_census():
     nodes = (node(0, 3, "top", (10, 20, 30)), node(1, 2, "lower", (20, 10, 30)), node(2, 1, "lower", (30, 30, 10)))
     rig = Rig(nodes, [ProcessSpec("a", 2 * S, 1), ProcessSpec("b", S, 2)])
-    # A step ends after 4096 records: here with the first section.
+    # A step ends after 4096 records, here with the first section.
     pfns = np.append(3 * S + np.arange(5000), [4 * S, 5 * S])
     rig.pghot.recorder.record(pfns, -1, HWHINTS, rig.time.now)
     count = Count(rig.pghot, rig.time.now)
@@ -84,7 +84,7 @@ def test_a_machine_without_lower_tier():
     assert census.histograms == {}
 
 
-def test_the_first_class_of_age_ends_at_1000_ms():
+def test_the_first_age_class_ends_at_1000_ms():
     rig = Rig(two_nodes(2, 1), [ProcessSpec("a", S, 1)], "precise")
     begin, base = rig.time.now, rig.first_pfn(1)
     for page, age in enumerate((0, 1000, 1001, 5000, 5001)):

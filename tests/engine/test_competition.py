@@ -1,4 +1,4 @@
-"""Who goes first where there is not room for all, held against sorting folio by folio."""
+"""Which folios go first where there is not room for all, compared with a sort folio by folio."""
 
 import numpy as np
 from hypothesis import given
@@ -23,8 +23,8 @@ def contenders(folios) -> Contenders:
     )
 
 
-def in_turns(folios) -> list[int]:
-    """Return the order in which they go, one by one: the hottest, then the owner with the fewest turns among them."""
+def turn_order(folios) -> list[int]:
+    """Return the order in which folios go: the hottest first, among equals the owner that has had the fewest turns."""
     left, order = list(range(len(folios))), []
     while left:
         top = max(folios[one][0] for one in left)
@@ -37,14 +37,14 @@ def in_turns(folios) -> list[int]:
 
 
 @given(st.lists(FOLIO, min_size=1, max_size=40))
-def test_the_hottest_go_first_and_owners_by_turns(folios):
+def test_the_hottest_go_first_and_owners_take_turns(folios):
     folios = [(heat, owner, 1, 0) for heat, owner, _, _ in folios]
     some = contenders(folios)
-    assert by_heat(some.seen.astype(np.int64), some.owners).tolist() == in_turns(folios)
+    assert by_heat(some.seen.astype(np.int64), some.owners).tolist() == turn_order(folios)
 
 
 @given(st.lists(FOLIO, min_size=1, max_size=40), st.integers(-600, 3000), st.integers(0, 3000))
-def test_room_that_is_free_is_for_all_and_room_to_be_made_for_the_hot(folios, free, more):
+def test_free_room_is_for_all_and_room_to_be_made_for_the_hot(folios, free, more):
     some = contenders(folios)
     for target in (0, 3):
         mine = [one for one, folio in enumerate(folios) if folio[3] == target]
@@ -54,7 +54,7 @@ def test_room_that_is_free_is_for_all_and_room_to_be_made_for_the_hot(folios, fr
             assert found is None
             continue
         end, expected, wanted = 0, [], 0
-        for one in (mine[place] for place in in_turns([folios[one] for one in mine])):
+        for one in (mine[place] for place in turn_order([folios[one] for one in mine])):
             heat, _, pages, _ = folios[one]
             end += pages
             if end <= free or (heat >= 7 and end <= free + more):
@@ -67,16 +67,16 @@ def test_room_that_is_free_is_for_all_and_room_to_be_made_for_the_hot(folios, fr
 
 
 def least(looks: int) -> int | None:
-    """Return in how many of so many looks a folio has to be seen; None if that is not enough to know."""
+    """Return in how many of this many looks a folio has to be seen; None if the looks are too few."""
     worth = worth_exchanging(np.arange(9), np.full(9, looks))
     return int(np.flatnonzero(worth)[0]) if worth.any() else None
 
 
-def test_how_hot_a_folio_has_to_be_grows_with_what_is_known():
+def test_the_heat_that_is_required_grows_with_the_number_of_looks():
     assert [least(looks) for looks in range(1, 9)] == [None, None, None, 4, 5, 5, 6, 7]
 
 
-def test_what_counts_is_the_share_of_its_own_looks():
+def test_heat_is_the_share_of_the_folios_own_looks():
     seen, looks = np.array([8, 4, 7, 3, 5, 4]), np.array([8, 4, 8, 4, 0, 8])
     assert share(seen, looks).tolist() == [8, 8, 7, 6, 5, 4]
     # In the order of these shares, whatever the looks; three of four are not enough for an exchange.
@@ -88,7 +88,7 @@ def test_what_counts_is_the_share_of_its_own_looks():
     assert found.heads.tolist() == [0, 1, 2]
 
 
-def test_samples_are_judged_by_the_hottest_of_them():
+def test_sampled_folios_are_compared_with_the_hottest_of_them():
     heat = np.array([1] * 1000 + [2] * 63)
     none = np.zeros(len(heat) + 1, dtype=np.int64)
     assert worth_exchanging(heat, none[1:]).all()

@@ -1,10 +1,10 @@
-"""The order of vmstat is an interface: names come at the end, and none ever moves."""
+"""The order of vmstat is an interface: names are added at the end, and none ever moves."""
 
 import pytest
 
 from pghotd.engine.counters import NODE_VMSTAT, REFUSALS, VMSTAT, Counters, refusal_name
 
-#: How vmstat began when its order was first held.
+#: The beginning of vmstat when its order was first fixed.
 FIRST_48 = """
 pghot_recorded_accesses pghot_recorded_hintfaults pghot_recorded_hwhints pghot_recorded_pgtscans pghot_recorded_fma
 pgpromote_success pgpromote_candidate pgpromote_candidate_nrl pgdemote_kswapd pgdemote_direct pgmigrate_success

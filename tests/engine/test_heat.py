@@ -1,4 +1,4 @@
-"""In how many of the last eight looks a page was seen, held against lists of looks."""
+"""In how many of the last eight looks a page was seen, compared with lists of looks."""
 
 import numpy as np
 import pytest
@@ -46,7 +46,7 @@ def test_a_look_of_a_source_is_a_bit(looks, apart_ms):
         assert set(of_looks.tolist()) == {min(len(seen), 8)}
 
 
-def test_what_was_seen_before_the_looks_began_does_not_count():
+def test_looks_of_an_earlier_turn_do_not_count():
     rig = make()
     pages = rig.first_pfn(1) + np.arange(2)
     section = [int(pages[0]) >> SECTION_SHIFT]
@@ -54,7 +54,7 @@ def test_what_was_seen_before_the_looks_began_does_not_count():
         rig.pghot.heat.looked(section, rig.time.now)
         rig.pghot.recorder.record(pages, -1, PGTSCANS, rig.time.now)
         rig.time.now += 500
-    # For less than its bits take to fade, but another turn.
+    # Less than the bits take to fade, but another turn.
     rig.time.now += 8000
     rig.pghot.heat.looked(section, rig.time.now)
     rig.pghot.recorder.record(pages[:1], -1, PGTSCANS, rig.time.now)
@@ -62,7 +62,7 @@ def test_what_was_seen_before_the_looks_began_does_not_count():
     assert (seen.tolist(), looks.tolist()) == ([1, 0], [1, 1])
 
 
-def test_what_was_not_seen_again_was_not_seen():
+def test_a_page_that_is_not_seen_again_loses_the_look():
     rig = make()
     pages = rig.first_pfn(1) + np.arange(3)
     rig.pghot.heat.looked([int(pages[0]) >> SECTION_SHIFT], rig.time.now)
@@ -79,7 +79,7 @@ def test_heat_matters_for_a_while_after_a_comparison():
     assert not rig.pghot.heat.matters(rig.time.now + 5000)
 
 
-def test_without_looks_a_second_is_one_and_heat_fades():
+def test_without_looks_each_second_counts_as_one_and_heat_fades():
     rig = make()
     page = np.array([rig.first_pfn(1)])
     found = []
@@ -107,7 +107,7 @@ def test_without_looks_a_page_is_seen_once_until_a_second_is_over():
     assert found == [1, 1, 1, 2, 2, 3]
 
 
-def test_looks_that_follow_at_once_are_one():
+def test_looks_in_quick_succession_count_as_one():
     rig = make()
     page = np.array([rig.first_pfn(1)])
     for _ in range(10):
@@ -117,7 +117,7 @@ def test_looks_that_follow_at_once_are_one():
     assert rig.pghot.heat.of(1, page).tolist() == [1]
 
 
-def test_without_the_switch_nothing_is_kept():
+def test_turning_it_off_drops_all_heat():
     rig = make()
     page = np.array([rig.first_pfn(1)])
     rig.pghot.recorder.record(page, -1, PGTSCANS, rig.time.now)
@@ -127,7 +127,7 @@ def test_without_the_switch_nothing_is_kept():
     assert not rig.pghot.store.node(1).heat.any()
 
 
-def test_a_section_that_comes_back_is_cold():
+def test_a_section_that_comes_back_online_is_cold():
     rig = make()
     page = np.array([rig.first_pfn(1) + PAGES_PER_SECTION])
     rig.pghot.recorder.record(page, -1, PGTSCANS, rig.time.now)
@@ -138,7 +138,7 @@ def test_a_section_that_comes_back_is_cold():
 
 
 @pytest.mark.parametrize(("any_heat", "compete", "wait"), [(True, 50, 0), (False, 10, 40)])
-def test_what_is_not_hot_enough_competes_only_where_room_is_free(any_heat, compete, wait):
+def test_pages_not_hot_enough_compete_only_for_free_room(any_heat, compete, wait):
     rig = make()
     pages = rig.first_pfn(1) + np.arange(50)
     section = int(pages[0]) >> SECTION_SHIFT

@@ -1,4 +1,4 @@
-"""Kinds by their names."""
+"""The bits of kinds, by name."""
 
 import pytest
 

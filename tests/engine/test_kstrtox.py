@@ -1,4 +1,4 @@
-"""Show what is an unsigned integer to the kernel and what is not (docs/rules.md, section 4)."""
+"""What the kernel accepts as an unsigned integer, and what not (docs/rules.md, section 4)."""
 
 import errno
 
@@ -58,9 +58,9 @@ def test_a_number(text, value):
 
 @pytest.mark.parametrize("text", BAD, ids=lambda value: repr(value)[:20])
 def test_anything_else_is_einval(text):
-    with pytest.raises(OSError, match=r"\w") as refused:
+    with pytest.raises(OSError, match=r"\w") as error:
         kstrtouint(text)
-    assert refused.value.errno == errno.EINVAL
+    assert error.value.errno == errno.EINVAL
 
 
 @given(st.integers(0, 2**33), st.sampled_from(["{:d}", "0x{:x}", "0X{:X}", "0{:o}", "+{:d}", "{:d}\n", "+0{:o}\n"]))
@@ -77,8 +77,8 @@ def test_every_number_in_every_form(value, form):
 def test_random_bytes_are_a_number_or_einval(text):
     try:
         value = kstrtouint(text)
-    except OSError as refused:
-        code = refused.errno
+    except OSError as error:
+        code = error.errno
     else:
         body = text.removesuffix(b"\n").removeprefix(b"+").lower()
         base = 16 if body.startswith(b"0x") else 8 if body.startswith(b"0") else 10

@@ -1,4 +1,4 @@
-"""Compare the meanings of counters with the counters."""
+"""The meanings of counters, compared with the counters."""
 
 from pghotd.engine.counters import VMSTAT
 from pghotd.engine.meanings import MEANINGS
@@ -8,5 +8,5 @@ def test_every_counter_has_a_meaning_and_no_other_name_has():
     assert set(MEANINGS) == set(VMSTAT)
 
 
-def test_a_refusal_or_failure_says_what_to_do():
+def test_each_refusal_and_failure_has_a_remedy():
     assert all(MEANINGS[name].todo for name in VMSTAT if name.startswith(("pghotd_refused", "pghotd_failed")))

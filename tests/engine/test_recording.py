@@ -1,4 +1,4 @@
-"""Compare batches of accesses with single accesses, and test each filter of docs/rules.md, section 3."""
+"""Batches of accesses, compared with single accesses, and each filter of docs/rules.md, section 3."""
 
 import errno
 
@@ -15,7 +15,7 @@ from pghotd.memory.model.spec import ProcessSpec
 from tests.engine.reference import default_access, precise_access
 from tests.machines import Rig, node, two_nodes
 
-#: Top nodes 0 and 1 (1 without memory worth the name is tested apart), lower nodes 2 and 3.
+#: Top nodes 0 and 1, lower nodes 2 and 3. Node 1 without memory is tested separately.
 NODES = (
     node(0, 1, "top", (10, 20, 30, 40)),
     node(1, 1, "top", (20, 10, 40, 30)),
@@ -30,7 +30,7 @@ PROCESSES = (
     ProcessSpec("far", 32, 3),
     ProcessSpec("top", 32, 0),
 )
-#: PFNs that matter: of every process above, free, on top, and beyond the machine.
+#: Relevant PFNs: of every process above, free, in the top tier, and beyond the machine.
 PFNS = st.one_of(
     st.integers(BASE, BASE + 140),
     st.integers(BASE, BASE + 6),
@@ -45,7 +45,7 @@ ACCESSES = st.lists(
 
 
 def scalar_record(rig, records, counts, hot, access, now):
-    """Record one access as docs/rules.md, section 3 says; `records` by head PFN."""
+    """Record one access by docs/rules.md, section 3; `records` by head PFN."""
     pfn, nid, kind, count = access
     tunables, machine = rig.pghot.tunables, rig.machine
     if not tunables.enabled_sources >> kind & 1:
@@ -88,7 +88,7 @@ def scalar_record(rig, records, counts, hot, access, now):
     revision=st.sampled_from(["v6", "v8", "v8-nid"]),
     target=st.sampled_from([0, 1]),
 )
-def test_a_batch_gives_what_one_by_one_would(mode, batches, threshold, enabled, revision, target):
+def test_a_batch_equals_its_accesses_one_by_one(mode, batches, threshold, enabled, revision, target):
     rig = Rig(NODES, PROCESSES, mode, revision)
     tunables = rig.pghot.tunables
     tunables.freq_threshold, tunables.enabled_sources, tunables.target_nid = threshold, enabled, target
@@ -97,7 +97,7 @@ def test_a_batch_gives_what_one_by_one_would(mode, batches, threshold, enabled, 
     now = 1_000_000
     for accesses, later in batches:
         now += later
-        if mode == "precise":  # which refuses a nid of the lower tier
+        if mode == "precise":  # It refuses a nid of the lower tier.
             accesses = [(pfn, min(nid, 1), kind, count) for pfn, nid, kind, count in accesses]
         pfns, nids, kinds, numbers = (np.array(column, dtype=np.int64) for column in zip(*accesses, strict=True))
         rig.pghot.recorder.record(pfns, nids, kinds, now, numbers)
@@ -152,19 +152,19 @@ def test_a_range_gives_each_folio_it_touches_its_count_once(first, length, count
 @pytest.mark.parametrize(("first", "length", "count"), [(5, 0, 1), (5, 1, 0), (2**63, 2**63, 1), (-1, 2, 1)])
 def test_an_impossible_range_is_einval_and_nothing_is_counted(first, length, count):
     rig = Rig()
-    with pytest.raises(OSError, match="range") as refused:
+    with pytest.raises(OSError, match="range") as error:
         rig.pghot.recorder.record_range(first, length, -1, FMA, 1, count)
-    assert refused.value.errno == errno.EINVAL
+    assert error.value.errno == errno.EINVAL
     assert not any(rig.counters.total.values())
 
 
 @pytest.mark.parametrize("nid", [2, 3, 4, 1023, 1024, 70_000, -2])
-def test_precision_mode_refuses_a_nid_that_no_access_comes_from(nid):
+def test_precision_mode_refuses_a_nid_that_no_access_can_come_from(nid):
     rig = Rig(NODES, PROCESSES, "precise")
     for nids in (nid, np.array([0, nid])):
-        with pytest.raises(OSError, match="nid") as refused:
+        with pytest.raises(OSError, match="nid") as error:
             rig.pghot.recorder.record(np.array([BASE, BASE]), nids, HWHINTS, 1)
-        assert refused.value.errno == errno.EINVAL
+        assert error.value.errno == errno.EINVAL
     with pytest.raises(OSError, match="nid"):
         rig.pghot.recorder.record_range(BASE, 2, nid, HWHINTS, 1, 1)
     assert not any(rig.counters.total.values())
@@ -196,7 +196,7 @@ def test_an_access_from_a_top_tier_node_without_memory_counts_for_the_nearest_th
     assert rig.pghot.format.nid(rig.pghot.store.node(2).records[:1], -1)[0] == 0
 
 
-def test_a_section_that_goes_offline_takes_its_records_along():
+def test_a_section_that_goes_offline_loses_its_records():
     rig = Rig(NODES, PROCESSES)
     rig.pghot.recorder.record(np.array([3 * PAGES_PER_SECTION] * 2), -1, HWHINTS, 1)
     assert rig.pghot.lower_nids == [2, 3]
@@ -210,7 +210,7 @@ def test_a_section_that_goes_offline_takes_its_records_along():
     assert not rig.pghot.store.wakeups.hot_sections(3).size
 
 
-def test_accesses_to_hugetlb_pages_are_dropped_with_a_word(monkeypatch):
+def test_dropped_accesses_to_hugetlb_pages_are_counted(monkeypatch):
     rig = Rig(two_nodes(), [ProcessSpec("p", 8, 1)])
     base, states = rig.first_pfn(1), rig.machine.states
 

@@ -1,4 +1,4 @@
-"""Compare both record formats with the scalar reference, for every time difference and around every edge."""
+"""Both record formats, compared with the scalar reference, for every time difference and around every edge."""
 
 from typing import get_args
 
@@ -69,7 +69,7 @@ def test_precise_step_at_every_time_difference_and_the_wrap(window):
 @pytest.mark.parametrize("fmt", [DefaultFormat(), PreciseFormat()], ids=["default", "precise"])
 @given(now=TIMES, threshold=st.integers(1, 3), revision=st.sampled_from(REVISIONS), data=st.data())
 def test_step_reaches_a_fixed_point_in_freq_max_times(fmt, now, threshold, revision, data):
-    # What recording relies on to stop: see records.py.
+    # Recording relies on it to stop: see records.py.
     high = 255 if fmt.dtype == np.uint8 else 2**32 - 1
     records = np.array(data.draw(st.lists(st.integers(0, high), min_size=1, max_size=20)), fmt.dtype)
     records &= np.array(high if high == 255 else ~(0xF << 27) & high, fmt.dtype)

@@ -1,4 +1,4 @@
-"""Marks of refused folios whose record was kept once, when their section goes."""
+"""Marks of refused folios whose record was kept once, after their section went offline."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from tests.machines import Rig, two_nodes
 S = PAGES_PER_SECTION
 
 
-def test_a_folio_of_a_section_that_came_again_is_kept_once_as_any_other():
+def test_a_record_can_be_kept_again_after_its_section_was_offline():
     rig = Rig(two_nodes(1, 2))
     head, verdict, record = (
         np.array([S]),
@@ -18,7 +18,7 @@ def test_a_folio_of_a_section_that_came_again_is_kept_once_as_any_other():
     )
 
     def kept() -> bool:
-        """Refuse the folio as a walk does that has taken its record, and return whether it has that again."""
+        """Take the record and refuse the folio, as a walk does, and return whether the record was kept."""
         rig.pghot.store.node(1).section(1)[0] = 0
         return len(rig.pghot.restored.keep(1, head, verdict, record, True)) > 0
 

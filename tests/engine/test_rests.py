@@ -1,4 +1,4 @@
-"""Refused folios rest for as long as the reason can last, and competing ones go by heat, through a real walk."""
+"""Refused folios rest for as long as the reason may last, and competing ones go by heat, in a real walk."""
 
 import errno
 
@@ -19,7 +19,7 @@ PAGES = 200
 
 
 class Resting(Rig):
-    """A machine with `PAGES` pages on the slow node, of which all became ready once."""
+    """A machine with `PAGES` pages on the slow node, all of them ready."""
 
     def __init__(self, **tunables: int) -> None:
         super().__init__(two_nodes(1, 2), [ProcessSpec("p", PAGES, 1)])
@@ -33,7 +33,7 @@ class Resting(Rig):
         for _ in range(times):
             self.pghot.recorder.record(self.base + places, -1, PGTSCANS, self.time.now)
 
-    def pass_over(self, result: int = 0, chosen=None) -> int:
+    def walk(self, result: int = 0, chosen=None) -> int:
         """Walk the section once, every move with the same result; return how many folios were taken."""
         taken = self.total("pghotd_taken")
         walk = SectionWalk(self.pghot, 1, self.section, chosen)
@@ -55,7 +55,7 @@ def test_rests_double_up_to_a_minute(reason):
     rig = Resting()
     takes = []
     for second in range(400):
-        if rig.pass_over(Refusal[reason.upper()]):
+        if rig.walk(Refusal[reason.upper()]):
             takes.append(second)
         rig.time.now += 1000
         rig.access(np.arange(PAGES), 1)
@@ -67,29 +67,29 @@ def test_an_unmapped_page_rests_until_it_is_seen_mapped(monkeypatch):
     monkeypatch.setattr(rig.machine, "is_mapped", lambda heads: np.zeros(len(heads), dtype=bool))
     takes = []
     for second in range(200):
-        if rig.pass_over(Refusal.UNMAPPED):
+        if rig.walk(Refusal.UNMAPPED):
             takes.append(second)
         rig.time.now += 1000
         rig.access(np.arange(PAGES), 1)
     assert takes == [0, 30, 90, 150]
     monkeypatch.setattr(rig.machine, "is_mapped", lambda heads: heads < rig.base + 50)
-    assert rig.pass_over() == 50
+    assert rig.walk() == 50
     assert rig.total("pgpromote_success") == 50
 
 
 def test_a_page_that_moves_begins_with_a_short_rest_again():
     rig = Resting()
     for _ in range(70):
-        rig.pass_over(Refusal.SHARED)
+        rig.walk(Refusal.SHARED)
         rig.time.now += 1000
         rig.access(np.arange(PAGES), 1)
     rig.time.now += 60_000
     rig.access(np.arange(PAGES))
-    assert rig.pass_over(0) == PAGES
+    assert rig.walk(0) == PAGES
     takes = []
     rig.access(np.arange(PAGES))
     for second in range(5):
-        if rig.pass_over(Refusal.SHARED):
+        if rig.walk(Refusal.SHARED):
             takes.append(second)
         rig.time.now += 1000
         rig.access(np.arange(PAGES), 1)
@@ -97,20 +97,20 @@ def test_a_page_that_moves_begins_with_a_short_rest_again():
 
 
 @pytest.mark.parametrize("code", [errno.EBUSY, errno.ENOMEM, Refusal.GONE])
-def test_what_failed_or_is_gone_does_not_rest(code):
+def test_a_failed_or_vanished_page_does_not_rest(code):
     rig = Resting()
-    assert rig.pass_over(code) == PAGES
+    assert rig.walk(code) == PAGES
     assert rig.resting() == 0
     assert not rig.pghot.store.node(1).records.any()
 
 
 def test_without_the_switch_a_refused_page_loses_its_record():
     rig = Resting(refusal_rest=0)
-    rig.pass_over(Refusal.SHARED)
+    rig.walk(Refusal.SHARED)
     assert not rig.pghot.store.node(1).records.any()
 
 
-def test_for_want_of_room_a_page_is_refused_once_and_goes_as_soon_as_there_is_some(monkeypatch):
+def test_without_room_a_page_is_refused_once_and_promoted_as_soon_as_there_is_some(monkeypatch):
     rig = Resting()
     zones = rig.machine.zones
     marks = rig.machine.watermarks(0)
@@ -120,15 +120,15 @@ def test_for_want_of_room_a_page_is_refused_once_and_goes_as_soon_as_there_is_so
         "zones",
         lambda nid: [_zone(marks, marks.high + room["pages"])] if nid == 0 else zones(nid),
     )
-    assert rig.pass_over() == PAGES
+    assert rig.walk() == PAGES
     assert rig.total("pghotd_refused_no_space") == PAGES
     for _ in range(20):
         rig.time.now += 100
         rig.access(np.arange(PAGES), 1)
-        assert rig.pass_over() == 0
+        assert rig.walk() == 0
     assert rig.resting() == PAGES
     room["pages"] = 100
-    assert rig.pass_over() == PAGES
+    assert rig.walk() == PAGES
     assert rig.total("pgpromote_success") == PAGES
     assert rig.total("pghotd_refused_no_space") == PAGES
 
@@ -137,17 +137,17 @@ def _zone(marks, free):
     return Zone(free, marks.min, marks.low, marks.high, marks.promo, 1 << 15)
 
 
-def test_who_is_not_chosen_is_not_taken_and_stays_ready():
+def test_a_page_that_is_not_chosen_is_not_taken_and_stays_ready():
     rig = Resting()
     chosen = {0: rig.base + np.arange(0, PAGES, 4)}
-    assert rig.pass_over(chosen=chosen) == PAGES // 4
+    assert rig.walk(chosen=chosen) == PAGES // 4
     assert rig.total("pgpromote_success") == PAGES // 4
-    assert rig.pass_over(chosen=chosen) == 0
+    assert rig.walk(chosen=chosen) == 0
     chosen = {0: rig.base + np.arange(1, PAGES, 4)}
-    assert rig.pass_over(chosen=chosen) == PAGES // 4
+    assert rig.walk(chosen=chosen) == PAGES // 4
     assert rig.total("pghotd_refused_no_space") == 0
-    # Others go to a target that has room for all.
-    assert rig.pass_over(chosen={3: np.zeros(0, dtype=np.int64)}) == PAGES // 2
+    # These go to a target that has room for all.
+    assert rig.walk(chosen={3: np.zeros(0, dtype=np.int64)}) == PAGES // 2
 
 
 def test_a_page_that_was_accessed_while_it_moved_stays_ready():
@@ -163,7 +163,7 @@ def test_a_page_that_was_accessed_while_it_moved_stays_ready():
     assert rig.pghot.format.frequency(after).tolist() == [1, 2]
 
 
-def test_states():
+def test_the_state_of_each_rest():
     rig = Resting()
     heads = rig.base + np.arange(4)
     records = rig.pghot.store.node(1).records[:4].copy()
@@ -186,14 +186,14 @@ def test_a_record_that_outlived_the_window_in_flight_does_not_come_back():
     assert rig.resting() == 0
 
 
-def test_a_section_that_comes_back_knows_no_rests():
+def test_a_forgotten_section_has_no_rests():
     rig = Resting()
-    rig.pass_over(Refusal.SHARED)
+    rig.walk(Refusal.SHARED)
     rig.pghot.rests.forget(rig.section)
     assert rig.pghot.rests.state(rig.section, np.arange(4), rig.time.now) is None
 
 
-def test_what_the_brake_holds_back_rests_until_it_lets_go():
+def test_pages_held_back_by_the_brake_rest_until_it_releases():
     rig = Resting()
     owner = int(rig.machine.owner_of(np.array([rig.base]))[0])
     level = np.array([0], dtype=np.uint8)
@@ -201,11 +201,11 @@ def test_what_the_brake_holds_back_rests_until_it_lets_go():
     rig.pghot.returns.came_back(0, owner, level, np.array([PAGES - 10]), rig.time.now)
     rig.time.now += 10_000
     rig.access(np.arange(PAGES))
-    assert rig.pass_over() == PAGES
+    assert rig.walk() == PAGES
     assert rig.total("pgpromote_success") == rig.total("pghotd_refused_returning") == PAGES // 2
-    assert rig.pass_over() == 0
+    assert rig.walk() == 0
     assert rig.resting() == PAGES // 2
     rig.time.now += 10_000
     rig.access(np.arange(PAGES))
-    assert rig.pass_over() == PAGES
+    assert rig.walk() == PAGES
     assert rig.total("pghotd_refused_returning") == PAGES // 2

@@ -1,4 +1,4 @@
-"""The brake: it judges what came back against what was promoted, by target, owner and heat, and binds at any rate."""
+"""The brake: compares what came back with what was promoted, by target, owner and heat, and limits at any rate."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ def pages(number: int, heat: int):
 
 
 def period(returns: Returns, number: int, promoted: int, back: int, heat: int = 4, owner: int = 0) -> int:
-    """Let so much be promoted, and come back, in one period; return what the next one allows."""
+    """Promote this many pages, and have this many come back, in one period; return what the next one allows."""
     now = number * PERIOD_MS
     returns.promoted(0, owner, *pages(promoted, heat), now)
     returns.came_back(0, owner, *pages(back, heat), now)
@@ -19,7 +19,7 @@ def period(returns: Returns, number: int, promoted: int, back: int, heat: int = 
 
 
 @pytest.mark.parametrize("rate", [200, 5000, 1_000_000])
-def test_it_binds_at_whatever_rate(rate):
+def test_the_limit_halves_at_any_rate(rate):
     returns = Returns()
     allowed = [period(returns, number, rate, rate) for number in range(3)]
     assert allowed == [max(rate >> number, MIN_NR) for number in (1, 2, 3)]
@@ -32,20 +32,20 @@ def test_it_binds_at_whatever_rate(rate):
     assert returns.take_throttled() == 0
 
 
-def test_to_exchange_cold_for_hot_is_not_thrashing():
+def test_exchanging_cold_for_hot_is_not_thrashing():
     returns = Returns()
     for number in range(20):
         assert period(returns, number, 10_000, 0) > 1 << 30
     assert returns.held_back(20 * PERIOD_MS) == {}
 
 
-def test_a_few_that_come_back_say_nothing():
+def test_too_few_returns_are_ignored():
     returns = Returns()
     assert period(returns, 0, 80, MIN_NR - 1) > 1 << 30
     assert period(returns, 1, 10_000, 2000) > 1 << 30
 
 
-def test_others_are_not_held_back_with_it():
+def test_other_heats_owners_and_targets_are_not_held_back():
     returns = Returns()
     period(returns, 0, 1000, 900, heat=3, owner=1)
     assert returns.allowed(0, 1, PERIOD_MS)[3] == 500
@@ -54,7 +54,7 @@ def test_others_are_not_held_back_with_it():
     assert (returns.allowed(1, 1, PERIOD_MS) > 1 << 30).all()
 
 
-def test_what_is_promoted_uses_up_what_is_allowed_and_what_fails_does_not():
+def test_promotions_use_up_the_allowance_and_failed_ones_are_given_back():
     returns = Returns()
     assert period(returns, 0, 1000, 900) == 500
     returns.promoted(0, 0, *pages(300, 4), PERIOD_MS)
@@ -63,7 +63,7 @@ def test_what_is_promoted_uses_up_what_is_allowed_and_what_fails_does_not():
     assert returns.allowed(0, 0, PERIOD_MS + 1)[4] == 300
 
 
-def test_it_lets_go_when_what_is_promoted_stays():
+def test_the_brake_releases_when_promoted_pages_stay():
     returns = Returns()
     period(returns, 0, 100_000, 90_000)
     number, allowed = 1, 50_000
@@ -74,11 +74,11 @@ def test_it_lets_go_when_what_is_promoted_stays():
     assert allowed > 1 << 30
 
 
-def test_what_comes_back_later_is_held_against_the_minute_in_which_it_was_promoted():
+def test_late_returns_are_compared_with_the_promotions_of_the_last_minute():
     returns = Returns()
     for number in range(3):
         period(returns, number, 6000, 0)
-    # Nothing is promoted any more. Of what was, a sixth has faded in each period; a sixth of the rest counts for one.
+    # Nothing is promoted any more. A sixth of the promotions fades in each period; a sixth of the rest counts as one's.
     left = 6000
     for _ in range(2):
         left = left * 5 // 6 + 6000

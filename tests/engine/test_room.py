@@ -11,7 +11,7 @@ from tests.machines import Rig
 
 @pytest.fixture
 def rig(monkeypatch):
-    """Give a machine whose node 0 has two zones, makes room on request, and has made some if `made` is set."""
+    """A machine whose node 0 has two zones and makes room on request; `made`: it has made some."""
     rig = Rig()
     rig.made = False
     rig.found = [zone(100), zone(50)]
@@ -22,16 +22,16 @@ def rig(monkeypatch):
 
 
 def zone(room: int) -> Zone:
-    """Return a zone with so many pages free above its high watermark, which is 200 above low."""
+    """Return a zone with `room` pages free above its high watermark, which is 200 above low."""
     one = Rig().machine.zones(0)[0]
     return replace(one, low=1000, high=1200, free=1200 + room)
 
 
-def test_without_exchange_it_is_what_the_best_zone_has_above_high(rig):
+def test_without_exchange_the_room_is_what_the_best_zone_has_above_high(rig):
     assert rig.pghot.room(0) == Room(100, 100)
 
 
-def test_with_exchange_it_goes_down_to_near_low_and_what_was_made_is_not_free(rig):
+def test_with_exchange_the_room_extends_to_just_above_low_and_what_was_made_is_not_free(rig):
     rig.pghot.tunables.set("demotion_room", 1)
     assert rig.pghot.room(0) == Room(100, 250)
     rig.made = True
@@ -41,7 +41,7 @@ def test_with_exchange_it_goes_down_to_near_low_and_what_was_made_is_not_free(ri
 
 
 @pytest.mark.parametrize("demotion_room", [0, 1])
-def test_a_node_without_zones_has_none(rig, demotion_room):
+def test_a_node_without_zones_has_no_room(rig, demotion_room):
     rig.pghot.tunables.set("demotion_room", demotion_room)
     rig.found = []
     assert rig.pghot.room(0) == Room(0, 0)

@@ -1,4 +1,4 @@
-"""Show that records come and go with their sections, and hold flags and raw reads against what was written."""
+"""Records come and go with their sections; flags and raw reads are compared with what was written."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_a_store_is_a_dict_of_sections(fmt, operations):
                         assert records.records[section * S + offset - records.first_pfn]
 
 
-def test_the_wake_flag_is_taken_once_and_goes_with_the_node():
+def test_the_wake_flag_is_taken_once_and_cleared_with_the_node():
     store = RecordStore(DefaultFormat())
     store.reserve(2, np.array([1, 2]))
     assert not store.wakeups.take_wake(2)
@@ -88,7 +88,7 @@ def test_the_wake_flag_is_taken_once_and_goes_with_the_node():
     assert store.wakeups.hot_sections(2).tolist() == [1]
 
 
-def test_a_section_for_later_wakes_once_at_the_end_of_the_interval():
+def test_a_deferred_section_wakes_once_at_the_end_of_the_interval():
     store = RecordStore(DefaultFormat())
     store.reserve(2, np.array([1, 2]))
     store.wakeups.look_later(2, 1)
@@ -126,7 +126,7 @@ def test_a_section_that_comes_back_starts_from_0():
     assert (store.node(1).section(1) == 7).all()
 
 
-def test_a_terabyte_is_there_at_once():
+def test_a_terabyte_can_be_reserved():
     store = RecordStore(PreciseFormat())
     store.reserve(1, np.arange(8192))
     assert store.record_bytes == 1 << 30

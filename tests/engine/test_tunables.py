@@ -1,4 +1,4 @@
-"""Show ranges, defaults and refusals of every tunable in both modes (docs/rules.md, section 4)."""
+"""Ranges, defaults and refusals of every tunable in both modes (docs/rules.md, section 4)."""
 
 import errno
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pghotd.engine.modes import MODES
 from pghotd.engine.tunables import TUNABLES, Tunables
 
-#: What differs on real nodes.
+#: Defaults that differ on real nodes.
 REAL_NODES = {"record_ageing": 1, "recheck_once_ms": 250, "demotion_room": 1, "refusal_rest": 1, "admit_by_heat": 1}
 CASES = [(mode, name) for mode in MODES for name in TUNABLES]
 
@@ -39,17 +39,17 @@ def test_defaults_on_real_nodes(mode):
     assert {name: real.default(name) for name in REAL_NODES} == REAL_NODES
 
 
-@pytest.mark.parametrize(("mode", "most", "range_ms"), [("default", 3584, 3968), ("precise", 15872, 16383)])
-def test_the_window_leaves_a_sweep_half_a_second_while_records_age(mode, most, range_ms):
+@pytest.mark.parametrize(("mode", "highest", "range_ms"), [("default", 3584, 3968), ("precise", 15872, 16383)])
+def test_record_ageing_limits_the_window(mode, highest, range_ms):
     tunables = make(mode)
     tunables.set("promote_freq_window_ms", range_ms)
-    with pytest.raises(OSError, match=f"needs promote_freq_window_ms of at most {most}, but it is {range_ms}"):
+    with pytest.raises(OSError, match=f"needs promote_freq_window_ms of at most {highest}, but it is {range_ms}"):
         tunables.set("record_ageing", 1)
-    tunables.set("promote_freq_window_ms", most)
+    tunables.set("promote_freq_window_ms", highest)
     tunables.set("record_ageing", 1)
-    with pytest.raises(OSError, match=f"{most + 1} is not in 1000..{most} while record_ageing is on"):
-        tunables.set("promote_freq_window_ms", most + 1)
-    with pytest.raises(OSError, match=f"{range_ms + 1} is not in 1000..{most}$"):
+    with pytest.raises(OSError, match=f"{highest + 1} is not in 1000..{highest} while record_ageing is on"):
+        tunables.set("promote_freq_window_ms", highest + 1)
+    with pytest.raises(OSError, match=f"{range_ms + 1} is not in 1000..{highest}$"):
         tunables.set("promote_freq_window_ms", range_ms + 1)
     both = {"promote_freq_window_ms": range_ms, "record_ageing": 0}
     for name, value in both.items():
@@ -70,21 +70,21 @@ def test_defaults_and_both_ends_of_every_range(mode, name):
         assert tunables[name] == value
     before = values(tunables)
     for value in [*bad, *range(low)]:
-        with pytest.raises(OSError, match=r"\w") as refused:
+        with pytest.raises(OSError, match=r"\w") as error:
             tunables.store(name, b"%d" % value)
-        assert refused.value.errno == errno.EINVAL
+        assert error.value.errno == errno.EINVAL
         assert values(tunables) == before
 
 
 @given(st.sampled_from(CASES), st.binary(max_size=40) | st.text("+-0123456789xaf\n ", max_size=6).map(str.encode))
-def test_a_refused_store_changes_nothing_and_an_accepted_one_its_value_alone(case, text):
+def test_a_refused_store_changes_nothing_and_an_accepted_one_only_its_value(case, text):
     mode, name = case
     tunables = make(mode)
     before = values(tunables)
     try:
         tunables.store(name, text)
-    except OSError as refused:
-        code = refused.errno
+    except OSError as error:
+        code = error.errno
     else:
         changed = {key for key, value in values(tunables).items() if value != before[key]}
         assert changed <= ({"target_nid", "target_policy"} if name in ("target_nid", "target_policy") else {name})
@@ -93,7 +93,7 @@ def test_a_refused_store_changes_nothing_and_an_accepted_one_its_value_alone(cas
     assert values(tunables) == before
 
 
-def test_an_unknown_name_is_no_tunable():
+def test_an_unknown_name_is_a_key_error():
     with pytest.raises(KeyError):
         make("default")["mode"]
     with pytest.raises(KeyError):
@@ -116,7 +116,7 @@ def test_target_policy_is_another_name_for_target_nid_minus_one():
 
 
 @pytest.mark.parametrize("text", [b"-2", b"-01", b" -1", b"-1 ", b"-1\n\n", b"--1", b"-0x1"])
-def test_only_target_nid_takes_minus_one_and_no_other_negative_number(text):
+def test_only_target_nid_takes_a_negative_number_and_only_minus_one(text):
     tunables = make("default")
     for name in tunables:
         with pytest.raises(OSError, match="not an unsigned integer"):

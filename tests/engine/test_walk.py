@@ -1,4 +1,4 @@
-"""Compare the walk of a section with a walk folio by folio, with accesses, moves and exits between its batches."""
+"""The walk of a section, compared with a walk folio by folio, with accesses, moves and exits between batches."""
 
 import errno
 
@@ -20,7 +20,7 @@ from tests.books import balance
 from tests.engine.reference import ScalarWalk
 from tests.machines import Rig, node
 
-#: Node 0 has more than a gigabyte to give away as long as it is empty; node 1 is a section that the tests fill.
+#: Node 0 has more than a gigabyte free while it is empty; node 1 is a section that the tests fill.
 NODES = (
     node(0, 9, "top", (10, 20, 30)),
     node(1, 1, "top", (20, 10, 30)),
@@ -28,7 +28,7 @@ NODES = (
 )
 SECTION = 10
 BASE = SECTION * PAGES_PER_SECTION
-HIGH = 362 + 2 * 90  # of node 1: sqrt(16 x 131072) KiB = 362 pages, and two quarters of them
+HIGH = 362 + 2 * 90  # Of node 1: sqrt(16 x 131072) KiB = 362 pages, plus two quarters of that.
 
 PROCESS = st.builds(
     lambda folios, order, owner, pinned, dirty, lru: ProcessSpec(
@@ -43,7 +43,7 @@ PROCESS = st.builds(
 
 
 def next_batch(walk: SectionWalk, now: int):
-    """Return the walk's next batch that is none of its pauses."""
+    """Return the walk's next batch with folios, skipping its pauses."""
     while (batch := walk.next_batch(now)) is not None:
         if len(batch.heads):
             return batch
@@ -60,7 +60,7 @@ def access(rig: Rig, scalar: ScalarWalk, random: np.random.Generator, pages: int
 
 
 def compare(rig: Rig, scalar: ScalarWalk, batch_pages: int) -> None:
-    """Compare records and counters with the scalar walk's; `batch_pages` are in flight and settled in neither."""
+    """Compare records and counters with the scalar walk's; `batch_pages` are in flight in both."""
     kept = rig.pghot.store.node(2).records
     found = {BASE + int(i): int(kept[i]) for i in np.flatnonzero(kept)}
     assert found == {pfn: record for pfn, record in scalar.records.items() if record}
@@ -96,7 +96,7 @@ def compare(rig: Rig, scalar: ScalarWalk, batch_pages: int) -> None:
     ),
     events=st.lists(st.sampled_from(["access", "access", "exit", "time", "tune", "offline"]), max_size=12),
 )
-def test_a_walk_is_a_walk_folio_by_folio(
+def test_a_walk_equals_a_walk_folio_by_folio(
     mode, processes, seed, batch_nr, limit, free, empty, target, later, improved, events
 ) -> None:
     fillers = [ProcessSpec("filler", PAGES_PER_SECTION - HIGH - free, 1)]
@@ -113,7 +113,7 @@ def test_a_walk_is_a_walk_folio_by_folio(
     access(rig, scalar, random, pages, pages)
     rig.time.now += later
     events = iter(events)
-    for _ in range(3):  # what was kept is looked at again, and dropped then
+    for _ in range(3):  # What was kept is visited again, and then dropped.
         walk, expected = SectionWalk(rig.pghot, 2, SECTION), scalar.walk(SECTION, rig.time)
         while True:
             batch, wanted = next_batch(walk, rig.time.now), next(expected, None)
@@ -152,7 +152,7 @@ def demote_some(rig: Rig, random: np.random.Generator, pages: int) -> None:
 
 
 def hot_rig(processes: list[ProcessSpec]) -> Rig:
-    """Return a machine whose lower-tier pages are all ready to go to node 0."""
+    """Return a machine whose lower-tier pages are all ready for promotion to node 0."""
     rig = Rig(NODES, processes, move_ns=0)
     pages = np.arange(BASE, BASE + sum(process.pages for process in processes))
     rig.pghot.recorder.record(np.repeat(pages, 2), 0, HWHINTS, rig.time.now)
@@ -160,7 +160,7 @@ def hot_rig(processes: list[ProcessSpec]) -> Rig:
 
 
 @pytest.mark.parametrize("batch_nr", [64, 100, 512])
-def test_a_batch_goes_at_one_folio_more_than_batch_nr(batch_nr):
+def test_a_batch_is_flushed_at_one_folio_more_than_batch_nr(batch_nr):
     rig = hot_rig([ProcessSpec("a", 3 * 513, 2)])
     rig.pghot.tunables.kmigrated_batch_nr = batch_nr
     walk = SectionWalk(rig.pghot, 2, SECTION)
@@ -172,7 +172,7 @@ def test_a_batch_goes_at_one_folio_more_than_batch_nr(batch_nr):
 
 
 @pytest.mark.parametrize("batch_nr", [64, 512])
-def test_the_folio_that_sends_a_batch_off_is_judged_before_it_and_what_follows_it_after(batch_nr):
+def test_the_folio_that_flushes_a_batch_is_taken_before_it_and_later_ones_after(batch_nr):
     rig = hot_rig([ProcessSpec("a", 5, 2, owner="/a"), ProcessSpec("b", 5, 2, owner="/b")])
     rig.pghot.tunables.kmigrated_batch_nr = batch_nr
     walk = SectionWalk(rig.pghot, 2, SECTION)
@@ -185,7 +185,7 @@ def test_the_folio_that_sends_a_batch_off_is_judged_before_it_and_what_follows_i
 
 
 @pytest.mark.parametrize("order", [0, 3])
-def test_what_becomes_hot_behind_the_walk_waits_for_the_next(order):
+def test_a_folio_that_becomes_hot_behind_the_walk_waits_for_the_next(order):
     rig = hot_rig([ProcessSpec("a", 100 << order, 2, order)])
     rig.pghot.tunables.kmigrated_batch_nr = 64
     walk = SectionWalk(rig.pghot, 2, SECTION)
@@ -195,19 +195,19 @@ def test_what_becomes_hot_behind_the_walk_waits_for_the_next(order):
     assert (next_batch(walk, rig.time.now).heads == BASE + (np.arange(65, 100) << order)).all()
 
 
-def test_a_refused_folio_of_another_owner_sends_nothing_off():
+def test_a_refused_folio_of_another_owner_does_not_flush_a_batch():
     rig = hot_rig([ProcessSpec("a", 3, 2), ProcessSpec("b", 3, 2, owner="/b", pinned=True), ProcessSpec("c", 3, 2)])
     batch = SectionWalk(rig.pghot, 2, SECTION).next_batch(rig.time.now)
     assert (batch.heads - BASE).tolist() == [0, 1, 2, 6, 7, 8]
     assert rig.total("pghotd_refused_isolate") == 3
 
 
-def test_what_left_the_lru_or_became_a_tail_keeps_its_record():
+def test_a_page_that_left_the_lru_or_is_now_a_tail_keeps_its_record():
     rig = hot_rig([ProcessSpec("a", 8, 2), ProcessSpec("b", 8, 2)])
     machine, kept = rig.machine, rig.pghot.store.node(2).records
     machine.residency.remove_process(machine.processes[1])
     machine.residency.populate(ProcessSpec("huge", 8, 2, folio_order=3))
-    machine.frames.state[BASE + 12] &= 0xEF  # off the LRU
+    machine.frames.state[BASE + 12] &= 0xEF  # Off the LRU.
     before = kept[:16].copy()
     batch = next_batch(SectionWalk(rig.pghot, 2, SECTION), rig.time.now)
     # The huge folio's head finds the record of the page that was there before it.
@@ -229,7 +229,7 @@ def test_a_section_that_goes_away_ends_its_walk():
 
 
 @pytest.mark.parametrize("owners", [1, 2])
-def test_a_walk_that_only_refuses_stops_to_let_others_run(owners):
+def test_a_walk_that_only_refuses_pauses_to_let_other_tasks_run(owners):
     processes = [ProcessSpec("a", 1, 2, owner=f"/{i % owners}", pinned=True) for i in range(40)]
     rig = hot_rig([*processes, ProcessSpec("b", 9 * RUN, 2, pinned=True)])
     walk = SectionWalk(rig.pghot, 2, SECTION)
@@ -242,7 +242,7 @@ def test_a_walk_that_only_refuses_stops_to_let_others_run(owners):
     assert max(np.diff(steps)) <= 4 * RUN
 
 
-def test_targets_that_alternate_are_judged_in_runs_of_their_own_and_in_steps():
+def test_alternating_targets_are_admitted_separately_and_in_steps():
     rig = Rig(NODES, [ProcessSpec("a", 1000, 2, pinned=True)], "precise")
     pages = np.arange(BASE, BASE + 1000)
     rig.pghot.recorder.record(np.repeat(pages, 2), np.repeat(np.arange(1000) % 2, 2), HWHINTS, rig.time.now)
@@ -255,7 +255,7 @@ def test_targets_that_alternate_are_judged_in_runs_of_their_own_and_in_steps():
 
 def test_a_folio_already_on_its_target_is_refused_without_asking_admission(monkeypatch):
     rig = hot_rig([ProcessSpec("a", 5, 2)])
-    # No interface leads here; a target that changed its tier would.
+    # No interface leads here, but a target that changed its tier would.
     monkeypatch.setattr(rig.pghot.targets, "stamp", lambda nids, target, length: np.full(length, 2))
     assert SectionWalk(rig.pghot, 2, SECTION).next_batch(rig.time.now) is None
     assert rig.total("pghotd_refused_same_node") == 5
@@ -276,8 +276,8 @@ def test_settle_counts_each_errno_in_pages_and_for_the_owner():
     assert rig.pghot.decisions.last(BASE + 44).verdict == "failed EXDEV"
 
 
-def test_by_heat_a_batch_is_of_any_owner_and_counts_for_each():
-    """In PFN order their owners alternate, and a batch of one owner would be a batch of one page."""
+def test_by_heat_a_batch_has_several_owners_and_counts_for_each():
+    """In PFN order owners alternate, so that a batch of one owner would have one page."""
     processes = [ProcessSpec(f"{name}{number}", 1, 2, owner=f"/{name}") for number in range(5) for name in "ab"]
 
     def batches(admit_by_heat) -> list[int]:
@@ -317,7 +317,7 @@ def test_the_engine_of_a_machine_without_lower_tier_memory_has_nothing_to_walk()
     assert SectionWalk(rig.pghot, 0, 0).next_batch(0) is None
 
 
-def test_readers_of_counters_learn_of_a_batch_that_is_settled():
+def test_readers_of_counters_are_notified_of_a_settled_batch():
     rig = hot_rig([ProcessSpec("a", 5, 2)])
     batch = next_batch(SectionWalk(rig.pghot, 2, SECTION), rig.time.now)
     before = rig.counters.changes.version
@@ -325,12 +325,12 @@ def test_readers_of_counters_learn_of_a_batch_that_is_settled():
     assert rig.counters.changes.version > before
 
 
-def test_a_batch_says_when_its_first_folio_was_taken():
+def test_a_batch_has_the_time_at_which_its_first_folio_was_taken():
     rig = hot_rig([ProcessSpec("a", 3, 2, owner="/a"), ProcessSpec("b", 3, 2, owner="/b")])
     walk, began = SectionWalk(rig.pghot, 2, SECTION), rig.time.now
     first = next_batch(walk, began)
     assert (len(first.heads), first.taken_at) == (3, began)
-    # The one that sent it off was taken with it, the others of its batch later.
+    # The folio that flushed the first batch was taken with it, the others of its own batch later.
     second = next_batch(walk, began + 10)
     assert (len(second.heads), second.taken_at) == (3, began)
     rig.pghot.recorder.record(BASE + 5 + np.arange(1), -1, HWHINTS, began + 20, 2)

@@ -1,4 +1,4 @@
-"""Call handlers as the kernel does, from a path to an open file, without a mount."""
+"""Calls of handlers as the kernel makes them, from a path to an open file, without a mount."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pghotd.fs.operations import TreeOperations
 from pghotd.fs.tree import Dir, Node
 
 TIME_NS = 1_700_000_000_123_456_789
-CTX: Any = SimpleNamespace(uid=os.getuid())  # the kernel has checked what this user may do
+CTX: Any = SimpleNamespace(uid=os.getuid())  # The kernel has checked what this user may do.
 OTHER: Any = SimpleNamespace(uid=os.getuid() + 1)
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of a mount point and a daemon for tests on a real mount, or a skip with a reason."""
+"""A mount point and a daemon for tests on a real mount, or a skip with a reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.requirements import require
 
 @pytest.fixture(scope="session")
 def place() -> Iterator[Path]:
-    """Return a directory that every user can enter, unlike pytest's own; skip if there can be no mount."""
+    """A directory that every user can enter, unlike pytest's own; skips where mounting is impossible."""
     require(os.path.exists("/dev/fuse"), "no /dev/fuse")
     require(os.geteuid() == 0, "mounting for other users needs root")
     path = Path(tempfile.mkdtemp(prefix="pghotd-test-"))
@@ -46,7 +46,7 @@ def tree(shared: Daemon) -> Path:
 
 @pytest.fixture
 def start(place: Path) -> Iterator[Callable[..., Daemon]]:
-    """Start daemons on the same fresh path, which is missing at first."""
+    """A function that starts a daemon, by default on a path that does not exist yet."""
     with contextlib.ExitStack() as stack:
 
         def start_daemon(mountpoint: Path = place / "own") -> Daemon:

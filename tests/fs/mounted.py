@@ -1,4 +1,4 @@
-"""Run the sample daemon, and be a client of it that never hangs for good. For the tests on a real mount."""
+"""The sample daemon, and calls of its clients that never hang for good, for tests on a real mount."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOBODY = 65534
 
 
 class Daemon:
-    """Run the sample daemon on a mount point until stopped. A watchdog frees clients that hang in it."""
+    """The sample daemon on a mount point, until stopped. A watchdog frees clients that hang in it."""
 
     def __init__(self, mountpoint: Path, lock_dir: Path, prefix: tuple[str, ...] = ()) -> None:
         self.mountpoint = mountpoint
@@ -42,10 +42,10 @@ class Daemon:
         self.ready = self.process.stdout.readline().startswith("ready")
 
     def ended(self) -> tuple[int, str]:
-        """Wait for the end; give the exit code and what was said on stderr."""
-        _, said = self.process.communicate(timeout=DEADLINE_S)
+        """Wait for the end; return the exit code and stderr."""
+        _, stderr = self.process.communicate(timeout=DEADLINE_S)
         self.watchdog.cancel()
-        return self.process.returncode, said
+        return self.process.returncode, stderr
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         self.process.send_signal(number)
@@ -83,14 +83,14 @@ def write(path: Path, data: bytes, flags: int = os.O_WRONLY) -> int:
 
 
 def refusal(act: Callable[[], object]) -> str:
-    """Return the name of the errno that it fails with."""
-    with pytest.raises(OSError) as caught:  # noqa: PT011 - the errno is what is asserted
+    """Return the name of the errno that a call fails with."""
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - the errno is asserted
         act()
     return errno.errorcode[caught.value.errno or 0]
 
 
 def eventually(condition: Callable[[], bool]) -> float:
-    """Wait for what the kernel does asynchronously and does not report; return the seconds it took."""
+    """Wait for what the kernel does asynchronously without reporting it; return the seconds that it took."""
     begin = time.monotonic()
     while not condition():
         assert time.monotonic() - begin < DEADLINE_S

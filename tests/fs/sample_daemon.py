@@ -1,8 +1,8 @@
-"""Serve a small tree with a file of every kind, for the tests that need a real mount.
+"""A daemon that serves a small tree with a file of every kind, for tests that need a real mount.
 
-Run as a program: `sample_daemon.py MOUNTPOINT LOCK_DIR`. Prints `ready` on stdout when mounted, stops at
-SIGTERM, exits 0 then, 1 with one line on stderr for an error of the user, 2 when unmounted from outside.
-What it was told over `stream` can be read from `taken` and `closed`.
+Usage: `sample_daemon.py MOUNTPOINT LOCK_DIR`. Prints `ready` on stdout when mounted. Exit codes: 0 after SIGTERM; 1,
+with one line on stderr, for a user error; 2 when unmounted from outside. What was written to `stream` can be read from
+`taken` and `closed`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ SECTIONS = 8192
 
 
 class Announcer:
-    """Minimal `Changed`."""
+    """A minimal `Changed`."""
 
     def __init__(self) -> None:
         self.version = 0
@@ -45,7 +45,7 @@ class Announcer:
 
 
 class Recorder:
-    """Keep what a stream took. Pieces may begin so: `refuse` is EINVAL, `slow` waits, `hang` stays."""
+    """A stream that records its pieces. `refuse` at their beginning is EINVAL, `slow` waits, `hang` hangs."""
 
     def __init__(self, sample: Sample) -> None:
         self.sample = sample
@@ -87,7 +87,7 @@ class Sample:
         self.changed.announce()
 
     def store_number(self, data: bytes) -> None:
-        self.value = str(int(data)).encode()  # far too lax, and ValueError for words: a bug on purpose
+        self.value = str(int(data)).encode()  # Far too lax, and ValueError for words: a deliberate bug.
 
     def generation(self) -> str:
         self.reads += 1
@@ -100,7 +100,7 @@ class Sample:
         return store
 
     def show_bug(self) -> str:
-        raise ZeroDivisionError("a bug on purpose")
+        raise ZeroDivisionError("a deliberate bug")
 
     def store_present(self, data: bytes) -> None:
         self.present = set(data.decode().split())
@@ -155,13 +155,13 @@ def errors() -> dict[str, int]:
 
 
 def read_window(offset: int, size: int) -> bytes:
-    """Read from a window in which the byte at an offset follows from the offset, and time from neither."""
+    """Return bytes of a window, each computed from its offset."""
     end = min(offset + size, WINDOW_BYTES)
     return bytes((position >> 12) & 0xFF for position in range(offset, end))
 
 
 async def main(mountpoint: Path, lock_dir: Path) -> int:
-    """Serve until SIGTERM; give the exit code."""
+    """Serve until SIGTERM and return the exit code."""
     options = MountOptions(mountpoint=mountpoint, allow_other=True, lock_dir=lock_dir)
     sample = Sample()
     sample.operations = operations = TreeOperations(sample.tree(), time_ns=time.time_ns())

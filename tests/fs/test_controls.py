@@ -32,7 +32,7 @@ NODES = (
 
 
 class Tree(Rig):
-    """A machine with pages of /plain and of a huge page on node 1, and its control files."""
+    """The control files of a machine with pages of /plain and a huge page on node 1."""
 
     def __init__(self) -> None:
         super().__init__(NODES, [ProcessSpec("plain", 512, 1, owner="/plain"), ProcessSpec("huge", 512, 1, 9)])
@@ -83,7 +83,7 @@ class Tree(Rig):
         self.pghot.recorder.record(np.array(pfns), -1, PGTSCANS, self.clock(), count)
 
     async def census(self) -> None:
-        """Let the records be counted now."""
+        """Take a census now."""
         self.time.now += 2000
         while "; 0 ms old" not in self.read("hot"):
             await trio.lowlevel.checkpoint()
@@ -94,7 +94,7 @@ def tree():
     return Tree()
 
 
-def test_a_tunable_is_a_number_in_a_file(tree):
+def test_a_tunable_is_read_and_written_as_a_number(tree):
     assert tree.read("freq_threshold") == "2\n"
     tree.write("freq_threshold", "0x3\n")
     assert tree.read("freq_threshold") == "3\n"
@@ -102,7 +102,7 @@ def test_a_tunable_is_a_number_in_a_file(tree):
     assert tree.refused("freq_threshold", "4\n") == errno.EINVAL
 
 
-def test_status_says_whether_and_why_it_is_paused(tree):
+def test_status_shows_a_pause_and_its_reason(tree):
     assert (tree.values("status")["state"], tree.values("status")["pause_reason"]) == ("running", "-")
     tree.write("paused", "1\n")
     assert (tree.values("status")["state"], tree.values("status")["pause_reason"]) == ("paused", "requested")
@@ -114,7 +114,7 @@ def test_status_says_whether_and_why_it_is_paused(tree):
     assert tree.values("status")["pause_reason"] == "-"
 
 
-def test_status_says_what_is_known_of_the_rest(tree):
+def test_the_other_values_of_status(tree):
     status = tree.values("status")
     tree.time.now += 1234
     assert int(tree.values("status")["uptime_ms"]) == int(status["uptime_ms"]) + 1234
@@ -128,7 +128,7 @@ def test_status_says_what_is_known_of_the_rest(tree):
     assert tree.values("status")["inject_dropped"] == "top_tier:3"
 
 
-def test_a_kind_is_switched_by_its_bit(tree):
+def test_a_kinds_enabled_file_is_its_bit(tree):
     assert tree.names("sources") == ["hintfaults", "hwhints", "pgtscans", "fma", "workload"]
     assert tree.read("sources/pgtscans/enabled") == "1\n"
     tree.write("sources/pgtscans/enabled", "0")
@@ -142,7 +142,7 @@ def test_a_kind_is_switched_by_its_bit(tree):
     assert tree.values("sources/pgtscans/stat") == {"recorded": "1"}
 
 
-def test_a_drivers_files_are_those_of_the_one_that_is_configured(tree):
+def test_a_drivers_files_follow_the_configuration(tree):
     assert tree.read("sources/workload/kind") == "pgtscans\n"
     enabled = tree.attr("sources/workload/enabled")
     enabled.accept(b"0")
@@ -152,15 +152,15 @@ def test_a_drivers_files_are_those_of_the_one_that_is_configured(tree):
     enabled.accept(b"1")
     assert tree.sources.by_name["workload"].enabled
     tree.sources.change({})
-    with pytest.raises(OSError, match="no longer configured") as gone:
+    with pytest.raises(OSError, match="no longer configured") as error:
         enabled.render()
-    assert gone.value.errno == errno.ENODEV
+    assert error.value.errno == errno.ENODEV
     assert tree.names("sources") == ["hintfaults", "hwhints", "pgtscans", "fma"]
     with pytest.raises(FileNotFoundError):
         tree.read("sources/workload/enabled")
 
 
-def test_nodes_are_those_that_there_are(tree):
+def test_nodes_have_their_tier_distances_spans_and_meminfo(tree):
     assert tree.names("nodes") == ["node0", "node1", "node2"]
     assert [tree.read(f"nodes/node{nid}/tier") for nid in range(3)] == ["top\n", "lower\n", "lower\n"]
     assert tree.read("nodes/node1/distance") == "20 10 40\n"
@@ -175,10 +175,10 @@ def test_nodes_are_those_that_there_are(tree):
             resolve(tree.root, f"nodes/{name}")
 
 
-def test_only_a_lower_node_has_files_of_kmigrated_and_records(tree):
-    theirs = {"kmigrated", "histogram", "hotmap"}
-    assert theirs <= set(tree.names("nodes/node1"))
-    assert not theirs & set(tree.names("nodes/node0"))
+def test_only_a_lower_tier_node_has_files_of_kmigrated_and_records(tree):
+    lower_only = {"kmigrated", "histogram", "hotmap"}
+    assert lower_only <= set(tree.names("nodes/node1"))
+    assert not lower_only & set(tree.names("nodes/node0"))
     status = tree.kmigrated.status(1)
     status.passes, status.batches = 3, 4
     assert tree.values("nodes/node1/kmigrated") == {
@@ -192,11 +192,11 @@ def test_only_a_lower_node_has_files_of_kmigrated_and_records(tree):
     }
 
 
-def test_a_section_is_switched_by_its_file(tree):
+def test_a_section_goes_offline_and_online_by_its_file(tree):
     assert [name for name in tree.names("nodes/node1") if name.startswith("memory")] == ["memory2", "memory3"]
     state = "nodes/node1/memory3/state"
     assert tree.read(state) == "online\n"
-    # The same file each time: open files and polls go by it.
+    # The same object each time, since open files and polls are tied to it.
     assert tree.attr(state) is tree.attr(state)
     assert tree.refused(state, "off") == errno.EINVAL
     tree.write(state, "offline\n")
@@ -221,7 +221,7 @@ async def test_the_histogram_counts_pages_by_frequency_and_age(tree):
     assert {key: number for key, number in counts.items() if number != "0"} == {("1", "window"): "2", ("3", "1s"): "3"}
 
 
-async def test_a_node_that_was_not_there_when_records_were_counted_has_none(tree):
+async def test_a_node_that_came_after_the_census_has_an_empty_histogram(tree):
     tree.machine.hotplug.set_online(4, False)
     await tree.census()
     tree.machine.hotplug.set_online(4, True)
@@ -263,7 +263,7 @@ def test_an_address_is_found_where_it_is_mapped(tree):
         file.render()
 
 
-async def test_decisions_are_told_by_page(autojump_clock, tree):
+async def test_decisions_are_explained_by_page(autojump_clock, tree):
     tree.access(FIRST, FIRST + 512)
     tree.time.now += 300
     await Kmigrated(tree.pghot, 1, tree.clock, tree.kmigrated.status(1)).walk_hot_sections()
@@ -276,7 +276,7 @@ async def test_decisions_are_told_by_page(autojump_clock, tree):
     assert (columns["frequency"], columns["decision"], columns["errno"]) == ("2", "promoted", "-")
     assert (columns["target_nid"], columns["rate_MBps"]) == ("0", "2")
     assert tree.values(f"pfn/{FIRST}")["last_decision"] == "promoted to node 0, 200 ms ago"
-    # The page that it is now has the same story.
+    # The new PFN has the same explanation.
     assert tree.read(f"explain/{columns['new_pfn']}").splitlines()[1:] == [row]
 
 
@@ -289,8 +289,7 @@ def test_owners_and_processes_are_a_line_each(tree):
     assert int(tree.values("model/stat")["bytes_promoted"]) == 0
 
 
-def test_what_is_being_counted_is_to_be_read_again(tree):
-    """A reader that comes while the first count is under way gets a line that says so."""
+def test_before_the_first_census_a_single_line_says_so(tree):
     nothing: Any = SimpleNamespace(latest=lambda: None)
     for text in (hot(tree.pghot, nothing, 0), _histogram(tree.pghot, 1, nothing, 0)):
         assert text.startswith("# ")

@@ -1,6 +1,6 @@
-"""A real mount, seen by its clients: what the kernel, libfuse and the shell make of the tree.
+"""A real mount as its clients see it: the tree through the kernel, libfuse and the shell.
 
-One daemon serves the sample tree for all of them. Every wait is for an event, or for a file to say so, with a
+One daemon serves the sample tree for all tests. Every wait is for an event, or for the content of a file, with a
 deadline.
 """
 
@@ -52,10 +52,10 @@ def test_text_longer_than_its_size_is_read_whole(tree: Path) -> None:
 
 
 @pytest.mark.parametrize("piece", [1000, 65536])
-def test_file_read_in_pieces_is_of_one_time(tree: Path, piece: int) -> None:
+def test_file_read_in_pieces_is_one_rendering(tree: Path, piece: int) -> None:
     with open(tree / "long", "rb", buffering=0) as one, open(tree / "long", "rb", buffering=0) as other:
         text = one.read(piece)
-        other.read(10)  # renders again, for the other open file only
+        other.read(10)  # Renders again, but only for the other open file.
         while data := one.read(piece):
             text += data
     assert text.endswith(b" 59999\n")
@@ -69,14 +69,14 @@ def test_file_of_size_0_is_read_whole(tree: Path) -> None:
     assert len({line.split()[0] for line in lines}) == 1
 
 
-def test_offset_0_is_a_new_text(tree: Path) -> None:
+def test_reading_at_offset_0_renders_a_new_text(tree: Path) -> None:
     with open(tree / "long", "rb", buffering=0) as file:
         first = file.read(10)
         file.seek(0)
         assert file.read(10) != first
 
 
-def test_bytes_and_zeros_pass(tree: Path) -> None:
+def test_all_bytes_pass_unchanged(tree: Path) -> None:
     assert (tree / "bytes").read_bytes() == bytes(range(256))
     write(tree / "value", b"\0\xff\0")
     assert (tree / "value").read_bytes() == b"\0\xff\0"
@@ -93,7 +93,7 @@ def test_window_is_read_at_any_offset(tree: Path) -> None:
 # Writing
 
 
-def test_truncation_is_accepted_and_means_nothing(tree: Path) -> None:
+def test_truncation_is_accepted_and_ignored(tree: Path) -> None:
     write(tree / "value", b"7\n")
     os.truncate(tree / "value", 0)
     with open(tree / "value", "rb+", buffering=0) as file:
@@ -128,7 +128,7 @@ def test_long_writes(tree: Path) -> None:
     assert write(tree / "stream", b"a" * 300_000) == 300_000
     assert sum(map(int, (tree / "taken_lengths").read_text().split())) == 300_000
     write(tree / "taken", b"clear")
-    assert write(tree / "stream", b"a" * 131_072) == 131_072  # whole, whatever libfuse's buffers are
+    assert write(tree / "stream", b"a" * 131_072) == 131_072  # Whole, whatever the size of libfuse's buffers.
     assert (tree / "taken_lengths").read_text() == "131072"
     write(tree / "taken", b"clear")
     assert write(tree / "stream", b"a" * 4_000_000) == 4_000_000
@@ -138,7 +138,7 @@ def test_long_writes(tree: Path) -> None:
     write(tree / "taken", b"clear")
 
 
-def test_stream_takes_writes_in_order_and_learns_of_the_end(tree: Path) -> None:
+def test_stream_takes_writes_in_order_and_is_closed(tree: Path) -> None:
     write(tree / "taken", b"clear")
     closed = int((tree / "closed").read_text())
     script = f"(echo slow 1; echo 2; echo slow 3; echo 4) > {tree}/stream"
@@ -146,7 +146,7 @@ def test_stream_takes_writes_in_order_and_learns_of_the_end(tree: Path) -> None:
     assert (tree / "taken").read_text() == "slow 1\n|2\n|slow 3\n|4\n"
     eventually(lambda: int((tree / "closed").read_text()) == closed + 1)
     assert refusal(lambda: write(tree / "stream", b"refuse this")) == "EINVAL"
-    write(tree / "stream", b"bad end")  # close raises in the daemon: for its log only
+    write(tree / "stream", b"bad end")  # Close raises in the daemon, and is only logged.
     eventually(lambda: int((tree / "closed").read_text()) == closed + 3)
     write(tree / "taken", b"clear")
 
@@ -162,19 +162,19 @@ def test_stream_takes_writes_in_order_and_learns_of_the_end(tree: Path) -> None:
     ],
 )
 def test_errno_of_a_store_reaches_the_client(tree: Path, name: str, answer: str) -> None:
-    answer = errno.errorcode[getattr(errno, answer)]  # EOPNOTSUPP and ENOTSUP are one number
-    # The shell first, which can be killed: were the answer EINTR, both would try for ever.
+    answer = errno.errorcode[getattr(errno, answer)]  # EOPNOTSUPP and ENOTSUP are one number.
+    # The shell first, which can be killed: with EINTR both would retry forever.
     assert run("sh", "-c", f"echo 1 > {tree}/errors/{name}").returncode != 0
     assert refusal(lambda: write(tree / "errors" / name, b"1")) == answer
 
 
-def test_bug_is_eio_and_the_daemon_goes_on(tree: Path) -> None:
+def test_bug_is_eio_and_the_daemon_keeps_running(tree: Path) -> None:
     assert refusal((tree / "bug").read_bytes) == "EIO"
     assert refusal(lambda: write(tree / "number", b"not a number")) == "EIO"
     assert (tree / "fixed").read_text() == "fixed\n"
 
 
-def test_digits_without_end_do_no_harm(tree: Path) -> None:
+def test_very_long_numbers_do_no_harm(tree: Path) -> None:
     write(tree / "number", b"12")
     assert refusal(lambda: write(tree / "number", b"9" * 131_072)) == "EINVAL"
     assert (tree / "number").read_text() == "12"
@@ -204,7 +204,7 @@ def test_tree_cannot_be_changed(tree: Path) -> None:
     assert os.stat(tree / "value").st_mode & 0o7777 == 0o644
 
 
-def test_root_too_is_refused_what_a_file_cannot_do(tree: Path) -> None:
+def test_root_is_refused_what_a_file_does_not_support(tree: Path) -> None:
     for name, flags in (
         ("fixed", os.O_WRONLY),
         ("fixed", os.O_RDWR),
@@ -218,8 +218,8 @@ def test_root_too_is_refused_what_a_file_cannot_do(tree: Path) -> None:
         assert refusal(lambda name=name, flags=flags: os.open(tree / name, flags)) == "EACCES", name
 
 
-def test_calls_left_to_the_kernel(tree: Path) -> None:
-    for _ in range(2):  # the second answer is the kernel's own
+def test_calls_that_the_kernel_answers(tree: Path) -> None:
+    for _ in range(2):  # The second answer is the kernel's own.
         assert os.access(tree / "value", os.R_OK | os.W_OK)
         assert refusal(lambda: os.getxattr(tree / "value", "user.x")) == "ENOTSUP"
         assert refusal(lambda: os.listxattr(tree / "value")) == "ENOTSUP"
@@ -244,7 +244,7 @@ def test_mode_bits_hold_for_other_users(tree: Path) -> None:
     assert (tree / "secret").read_text() == "secret\n"
 
 
-def test_mount_is_what_it_should_be(tree: Path) -> None:
+def test_mount_has_its_source_type_and_options(tree: Path) -> None:
     assert fstypes_at(tree) == [FSTYPE]
     (line,) = [line for line in Path("/proc/self/mounts").read_text().splitlines() if f" {tree} " in line]
     device, _, kind, options = line.split()[:4]
@@ -264,7 +264,7 @@ def test_listing_of_many_names(tree: Path) -> None:
     assert os.stat(tree / "nodes").st_nlink == 1
 
 
-def test_names_come_at_once_and_go_within_a_second(tree: Path) -> None:
+def test_names_appear_at_once_and_vanish_within_a_second(tree: Path) -> None:
     assert refusal((tree / "nodes" / "node2" / "name").read_text) == "ENOENT"
     write(tree / "present", b"node0 node1 node2")
     assert (tree / "nodes" / "node2" / "name").read_text() == "node2\n"
@@ -274,14 +274,14 @@ def test_names_come_at_once_and_go_within_a_second(tree: Path) -> None:
         assert os.listdir(tree / "nodes") == ["node0", "node1"]
         took = eventually(lambda: not (tree / "nodes" / "node2" / "name").exists())
         assert took < 1.5
-        assert file.read() == b"node2\n"  # who has it open goes on
+        assert file.read() == b"node2\n"  # An open file stays readable.
 
 
 # Poll
 
 
 class Waiter:
-    """Have another thread store a value once a poller waits, and say when it did."""
+    """A thread that stores a value once a poller waits, and the time at which it did."""
 
     def __init__(self, tree: Path) -> None:
         self.tree = tree
@@ -302,7 +302,7 @@ class Waiter:
 
 @pytest.fixture
 def polled(tree: Path) -> Iterator[int]:
-    """Return the value opened and read, with no poller left in the daemon."""
+    """A file descriptor of `value`, already read, with no poller left in the daemon."""
     eventually(lambda: (tree / "pollers").read_text() == "0")
     fd = os.open(tree / "value", os.O_RDONLY)
     os.read(fd, 4096)
@@ -310,7 +310,7 @@ def polled(tree: Path) -> Iterator[int]:
     os.close(fd)
 
 
-WAKE_S = 0.25  # measured 1 ms; the rest is for a busy machine
+WAKE_S = 0.25  # Measured: 1 ms; the rest is for a busy machine.
 
 
 def test_poll_wakes(tree: Path, polled: int) -> None:

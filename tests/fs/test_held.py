@@ -1,6 +1,6 @@
 """What clients can make the daemon hold is bounded: names, open files, their texts and listings, and pollers.
 
-On a real mount as user nobody, and the handlers called directly.
+Tested on a real mount as user nobody, and by calling the handlers directly.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.fs.test_inodes import Listing
 
 
 def as_nobody(script: str, *arguments: object) -> list[str]:
-    """Run Python as a user without rights, and return the words that it prints."""
+    """Run Python as an unprivileged user, and return the words that it prints."""
     begin = "import errno, os, resource, select, sys\n"
     begin += "resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))\n"
     begin += f"os.setgroups([]); os.setresgid(*[{NOBODY}] * 3); os.setresuid(*[{NOBODY}] * 3)\n"
@@ -54,8 +54,8 @@ def test_names_are_bounded_and_still_work(tree: Path) -> None:
     numbers = [os.stat(path).st_ino for path in before]
     as_nobody(STATS, tree / "pfn", MAX_NAMES + 3000)
     assert int((tree / "known_names").read_text()) <= known + MAX_NAMES + 2
-    # Once its entries are too old, the kernel asks again for what it knew by a number that is gone; what is open
-    # keeps its own.
+    # Once its entries are too old, the kernel looks up again what it knew by a dropped number; an open file keeps its
+    # number.
     eventually(lambda: not {os.stat(path).st_ino for path in before} & set(numbers))
     assert [path.read_text() for path in before] == [f"pfn {path.name}\n" for path in before]
     assert os.fstat(held).st_size == 4096
@@ -69,8 +69,8 @@ def open_all():
     while True:
         try:
             files.append(os.open(sys.argv[1], int(sys.argv[2])))
-        except OSError as refused:
-            print(len(files), errno.errorcode[refused.errno])
+        except OSError as error:
+            print(len(files), errno.errorcode[error.errno])
             return
 open_all()
 """
@@ -86,7 +86,7 @@ print(open(sys.argv[3]).read())
 
 @pytest.mark.parametrize(("name", "flags"), [("fixed", os.O_RDONLY), ("nodes", os.O_RDONLY | os.O_DIRECTORY)])
 def test_open_files_of_one_user_are_bounded(tree: Path, name: str, flags: int) -> None:
-    for _ in range(2):  # what is closed counts no longer
+    for _ in range(2):  # Closed files no longer count.
         assert as_nobody(OPENS, tree / name, flags) == [str(MAX_OPEN), "ENFILE"]
     assert (tree / "fixed").read_text() == "fixed\n"
 
@@ -97,7 +97,7 @@ def test_pollers_are_bounded_by_open_files(tree: Path) -> None:
     assert int(pollers) == MAX_OPEN - 1
 
 
-def test_root_is_not_kept_out_by_others(tree: Path) -> None:
+def test_root_may_open_more_files(tree: Path) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(MAX_OPEN + 5):
             fd = os.open(tree / "fixed", os.O_RDONLY)
@@ -111,13 +111,13 @@ for fd in files:
     os.pread(fd, 10, 0)
 try:
     os.pread(files[0], 10, 10)
-except OSError as refused:
-    print(errno.errorcode[refused.errno])
+except OSError as error:
+    print(errno.errorcode[error.errno])
 print(len(os.pread(files[-1], 10, 10)), len(os.pread(files[0], 10, 0)), len(os.pread(files[0], 10, 10)))
 """
 
 
-def test_texts_of_others_are_bounded_by_the_oldest(tree: Path) -> None:
+def test_the_oldest_texts_of_other_users_are_dropped(tree: Path) -> None:
     mine = os.open(tree / "long", os.O_RDONLY)
     size = 0
     while part := os.pread(mine, 1 << 20, size):
@@ -132,17 +132,17 @@ def test_an_unprivileged_user_cannot_begin_a_stream(tree: Path) -> None:
     assert as_nobody(OPENS, tree / "stream", os.O_WRONLY) == ["0", "EACCES"]
 
 
-async def test_directories_say_whether_others_may_look_names_up() -> None:
+async def test_directories_have_a_mode() -> None:
     operations = serving(pfn=DynamicDir(tuple, lambda name: Attr(lambda: "", mode=0o400), mode=0o500))
     assert (await find(operations, "pfn")).st_mode == stat.S_IFDIR | 0o500
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep ten names, and let each user open three files, five in all."""
+    """Limits of ten names, and of three open files for each user, five in all."""
     monkeypatch.setattr(inodes_module, "MAX_NAMES", 10)
     monkeypatch.setattr(held_module, "MAX_OPEN", 3)
-    monkeypatch.setattr(held_module, "MAX_OPEN_TOTAL", 5)
+    monkeypatch.setattr(held_module, "MAX_OPEN_IN_ALL", 5)
 
 
 async def test_the_newest_names_and_open_ones_are_kept(few: None) -> None:
@@ -157,7 +157,7 @@ async def test_the_newest_names_and_open_ones_are_kept(few: None) -> None:
     fh = (await operations.open(opened, os.O_RDONLY, CTX)).fh
     for name in range(2, 100):
         await number(name)
-        assert await number(1) == first  # looked up now and then: not among the oldest
+        assert await number(1) == first  # Looked up now and then, so not among the oldest.
     assert len(operations._inodes) == known + 11
     assert (await operations.getattr(opened, CTX)).st_ino == opened
     assert await refusal(operations.getattr(first + 1, CTX)) == errno.ESTALE
@@ -177,7 +177,7 @@ async def test_directories_are_not_dropped(few: None, monkeypatch: pytest.Monkey
     assert len(operations._inodes) == 32
 
 
-async def test_users_are_counted_apart_and_together(few: None) -> None:
+async def test_open_files_are_limited_by_user_and_in_total(few: None) -> None:
     operations = serving(value=Attr(lambda: "1"), none=Stream(lambda: pytest.fail("opened")))
     value = (await find(operations, "value")).st_ino
     third = type(OTHER)(uid=OTHER.uid + 1)
@@ -194,7 +194,7 @@ async def test_users_are_counted_apart_and_together(few: None) -> None:
         await operations.open(value, os.O_RDONLY, CTX)
 
 
-async def test_a_listing_that_was_let_go_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_dropped_listing_starts_over(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"node{number}" for number in range(10)]
     operations = serving(nodes=DynamicDir(lambda: names, lambda name: Dir({})))
     number = (await find(operations, "nodes")).st_ino
@@ -210,7 +210,7 @@ async def test_a_listing_that_was_let_go_begins_again(monkeypatch: pytest.Monkey
     assert operations._clients._texts._bytes == 0
 
 
-def test_a_text_larger_than_all_may_be_is_kept_while_it_is_read() -> None:
+def test_a_text_over_the_limit_is_kept_until_the_next() -> None:
     let_go = []
 
     class Reader:

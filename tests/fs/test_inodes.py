@@ -17,7 +17,7 @@ from tests.fs.calls import CTX, find, opened, refusal, serving
 
 
 class Listing:
-    """Stand in for readdir_reply: take so many entries a call, as the kernel's buffer does."""
+    """A stand-in for readdir_reply that takes `room` entries a call, as the kernel's buffer does."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
         self.room = room
@@ -54,7 +54,7 @@ async def test_listing_of_many_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     number = (await find(operations, "sections")).st_ino
     listing = Listing(monkeypatch, 33)
     assert await listing.all(operations, number) == [name.encode() for name in names]
-    # One inode and one lookup for each, and after the kernel's forget none is left.
+    # One inode and one lookup for each, and none left after the kernel's forget.
     numbers = [number for _, number, _ in listing.entries]
     assert len(set(numbers)) == 8192
     before = len(operations._inodes)
@@ -92,7 +92,7 @@ async def test_inodes_of_dynamic_names_are_forgotten() -> None:
     before = len(operations._inodes)
     numbers = [(await operations.lookup(directory.st_ino, b"%d" % pfn, CTX)).st_ino for pfn in range(1000)]
     again = [(await operations.lookup(directory.st_ino, b"%d" % pfn, CTX)).st_ino for pfn in range(1000)]
-    assert numbers == again  # a name keeps its number though each lookup builds a node
+    assert numbers == again  # A name keeps its number although each lookup builds a node.
     await operations.forget([(number, 1) for number in numbers])
     assert len(operations._inodes) == before + 1000
     await operations.forget([(number, 1) for number in numbers])
@@ -102,7 +102,7 @@ async def test_inodes_of_dynamic_names_are_forgotten() -> None:
     assert (await find(operations, "value")).st_ino == value.st_ino
 
 
-async def test_open_file_outlives_its_name() -> None:
+async def test_an_open_file_outlives_its_name() -> None:
     present = {"node1": Dir({"tier": Attr(lambda: "lower\n")})}
     operations = serving(nodes=DynamicDir(lambda: present, present.get))
     directory = await find(operations, "nodes")
@@ -117,7 +117,7 @@ async def test_open_file_outlives_its_name() -> None:
     assert await operations.read(await opened(operations, "nodes/node1/tier"), 0, 100) == b"top\n"
 
 
-async def test_name_may_become_another_kind() -> None:
+async def test_a_name_may_change_its_kind() -> None:
     nodes: dict[str, Node] = {"x": Dir({"inner": Attr(lambda: "")})}
     operations = serving(d=DynamicDir(lambda: nodes, nodes.get))
     directory = await find(operations, "d/x")
@@ -128,11 +128,11 @@ async def test_name_may_become_another_kind() -> None:
     nodes["x"] = Attr(lambda: "", mode=0o444, size=0)
     changed = await find(operations, "d/x")
     assert (changed.st_ino, changed.st_mode & 0o777, changed.st_size) == (file.st_ino, 0o444, 0)
-    await operations.forget([(directory.st_ino, 1)])  # of the old number: the new one keeps the name
+    await operations.forget([(directory.st_ino, 1)])  # The old number; the new one keeps the name.
     assert (await find(operations, "d/x")).st_ino == file.st_ino
 
 
-async def test_each_listing_is_a_lookup_that_the_kernel_has_to_forget(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_listed_entry_counts_as_a_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
     operations = serving(nodes=DynamicDir(lambda: ["a", "b"], lambda name: Dir({})))
     number = (await find(operations, "nodes")).st_ino
     listing, before = Listing(monkeypatch, 10), len(operations._inodes)

@@ -1,4 +1,4 @@
-"""The life of a real mount: how it begins, is refused, is killed, is taken away, and what stays after it."""
+"""The life cycle of a real mount: start, refusal, SIGKILL, unmount, and what is left afterwards."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ def test_stop_with_files_open_and_a_poller(start: Callable[..., Daemon], place: 
     for fd in (value, stream):
         with contextlib.suppress(OSError):
             os.close(fd)
-    assert (place / "own").is_dir()  # was there before
+    assert (place / "own").is_dir()  # It existed before.
 
 
-def test_killed_daemon_leaves_a_dead_mount_that_the_next_clears(start: Callable[..., Daemon], place: Path) -> None:
+def test_the_dead_mount_of_a_killed_daemon_is_cleared_by_the_next(start: Callable[..., Daemon], place: Path) -> None:
     (place / "own").mkdir()
     first = start()
     first.stop(signal.SIGKILL)
@@ -57,19 +57,19 @@ def test_killed_daemon_leaves_a_dead_mount_that_the_next_clears(start: Callable[
     assert second.ready, second.ended()
     assert fstypes_at(place / "own") == [FSTYPE]
     assert (place / "own" / "fixed").read_text() == "fixed\n"
-    code, said = second.stop()
+    code, message = second.stop()
     assert code == 0
-    assert "removed the stale mount of a killed pghotd" in said
+    assert "removed the stale mount of a killed pghotd" in message
     assert fstypes_at(place / "own") == []
 
 
-def test_a_made_mount_point_takes_no_files_once_its_daemon_was_killed(
+def test_a_created_mount_point_takes_no_files_after_its_daemon_was_killed(
     start: Callable[..., Daemon], place: Path
 ) -> None:
-    """As another user, or as root of a service without CAP_DAC_OVERRIDE: any other root may write anywhere."""
+    """For other users, and for root without CAP_DAC_OVERRIDE; any other root may write anywhere."""
     path = place / "own"
     first = start()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o755  # what is mounted there is another directory
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755  # Another directory is mounted there.
     first.stop(signal.SIGKILL)
     run("umount", "-l", str(path))
     assert stat.S_IMODE(path.stat().st_mode) == 0o555
@@ -80,25 +80,25 @@ def test_a_made_mount_point_takes_no_files_once_its_daemon_was_killed(
     assert second.ready, second.ended()
 
 
-def test_second_instance_is_refused_and_the_first_stays(start: Callable[..., Daemon], place: Path) -> None:
+def test_a_second_instance_is_refused_and_the_first_stays(start: Callable[..., Daemon], place: Path) -> None:
     first = start()
     second = start()
     assert not second.ready
-    code, said = second.ended()
+    code, message = second.ended()
     assert code == 1
     pid = first.process.pid
-    assert said == f"sample_daemon: {place}/own: already mounted by a running pghotd (pid {pid})\n"
+    assert message == f"sample_daemon: {place}/own: already mounted by a running pghotd (pid {pid})\n"
     assert (place / "own" / "fixed").read_text() == "fixed\n"
     assert first.stop() == (0, "")
 
 
-def test_stop_frees_a_client_inside_a_handler(start: Callable[..., Daemon], place: Path) -> None:
+def test_a_stop_frees_a_client_inside_a_handler(start: Callable[..., Daemon], place: Path) -> None:
     daemon = start()
     results: list[str] = []
     thread = threading.Thread(target=lambda: results.append(refusal(lambda: write(place / "own" / "stream", b"hang"))))
     thread.start()
     eventually(lambda: (place / "own" / "hanging").read_text() == "1\n")
-    assert (place / "own" / "fixed").read_text() == "fixed\n"  # one that hangs does not stop the others
+    assert (place / "own" / "fixed").read_text() == "fixed\n"  # A client that hangs does not stop the others.
     assert daemon.stop() == (0, "")
     thread.join(DEADLINE_S)
     assert results in (["ENOTCONN"], ["ECONNABORTED"])
@@ -106,7 +106,7 @@ def test_stop_frees_a_client_inside_a_handler(start: Callable[..., Daemon], plac
 
 @pytest.fixture
 def control(tmp_path: Path) -> Iterator[Path]:
-    """Return a fusectl file system, which has a directory for each FUSE connection."""
+    """A fusectl file system, which has a directory for each FUSE connection."""
     path = tmp_path / "control"
     path.mkdir()
     mounted = run("mount", "-t", "fusectl", "none", str(path))
@@ -121,9 +121,9 @@ def test_aborted_connection_ends_the_daemon_and_leaves_nothing(
     daemon = start()
     connection = os.minor(os.stat(place / "own").st_dev)
     write(control / str(connection) / "abort", b"1")
-    code, said = daemon.ended()
+    code, message = daemon.ended()
     assert code == 2
-    assert said.count("\n") == 1
+    assert message.count("\n") == 1
     assert fstypes_at(place / "own") == []
     assert not (place / "own").exists()
 
@@ -134,9 +134,9 @@ def test_unmount_from_outside_ends_the_daemon(
 ) -> None:
     daemon = start()
     assert run("umount", *options, str(place / "own")).returncode == 0
-    code, said = daemon.ended()
+    code, message = daemon.ended()
     assert code == 2
-    assert said == f"sample_daemon: {place}/own was unmounted from outside\n"
+    assert message == f"sample_daemon: {place}/own was unmounted from outside\n"
     assert not (place / "own").exists()
 
 
@@ -159,16 +159,16 @@ def test_unfit_mount_points_are_refused(
     assert start(path).ended() == (1, f"sample_daemon: {path}: {reason}\n")
 
 
-def test_reason_of_libfuse_for_a_failed_mount(place: Path) -> None:
+def test_a_failed_mount_has_the_reason_of_libfuse(place: Path) -> None:
     require(shutil.which("setpriv"), "no setpriv")
-    # mount(2) is refused, and then fusermount3 is missing or refused as well.
+    # mount(2) is refused, and then fusermount3 is missing or also refused.
     daemon = Daemon(place / "own", place / "locks", ("setpriv", "--bounding-set", "-sys_admin"))
-    code, said = daemon.ended()
+    code, message = daemon.ended()
     assert code == 1
-    assert said.startswith(f"sample_daemon: {place}/own: cannot mount: ")
-    # libfuse's own words, which are others in each version.
-    assert "fusermount3" in said.partition(";")[0]
-    assert said.count("\n") == 1
+    assert message.startswith(f"sample_daemon: {place}/own: cannot mount: ")
+    # libfuse's own text, which varies by version.
+    assert "fusermount3" in message.partition(";")[0]
+    assert message.count("\n") == 1
     assert not (place / "own").exists()
 
 

@@ -1,4 +1,4 @@
-"""The mount point: mountinfo, locks, checks, what is made and removed; and the options. No mount."""
+"""The mount point: mountinfo, locks, checks, creation and removal; and the options. No mount."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_mounts_at_exactly_a_path(mountinfo: Path, path: str, types: list[str]) 
 
 
 def fake_umount(monkeypatch: pytest.MonkeyPatch, mountinfo: Path, code: int = 0) -> list[list[str]]:
-    """Let umount take the last line for the path out of the file, or fail."""
+    """Replace umount: it removes the last line for the path from `mountinfo`, or fails."""
     calls: list[list[str]] = []
 
     def run(command: list[str], **kwargs: Any) -> subprocess.CompletedProcess[bytes]:
@@ -97,29 +97,29 @@ def test_dead_mounts_are_cleared_lazily(monkeypatch: pytest.MonkeyPatch, mountin
     assert clear_dead(Path("/run/pghot"), mountinfo) == 2
     assert calls == [["umount", "-l", "--", "/run/pghot"]] * 2
     assert clear_dead(Path("/run/absent"), mountinfo) == 0
-    assert clear_dead(Path("/run/twice"), mountinfo) == 1  # and not the tmpfs below
+    assert clear_dead(Path("/run/twice"), mountinfo) == 1  # Not the tmpfs below.
 
 
-def test_without_root_fusermount_clears(monkeypatch: pytest.MonkeyPatch, mountinfo: Path) -> None:
+def test_without_root_fusermount_clears_dead_mounts(monkeypatch: pytest.MonkeyPatch, mountinfo: Path) -> None:
     calls = fake_umount(monkeypatch, mountinfo)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert clear_dead(Path("/run/pghot"), mountinfo) == 1
     assert calls == [["fusermount3", "-u", "-z", "--", "/run/pghot"]]
 
 
-def test_what_covers_a_dead_mount_stays(monkeypatch: pytest.MonkeyPatch, mountinfo: Path) -> None:
+def test_a_mount_that_covers_a_dead_one_stays(monkeypatch: pytest.MonkeyPatch, mountinfo: Path) -> None:
     calls = fake_umount(monkeypatch, mountinfo)
     assert clear_dead(Path("/run/covered"), mountinfo) == 0
     assert calls == []
 
 
-def test_dead_mount_that_cannot_be_cleared(monkeypatch: pytest.MonkeyPatch, mountinfo: Path) -> None:
+def test_a_dead_mount_that_cannot_be_cleared(monkeypatch: pytest.MonkeyPatch, mountinfo: Path) -> None:
     fake_umount(monkeypatch, mountinfo, code=32)
     with pytest.raises(MountError, match="/run/pghot: cannot remove the stale mount: umount: no permission"):
         clear_dead(Path("/run/pghot"), mountinfo)
 
 
-def test_check_wants_an_empty_directory(tmp_path: Path) -> None:
+def test_check_requires_an_empty_directory(tmp_path: Path) -> None:
     directory = tmp_path / "directory"
     directory.mkdir()
     assert check(directory) is False
@@ -145,7 +145,7 @@ def test_check_wants_an_empty_directory(tmp_path: Path) -> None:
         check(directory)
 
 
-def test_last_component_is_never_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_last_component_is_never_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
     (tmp_path / "real" / "mount").symlink_to("/nowhere")
@@ -156,7 +156,7 @@ def test_last_component_is_never_touched(tmp_path: Path, monkeypatch: pytest.Mon
         final_path(Path("/"))
 
 
-def test_lock_names() -> None:
+def test_lock_names_are_distinct() -> None:
     assert lock_name(Path("/run/pghot")) == "pghotd-run-pghot.lock"
     names = {
         lock_name(Path(p)) for p in ("/a/b-c", "/a-b/c", "/a/b/c", r"/a/b\x2dc", "/" + "a/" * 300, "/" + "b/" * 300)
@@ -165,7 +165,7 @@ def test_lock_names() -> None:
     assert all(len(name) < 255 and "/" not in name for name in names)
 
 
-def test_second_holder_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> None:
+def test_a_second_holder_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> None:
     path = Path("/run/pghot")
     with locked(path, tmp_path):
         with (
@@ -180,13 +180,13 @@ def test_second_holder_is_refused_with_the_pid_of_the_first(tmp_path: Path) -> N
         pass
 
 
-def test_lock_of_a_killed_holder_is_free(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_holder_is_free(tmp_path: Path) -> None:
     (tmp_path / lock_name(Path("/run/pghot"))).write_text("1\n")
     with locked(Path("/run/pghot"), tmp_path):
         pass
 
 
-def test_lock_file_that_cannot_be(tmp_path: Path) -> None:
+def test_a_lock_file_that_cannot_be_opened(tmp_path: Path) -> None:
     with (
         pytest.raises(MountError, match="cannot open the lock file"),
         locked(Path("/m"), tmp_path / "absent"),
@@ -197,7 +197,7 @@ def test_lock_file_that_cannot_be(tmp_path: Path) -> None:
         pytest.fail("followed a link")
 
 
-def test_mount_point_is_made_and_removed(tmp_path: Path, mountinfo: Path) -> None:
+def test_a_mount_point_is_created_and_removed(tmp_path: Path, mountinfo: Path) -> None:
     wanted = tmp_path / "made"
     with claimed(wanted, tmp_path, mountinfo) as path:
         assert path == wanted
@@ -209,10 +209,10 @@ def test_mount_point_is_made_and_removed(tmp_path: Path, mountinfo: Path) -> Non
     assert wanted.is_dir()
 
 
-def test_who_is_not_root_may_write_to_the_mount_point_while_it_is_mounted_on(
+def test_writable_lets_a_user_who_is_not_root_write_only_while_mounting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    require(os.geteuid() == 0, "giving a directory away needs root")
+    require(os.geteuid() == 0, "changing the owner of a directory needs root")
     directory = tmp_path / "directory"
     directory.mkdir(mode=0o555)
     with writable(directory):
@@ -221,14 +221,14 @@ def test_who_is_not_root_may_write_to_the_mount_point_while_it_is_mounted_on(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with writable(directory):
         assert directory.stat().st_mode & 0o777 == 0o755
-        # Mounted on by then: the path leads to another directory.
+        # As if mounted on by now: the path leads to another directory.
         directory.rename(tmp_path / "below")
         directory.mkdir(mode=0o700)
     assert (tmp_path / "below").stat().st_mode & 0o777 == 0o555
     assert directory.stat().st_mode & 0o777 == 0o700
 
 
-def test_made_mount_point_that_is_in_use_stays(
+def test_a_created_mount_point_that_is_in_use_stays(
     tmp_path: Path, mountinfo: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with claimed(tmp_path / "made", tmp_path, mountinfo) as path:
@@ -237,8 +237,8 @@ def test_made_mount_point_that_is_in_use_stays(
     assert "cannot remove the mount point" in caplog.text
 
 
-def test_lock_comes_before_clearing_and_checking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mountpoint, "clear_dead", lambda *args: pytest.fail("cleared a living mount"))
+def test_the_lock_is_taken_before_clearing_and_checking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mountpoint, "clear_dead", lambda *args: pytest.fail("cleared a live mount"))
     with (
         locked(tmp_path / "m", tmp_path),
         pytest.raises(MountError, match="already mounted"),
@@ -261,20 +261,20 @@ def test_last_line() -> None:
 
 
 class Fuse:
-    """Stand in for pyfuse3, which serves a process once and crashes it when misused."""
+    """A stand-in for pyfuse3, which works once per process and crashes it when misused."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls: list[str] = []
         self.unmounted = trio.Event()
         self.failure: BaseException | None = None
-        self.said = b"fuse: something before\nfuse: mount failed: the reason\n"
+        self.stderr = b"fuse: something before\nfuse: mount failed: the reason\n"
         for name in ("init", "main", "close"):
             monkeypatch.setattr(pyfuse3, name, getattr(self, name))
 
     def init(self, operations: object, path: str, options: set[str]) -> None:
         self.calls.append("init")
         if self.failure is not None:
-            os.write(2, self.said)
+            os.write(2, self.stderr)
             raise self.failure
 
     async def main(self) -> None:
@@ -282,7 +282,7 @@ class Fuse:
         try:
             await self.unmounted.wait()
         finally:
-            self.calls.append("main over")
+            self.calls.append("main ended")
 
     def close(self) -> None:
         self.calls.append("close")
@@ -309,7 +309,7 @@ async def test_cancelled_serve_closes_after_main(fuse: Fuse, operations: TreeOpe
         await trio.testing.wait_all_tasks_blocked()
         assert fuse.calls == ["init", "main"]
         nursery.cancel_scope.cancel()
-    assert fuse.calls == ["init", "main", "main over", "close"]
+    assert fuse.calls == ["init", "main", "main ended", "close"]
     assert not options.mountpoint.exists()
 
 
@@ -327,7 +327,7 @@ async def test_unmounted_from_outside(fuse: Fuse, operations: TreeOperations, op
     fuse.unmounted.set()
     with pytest.raises(UnmountedError, match="was unmounted from outside"):
         await serve(operations, options)
-    assert fuse.calls == ["init", "main", "main over", "close"]
+    assert fuse.calls == ["init", "main", "main ended", "close"]
 
 
 async def test_lost_connection(
@@ -342,7 +342,7 @@ async def test_lost_connection(
     assert fuse.calls == ["init", "close"]
 
 
-async def test_crash_of_main_passes(
+async def test_a_crash_of_main_propagates(
     fuse: Fuse, operations: TreeOperations, options: MountOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def main() -> None:
@@ -354,7 +354,7 @@ async def test_crash_of_main_passes(
     assert fuse.calls == ["init", "close"]
 
 
-async def test_failed_mount_gives_the_reason_of_libfuse(
+async def test_a_failed_mount_has_the_reason_of_libfuse(
     fuse: Fuse, operations: TreeOperations, options: MountOptions, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fuse.failure = RuntimeError("fuse_session_mount failed")
@@ -363,38 +363,38 @@ async def test_failed_mount_gives_the_reason_of_libfuse(
     assert fuse.calls == ["init"]
     assert not options.mountpoint.exists()
     assert capfd.readouterr().err == ""
-    print("heard again", file=sys.stderr)
-    assert capfd.readouterr().err == "heard again\n"
+    print("restored", file=sys.stderr)
+    assert capfd.readouterr().err == "restored\n"
 
 
 @pytest.mark.parametrize(
-    "said",
+    "stderr",
     [
         b"fuse: failed to exec fusermount3: No such file or directory\n",
-        # As libfuse words it from 3.17 on.
+        # The wording of libfuse from 3.17 on.
         b"posix_spawn(p)() for fusermount3 failed: No such file or directory\n",
         b"Failed to call 'fusermount3': No such file or directory\n",
     ],
 )
-async def test_a_missing_fusermount_is_named_however_libfuse_words_it(
+async def test_a_missing_fusermount_is_named_whatever_the_version_of_libfuse(
     fuse: Fuse,
     operations: TreeOperations,
     options: MountOptions,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    said: bytes,
+    stderr: bytes,
 ) -> None:
-    fuse.failure, fuse.said = RuntimeError("fuse_session_mount failed"), said
+    fuse.failure, fuse.stderr = RuntimeError("fuse_session_mount failed"), stderr
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MountError) as caught:
         await serve(operations, options)
     assert str(caught.value) == (
-        f"{options.mountpoint}: cannot mount: {said.decode().strip()}; "
+        f"{options.mountpoint}: cannot mount: {stderr.decode().strip()}; "
         "fusermount3 is missing, and mounting without it needs CAP_SYS_ADMIN"
     )
 
 
-async def test_one_mount_in_a_process(fuse: Fuse, operations: TreeOperations, options: MountOptions) -> None:
+async def test_there_is_one_mount_per_process(fuse: Fuse, operations: TreeOperations, options: MountOptions) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(serve, operations, options)
         with pytest.raises(RuntimeError, match="one mount per process"):

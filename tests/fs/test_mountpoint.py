@@ -1,4 +1,4 @@
-"""What can be mounted on, and whose it is, without a mount."""
+"""Which directories can be mount points, and who holds their locks, without a mount."""
 
 import errno
 import fcntl
@@ -15,21 +15,21 @@ OTHER = 65534
 
 
 def test_a_directory_of_another_user_is_refused(tmp_path, monkeypatch):
-    require(os.geteuid() == 0, "giving a directory away needs root")
+    require(os.geteuid() == 0, "changing the owner of a directory needs root")
     assert not check(tmp_path)
     os.chown(tmp_path, OTHER, 0)
     with pytest.raises(
         MountError, match=f"owned by uid {OTHER}; the mount point must belong to root or to the user of pghotd"
     ):
         check(tmp_path)
-    # That user may, and on a directory of root's as well.
+    # That user may use it, and a directory of root's too.
     monkeypatch.setattr(os, "geteuid", lambda: OTHER)
     assert not check(tmp_path)
     os.chown(tmp_path, 0, 0)
     assert not check(tmp_path)
 
 
-def test_a_lock_is_held_by_one_at_a_time_and_gone_afterwards(tmp_path):
+def test_a_lock_has_one_holder_at_a_time_and_its_file_is_removed(tmp_path):
     point, lock = tmp_path / "pghot", tmp_path / lock_name(tmp_path / "pghot")
     with locked(point, tmp_path):
         assert lock.read_text() == f"{os.getpid()}\n"
@@ -44,7 +44,7 @@ def test_a_lock_is_held_by_one_at_a_time_and_gone_afterwards(tmp_path):
 
 
 @pytest.mark.parametrize("made_again", [False, True])
-def test_a_lock_file_that_its_holder_removed_before_it_was_locked_is_no_lock(tmp_path, monkeypatch, made_again):
+def test_a_lock_file_that_was_removed_before_it_was_locked_is_not_used(tmp_path, monkeypatch, made_again):
     point, lock = tmp_path / "pghot", tmp_path / lock_name(tmp_path / "pghot")
     flock = fcntl.flock
 
@@ -62,12 +62,12 @@ def test_a_lock_file_that_its_holder_removed_before_it_was_locked_is_no_lock(tmp
             pass
 
 
-def test_a_lock_file_that_an_administrator_removed_is_no_trouble_at_the_end(tmp_path):
+def test_a_lock_file_may_be_removed_while_it_is_held(tmp_path):
     with locked(tmp_path / "pghot", tmp_path):
         (tmp_path / lock_name(tmp_path / "pghot")).unlink()
 
 
-def test_what_is_said_to_descriptor_2_is_captured_and_no_descriptor_stays_open():
+def test_output_to_descriptor_2_is_captured_and_no_descriptor_stays_open():
     before, to = os.listdir("/proc/self/fd"), os.readlink("/proc/self/fd/2")
     with stderr_captured() as written:
         os.write(2, b"no such device\n")
@@ -87,7 +87,7 @@ def test_what_is_said_to_descriptor_2_is_captured_and_no_descriptor_stays_open()
         (subprocess.CalledProcessError(32, "umount", stderr=b""), "exited 32$"),
     ],
 )
-def test_a_dead_mount_that_cannot_be_cleared_is_said_in_one_line(tmp_path, monkeypatch, error, reason):
+def test_a_dead_mount_that_cannot_be_cleared_is_reported_in_one_line(tmp_path, monkeypatch, error, reason):
     def fails(*arguments, **options):
         raise error
 

@@ -45,7 +45,7 @@ class Announcer:
 
 
 class Handle:
-    """Stand in for pyfuse3's PollHandle, which only the kernel can cause."""
+    """A stand-in for pyfuse3's PollHandle, which only the kernel can create."""
 
     def __init__(self, error: OSError | None = None) -> None:
         self.notified = 0
@@ -118,7 +118,7 @@ async def test_open_files_are_direct_and_uncached() -> None:
         ("window", {os.O_RDONLY}),
     ],
 )
-async def test_open_refuses_what_could_not_be_used(name: str, allowed: set[int]) -> None:
+async def test_open_refuses_unsupported_access(name: str, allowed: set[int]) -> None:
     operations = serving(
         show=Attr(lambda: "", mode=0o666),
         store=Attr(None, lambda data: None, mode=0o666),
@@ -162,16 +162,16 @@ async def test_write_ignores_the_offset_and_is_whole() -> None:
 
 
 async def test_windows_are_read_live() -> None:
-    asked: list[tuple[int, int]] = []
+    reads: list[tuple[int, int]] = []
 
     def read(offset: int, size: int) -> bytes:
-        asked.append((offset, size))
-        return b"%d" % len(asked)
+        reads.append((offset, size))
+        return b"%d" % len(reads)
 
     operations = serving(window=Window(read))
     fh = await opened(operations, "window")
     assert [await operations.read(fh, offset, 7) for offset in (0, 5, 5)] == [b"1", b"2", b"3"]
-    assert asked == [(0, 7), (5, 7), (5, 7)]
+    assert reads == [(0, 7), (5, 7), (5, 7)]
 
 
 @pytest.mark.parametrize(
@@ -179,9 +179,9 @@ async def test_windows_are_read_live() -> None:
     [
         (errno.EINVAL, errno.EINVAL),
         (errno.EBUSY, errno.EBUSY),
-        (errno.EINTR, errno.EIO),  # clients would try for ever
-        (errno.ENOSYS, errno.EOPNOTSUPP),  # the kernel would stop asking, for every file
-        (512, errno.EIO),  # ERESTARTSYS: the kernel takes no such answer
+        (errno.EINTR, errno.EIO),  # Clients would retry forever.
+        (errno.ENOSYS, errno.EOPNOTSUPP),  # The kernel would stop calling, for every file.
+        (512, errno.EIO),  # ERESTARTSYS: the kernel accepts no such answer.
         (0, errno.EIO),
         (-22, errno.EIO),
         (None, errno.EIO),
@@ -218,7 +218,7 @@ async def test_bug_is_logged_with_traceback_and_eio(caplog: pytest.LogCaptureFix
     assert "Traceback" in caplog.text
 
 
-async def test_cancellation_passes_the_guard() -> None:
+async def test_cancellation_passes_through_the_guard() -> None:
     @guarded_async
     async def sleep(self: object) -> None:
         await trio.sleep_forever()
@@ -253,7 +253,7 @@ async def test_every_handler_is_guarded() -> None:
     assert not unimplemented & ours
 
 
-async def test_setattr_takes_sizes_and_nothing_else() -> None:
+async def test_setattr_accepts_only_sizes() -> None:
     operations = serving(value=Attr(lambda: "1", lambda data: None))
     number = (await find(operations, "value")).st_ino
     fields = ("atime", "mtime", "ctime", "mode", "uid", "gid", "size")
@@ -286,7 +286,7 @@ async def test_tree_cannot_be_changed() -> None:
         assert await refusal(answer) == errno.EPERM
 
 
-async def test_harmless_calls() -> None:
+async def test_fsync_and_statfs_are_answered() -> None:
     operations = serving(value=Attr(lambda: "1"))
     fh = await opened(operations, "value")
     await operations.fsync(fh, True)
@@ -296,7 +296,7 @@ async def test_harmless_calls() -> None:
 
 
 class Writer:
-    """Record the beginning and the end of each call, waiting in between until it is let go on."""
+    """A stream that logs the beginning and the end of each call, and waits for the gate in between."""
 
     def __init__(self, log: list[object], gate: trio.Event | None = None) -> None:
         self.log = log
@@ -331,7 +331,7 @@ async def test_stream_writes_are_in_order_for_each_open_file() -> None:
     ]
 
 
-async def test_streams_have_state_of_their_own() -> None:
+async def test_each_stream_has_its_own_state() -> None:
     logs: list[list[object]] = []
 
     def open_writer() -> Writer:
@@ -405,11 +405,11 @@ async def test_poll_reports_a_change_since_the_last_read() -> None:
     await operations.read(fh, 0, 10)
     assert await poll() == READY
     changed.announce()
-    await operations.read(fh, 1, 10)  # a slice of what was read before: still to be read
+    await operations.read(fh, 1, 10)  # A slice of the old text: the new one is still unread.
     assert await poll() == READY | CHANGED
 
 
-async def test_poll_handles_are_used_once_and_watched_only_while_kept() -> None:
+async def test_poll_handles_are_notified_once_and_dropped_on_release() -> None:
     changed = Announcer()
     operations = serving(value=Attr(lambda: "", changed=changed))
     fh = await opened(operations, "value")
@@ -428,7 +428,7 @@ async def test_poll_handles_are_used_once_and_watched_only_while_kept() -> None:
     assert (first.notified, second.notified) == (0, 1)
     assert changed.callbacks == []
     await poll(third)
-    changed.announce()  # whose client is gone: no harm
+    changed.announce()  # Its client is gone: no harm.
     assert third.notified == 1
     await poll(Handle())
     await operations.release(fh)
@@ -460,7 +460,7 @@ async def test_close_drops_poll_handles_before_it_waits_for_a_stream() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_stream_that_was_closed_takes_no_write_and_is_not_closed_again_at_the_end() -> None:
+async def test_a_closed_stream_refuses_writes_and_is_not_closed_again() -> None:
     log: list[object] = []
     operations = serving(stream=Stream(lambda: Writer(log)))
     fh = await opened(operations, "stream", os.O_WRONLY)

@@ -26,7 +26,7 @@ def store_nothing(data: bytes) -> None:
         (Attr(lambda: "", store_nothing, mode=0), 0),
     ],
 )
-def test_mode_follows_from_show_and_store(attr: Attr, mode: int) -> None:
+def test_the_mode_follows_from_show_and_store(attr: Attr, mode: int) -> None:
     assert attr.mode == mode
 
 
@@ -67,7 +67,7 @@ def test_empty_write_stores_nothing() -> None:
     assert got == []
 
 
-def test_missing_half_is_eacces() -> None:
+def test_a_missing_show_or_store_is_eacces() -> None:
     with pytest.raises(PermissionError):
         Attr(None, store_nothing).render()
     with pytest.raises(PermissionError):
@@ -105,7 +105,7 @@ def test_resolve() -> None:
         resolve(root, "a/value/x")
 
 
-def test_walk_lists_what_is_listed() -> None:
+def test_walk_yields_what_is_listed() -> None:
     root, _ = sample()
     assert [path for path, _ in walk(root)] == [
         "",
@@ -120,7 +120,7 @@ def test_walk_lists_what_is_listed() -> None:
     ]
 
 
-def test_tree_knows_nothing_of_fuse_or_the_event_loop() -> None:
+def test_tree_does_not_import_fuse_or_the_event_loop() -> None:
     source = ast.parse(Path(tree.__file__).read_text())
     imported = {
         alias.name if isinstance(node, ast.Import) else str(node.module)

@@ -1,4 +1,4 @@
-"""Show what `inject_raw` takes and what it refuses (docs/control-tree.md)."""
+"""Records that `inject_raw` accepts and refuses (docs/control-tree.md)."""
 
 import errno
 import struct
@@ -32,7 +32,7 @@ def test_a_record_is_16_bytes_little_endian():
 
 
 @pytest.mark.parametrize("kind", range(4))
-def test_kinds_by_number(kind):
+def test_a_record_names_its_kind_by_number(kind):
     rig = inject(raw(FIRST, kind=kind, count=65535))
     assert {name: rig.total(f"pghot_recorded_{name}") for name in KINDS} == {
         name: int(number == kind) for number, name in enumerate(KINDS)
@@ -56,14 +56,14 @@ BAD = {
 def test_a_bad_record_is_einval_and_nothing_of_the_write_is_recorded(bad, others):
     rig = make_rig()
     before = contents(rig)
-    with pytest.raises(OSError, match=r"\w") as refused:
+    with pytest.raises(OSError, match=r"\w") as error:
         write(InjectRawWriter(rig.pghot, rig.time), raw(FIRST) * others + bad + raw(FIRST) * others)
-    assert refused.value.errno == errno.EINVAL
+    assert error.value.errno == errno.EINVAL
     assert contents(rig) == before
 
 
 @pytest.mark.parametrize("nid", [-(2**31), -2, 1, 2, 1023, 1024, 2**31 - 1])
-def test_precision_mode_refuses_a_nid_that_no_access_comes_from(nid):
+def test_only_precision_mode_refuses_a_nid_that_cannot_access(nid):
     rig = make_rig("precise")
     before = contents(rig)
     with pytest.raises(OSError, match=r"\w"):
@@ -72,7 +72,7 @@ def test_precision_mode_refuses_a_nid_that_no_access_comes_from(nid):
     assert inject(raw(FIRST, 0) + raw(FIRST, nid)).total("pghot_recorded_hwhints") == 2
 
 
-def test_a_record_may_be_cut_anywhere():
+def test_a_record_may_be_split_between_writes_anywhere():
     whole = raw(FIRST) + raw(FIRST + 1, 0, 2, 3) + raw(FIRST + 1100, 0, 3, 1)
     expected = contents(inject(whole))
     for cut in range(len(whole) + 1):
@@ -110,15 +110,15 @@ def test_after_einval_the_beginning_of_a_record_is_forgotten():
     ),
     st.sampled_from(["default", "precise"]),
 )
-def test_random_bytes_give_einval_or_reports_and_what_is_refused_changes_nothing(pieces, mode):
+def test_random_bytes_are_reported_or_refused_with_einval_and_no_effect(pieces, mode):
     rig = make_rig(mode)
     writer = InjectRawWriter(rig.pghot, rig.time)
     for piece in pieces:
         before = contents(rig)
         try:
             write(writer, piece, close=False)
-        except OSError as refused:
-            code = refused.errno
+        except OSError as error:
+            code = error.errno
         else:
             continue
         assert code == errno.EINVAL

@@ -1,4 +1,4 @@
-"""Show what `inject` takes and what it refuses, sentence by sentence (docs/control-tree.md)."""
+"""Lines that `inject` accepts and refuses, sentence by sentence (docs/control-tree.md)."""
 
 import errno
 import itertools
@@ -54,7 +54,7 @@ def inject(*pieces: bytes, mode="default", close: bool = True) -> Rig:
 
 
 def frequencies(rig: Rig) -> dict[int, int]:
-    """Return the frequency of each record there is, by its offset in the lower-tier node."""
+    """Return the frequency of each record, by its offset in the lower-tier node."""
     kept = rig.pghot.store.node(1).records
     where = np.flatnonzero(kept)
     return dict(zip(where.tolist(), rig.pghot.format.frequency(kept[where]).tolist(), strict=True))
@@ -84,7 +84,7 @@ def frequencies(rig: Rig) -> dict[int, int]:
         (b"0+65537 fma 65535", "fma", 65535, {0: 3}),
     ],
 )
-def test_a_line(line, kind, accesses, records):
+def test_a_well_formed_line_is_one_report(line, kind, accesses, records):
     rig = inject(line + b"\n")
     assert {name: rig.total(f"pghot_recorded_{name}") for name in KINDS} == {name: int(name == kind) for name in KINDS}
     assert rig.total("pghot_recorded_accesses") == accesses
@@ -95,12 +95,12 @@ def test_a_line(line, kind, accesses, records):
 @pytest.mark.parametrize(
     "text", [b"\n", b"\n\n \n\t\n", b"#\n", b"# 65536\n", b"  # x \xff\0 y\n", b"# a # b\n\n", b""]
 )
-def test_comments_and_empty_lines_are_nothing(text):
+def test_comments_and_empty_lines_report_nothing(text):
     assert not any(inject(text).counters.total.values())
 
 
 @pytest.mark.parametrize(("pages", "folios"), [(1, 1), (268_435_456, 1003)])
-def test_what_folios_times_count_adds_is_exact_however_much_it_is(pages, folios):
+def test_large_counts_of_large_ranges_add_up_exactly(pages, folios):
     rig = inject(b"65536+%d fma 4294967295\n65536 fma 4294967295\n65537 fma 65536\n" % pages)
     assert rig.total("pghot_recorded_accesses") == (folios + 1) * (2**32 - 1) + 65536
     assert rig.total("pghot_recorded_fma") == 3
@@ -128,14 +128,14 @@ BAD = [
 def test_a_malformed_line_is_einval_and_nothing_of_the_write_is_recorded(bad, frame):
     rig = make_rig()
     before = contents(rig)
-    with pytest.raises(OSError, match=r"\w") as refused:
+    with pytest.raises(OSError, match=r"\w") as error:
         write(InjectWriter(rig.pghot, rig.time), frame.replace(b"%b", bad))
-    assert refused.value.errno == errno.EINVAL
+    assert error.value.errno == errno.EINVAL
     assert contents(rig) == before
 
 
 @pytest.mark.parametrize("nid", [1, 2, 5, 1023, 1024, 2**31 - 1])
-def test_precision_mode_refuses_a_nid_that_no_access_comes_from(nid):
+def test_only_precision_mode_refuses_a_nid_that_cannot_access(nid):
     for mode, refused in (("precise", True), ("default", False)):
         rig = make_rig(mode)
         before = contents(rig)
@@ -149,7 +149,7 @@ def test_precision_mode_refuses_a_nid_that_no_access_comes_from(nid):
             assert rig.total("pghot_recorded_hwhints") == 2
 
 
-def test_a_line_may_be_cut_anywhere():
+def test_a_line_may_be_split_between_writes_anywhere():
     whole = b"65536+3 0 fma 2 # x\n\n0x10005\n65540 pgtscans\n"
     expected = contents(inject(whole))
     for first in range(len(whole) + 1):
@@ -176,7 +176,7 @@ def test_after_einval_the_beginning_of_a_line_is_forgotten():
         assert rig.total("pghotd_inject_malformed") == 0
 
 
-def test_two_open_files_have_lines_of_their_own():
+def test_each_open_file_has_its_own_incomplete_line():
     rig = make_rig()
     one, other = InjectWriter(rig.pghot, rig.time), InjectWriter(rig.pghot, rig.time)
     write(one, b"655", close=False)
@@ -187,13 +187,13 @@ def test_two_open_files_have_lines_of_their_own():
 
 
 @pytest.mark.parametrize(("text", "malformed", "accesses"), [(b"65536", 0, 1), (b"65536 0 f", 1, 0), (b" ", 0, 0)])
-def test_a_last_line_is_taken_at_close_or_counted(text, malformed, accesses):
+def test_a_last_line_is_reported_at_close_or_counted_as_malformed(text, malformed, accesses):
     rig = inject(b"65537\n" + text)
     assert rig.total("pghotd_inject_malformed") == malformed
     assert rig.total("pghot_recorded_accesses") == 1 + accesses
 
 
-def test_a_last_line_with_a_nid_that_is_refused_is_counted_too():
+def test_a_last_line_with_a_refused_nid_is_counted_too():
     rig = inject(b"65536 1", mode="precise")
     assert rig.total("pghotd_inject_malformed") == 1
     assert rig.total("pghot_recorded_hwhints") == 0
@@ -221,7 +221,7 @@ def test_a_range_is_one_report_and_each_folio_it_touches_gets_its_count_once():
     assert frequencies(inject(b"67000+1\n")) == frequencies(inject(b"67000\n")) == {1024: 1}
 
 
-def test_a_range_goes_over_sections_and_holes():
+def test_a_range_may_cross_sections_and_holes():
     rig = Rig(two_nodes(2, 4), [ProcessSpec("a", 4 * S, 1)])
     rig.machine.hotplug.set_online(1, False)
     write(InjectWriter(rig.pghot, rig.time), b"10+%d\n" % (3 * S - 6))
@@ -231,9 +231,9 @@ def test_a_range_goes_over_sections_and_holes():
     assert {reason: n for reason, n in rig.counters.dropped().items() if n} == dropped
 
 
-def test_what_is_dropped_of_injected_accesses_is_counted_by_reason():
+def test_dropped_injected_accesses_are_counted_by_reason():
     rig = make_rig()
-    # Another source's are not injected.
+    # Accesses of another source do not count as injected.
     rig.pghot.recorder.record(np.array([3, FIRST + 5000]), -1, PGTSCANS, rig.time.now)
     write(InjectWriter(rig.pghot, rig.time), b"%d\n%d -1 fma 5\n3+4 -1 fma 2\n" % (FIRST, FIRST + 5000))
     write(InjectWriter(rig.pghot, rig.time), b"%d+10 -1\n%d 1\n" % (4 * S - 6, FIRST))
@@ -244,7 +244,7 @@ def test_what_is_dropped_of_injected_accesses_is_counted_by_reason():
     assert rig.total("pghot_recorded_accesses") == 1
 
 
-def test_an_injected_access_sets_the_accessed_bit_of_a_page_of_any_tier_and_no_figure():
+def test_an_injected_access_sets_the_accessed_bit_on_any_tier_and_changes_no_figure():
     rig = Rig(two_nodes(2, 2), [ProcessSpec("a", 10, 0), ProcessSpec("b", 10, 1)])
     rig.pghot.tunables.enabled_sources = 0
     write(InjectWriter(rig.pghot, rig.time), b"3\n65537\n65540+2\n")
@@ -253,7 +253,7 @@ def test_an_injected_access_sets_the_accessed_bit_of_a_page_of_any_tier_and_no_f
     assert not any(rig.machine.figures.report().values())
 
 
-def test_they_happen_in_order():
+def test_accesses_are_recorded_in_order():
     nodes = (node(0, 1, "top", (10, 20, 30)), node(1, 1, "top", (20, 10, 30)), node(2, 1, "lower", (30, 30, 10)))
     for text, last in ((b"65536 0\n65536+2 1\n65536 0\n", 0), (b"65536 0\n65536 0\n65535+2 1\n", 1)):
         rig = Rig(nodes, [ProcessSpec("a", 10, 2)], "precise")
@@ -262,7 +262,7 @@ def test_they_happen_in_order():
 
 
 @pytest.mark.parametrize("text", [b"65536\n" * 20_000, b"65536+2\n" * 1000, b"0+131072\n", b"65536 fma\n" * 9000])
-async def test_a_long_write_lets_others_run(text, nursery):
+async def test_a_long_write_yields_to_other_tasks(text, nursery):
     rig = make_rig()
     turns = 0
 
@@ -278,7 +278,7 @@ async def test_a_long_write_lets_others_run(text, nursery):
     nursery.cancel_scope.cancel()
 
 
-async def test_a_section_may_go_while_a_range_is_walked(nursery):
+async def test_a_section_may_go_offline_during_the_walk_of_a_range(nursery):
     rig = Rig(two_nodes(3, 3), [ProcessSpec("a", 10, 1)])
 
     async def unplug() -> None:
@@ -329,15 +329,15 @@ def test_text_and_raw_give_equal_results(lines, cuts, mode):
         max_size=6,
     )
 )
-def test_random_bytes_give_einval_or_reports_and_what_is_refused_changes_nothing(pieces):
+def test_random_bytes_are_reported_or_refused_with_einval_and_no_effect(pieces):
     rig = make_rig()
     writer = InjectWriter(rig.pghot, rig.time)
     for piece in pieces:
         before = contents(rig)
         try:
             write(writer, piece, close=False)
-        except OSError as refused:
-            code = refused.errno
+        except OSError as error:
+            code = error.errno
         else:
             continue
         assert code == errno.EINVAL

@@ -1,4 +1,4 @@
-"""Count a machine again from its page tables, and hold every figure that it keeps against that."""
+"""A recount of a machine from its page tables, to check every figure that it keeps."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from pghotd.memory.model.machine import Machine
 
 
 def check(machine: Machine, on_the_move: int = 0) -> None:
-    """Assert that page tables, frames, free pages and counts agree; `on_the_move` frames may be nobody's."""
+    """Assert that page tables, frames, free pages and counts agree; `on_the_move` frames may belong to no process."""
     frames = machine.frames
     tops = [node.nid for node in machine.nodes() if node.tier == "top"]
     mapped = []
@@ -25,10 +25,10 @@ def check(machine: Machine, on_the_move: int = 0) -> None:
     assert len(np.unique(everything)) == len(everything), "a frame is mapped twice"
     used = np.flatnonzero(frames.flags)
     assert (frames.flags[used] & Flag.USED != 0).all()
-    nobodys = np.setdiff1d(used, everything)
-    assert (frames.flags[nobodys] & Flag.MOVING != 0).all(), "a frame has leaked"
-    assert (frames.process[nobodys] == 0).all()
-    assert len(nobodys) <= on_the_move
+    unowned = np.setdiff1d(used, everything)
+    assert (frames.flags[unowned] & Flag.MOVING != 0).all(), "a frame has leaked"
+    assert (frames.process[unowned] == 0).all()
+    assert len(unowned) <= on_the_move
     assert (frames.section_nid[used >> SECTION_SHIFT] >= 0).all(), "a page in use is offline"
     for node in machine.nodes():
         present = machine.present_pages(node.nid)

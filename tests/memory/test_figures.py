@@ -1,4 +1,4 @@
-"""Compare the figures of a workload with the formula computed by hand."""
+"""The figures of a workload, compared with the formula computed by hand."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from pghotd.memory.model.figures import Figures, queueing
 from pghotd.memory.model.spec import NodeSpec, ProcessSpec
 from tests.machines import Rig, two_nodes
 
-#: 100 ms of 1 MB/s are 104857.6 bytes: 1638.4 accesses of 64 bytes, or 25.6 pages.
+#: 100 ms of 1 MB/s is 104857.6 bytes: 1638.4 accesses of 64 bytes, or 25.6 pages.
 SLOW = NodeSpec(0, PAGES_PER_SECTION, "top", {0: 10, 1: 20}, 100, 1)
 FAST = NodeSpec(1, PAGES_PER_SECTION, "lower", {0: 20, 1: 10}, 300, 1000)
 
@@ -18,14 +18,14 @@ def test_the_wait_at_a_utilised_node(u, wait):
     assert queueing(u) == pytest.approx(wait)
 
 
-def test_nothing_is_all_zeros():
+def test_without_accesses_all_figures_are_0():
     assert set(Figures((SLOW, FAST)).report().values()) == {0}
 
 
 def test_the_mean_latency_is_the_sum_of_its_parts():
     figures = Figures((SLOW, FAST))
     figures.accessed(0, 819, 1000)  # u = 0.49988: 100 ns x 0.49976
-    figures.accessed(1, 819, 1099)  # u = 0.0005: nothing
+    figures.accessed(1, 819, 1099)  # u = 0.0005: negligible
     figures.waited(819_000)
     report = figures.report()
     assert report["accesses_top"] == report["accesses_lower"] == 819
@@ -36,7 +36,7 @@ def test_the_mean_latency_is_the_sum_of_its_parts():
     assert report["mean_latency_ns"] == 725
 
 
-def test_each_100_ms_has_a_utilisation_of_its_own_and_at_most_95_percent():
+def test_each_100_ms_has_its_own_utilisation_of_at_most_95_percent():
     figures = Figures((SLOW, FAST))
     for window in range(10):
         figures.accessed(0, 819, window * 100 + 5)
@@ -58,7 +58,7 @@ def test_moves_are_load_on_both_nodes():
     assert figures.report()["mean_latency_load_ns"] == 0
 
 
-def test_the_machine_counts_by_node():
+def test_accesses_are_counted_by_node():
     rig = Rig(two_nodes(1, 1), [ProcessSpec("a", 10, 0), ProcessSpec("b", 10, 1)])
     for index, number in ((1, 3), (2, 1)):
         rig.machine.residency.access(rig.machine.processes[index], np.arange(number))

@@ -1,4 +1,4 @@
-"""Compare allocation with sets of PFNs, and test the figures of free memory."""
+"""Allocation, compared with sets of PFNs, and the figures of free memory."""
 
 import numpy as np
 import pytest
@@ -15,10 +15,10 @@ def fresh(sections: int = 1) -> Frames:
     return Frames(two_nodes(1, sections))
 
 
-FIRST = PAGES_PER_SECTION  # of node 1
+FIRST = PAGES_PER_SECTION  # Of node 1.
 
 
-def test_the_lowest_frames_go_first():
+def test_the_lowest_frames_are_allocated_first():
     frames = fresh()
     assert frames.allocate(1, 3, 0).tolist() == [FIRST, FIRST + 1, FIRST + 2]
     assert frames.allocate(1, 2, 3).tolist() == [FIRST + 8, FIRST + 16]
@@ -27,7 +27,7 @@ def test_the_lowest_frames_go_first():
     assert frames.free_pages == {0: PAGES_PER_SECTION, 1: PAGES_PER_SECTION - 5 - 16 - 512}
 
 
-def test_a_node_gives_what_it_has_and_nothing_of_another():
+def test_allocation_stays_on_the_node():
     frames = fresh()
     heads = frames.allocate(0, 2 * PAGES_PER_SECTION, 0)
     assert heads.tolist() == list(range(PAGES_PER_SECTION))
@@ -37,7 +37,7 @@ def test_a_node_gives_what_it_has_and_nothing_of_another():
 
 
 @pytest.mark.parametrize("order", [1, 3, 9])
-def test_pages_that_are_not_together_are_no_folio(order):
+def test_pages_that_are_not_contiguous_make_no_folio(order):
     frames = fresh()
     pages = frames.allocate(1, PAGES_PER_SECTION, 0)
     frames.release(pages[1::2])
@@ -48,7 +48,7 @@ def test_pages_that_are_not_together_are_no_folio(order):
     assert frames.allocate(1, 5, order).tolist() == [last]
 
 
-def test_memory_in_pieces_is_not_searched_block_by_block(monkeypatch):
+def test_fragmented_memory_is_not_searched_block_by_block(monkeypatch):
     frames = fresh(16)
     pages = frames.allocate(1, 16 * PAGES_PER_SECTION, 0)
     frames.release(pages[1::2])
@@ -60,7 +60,7 @@ def test_memory_in_pieces_is_not_searched_block_by_block(monkeypatch):
     assert 2 < len(looked) <= 11
 
 
-def test_a_released_page_is_as_if_it_had_never_been_used():
+def test_a_released_page_keeps_no_state():
     frames = fresh()
     pages = frames.allocate(1, 20, 0)
     for array in (frames.state, frames.process, frames.slot, frames.moved_at):
@@ -86,7 +86,7 @@ def test_nothing_is_allocated_in_a_closed_section():
     assert frames.allocate(1, 1, 0).tolist() == [FIRST + 100]
 
 
-def test_what_is_freed_in_a_closed_section_is_free_when_it_opens():
+def test_frames_freed_in_a_closed_section_are_free_when_it_opens():
     frames = fresh(2)
     pages = frames.allocate(1, 100, 0)
     frames.close(1, True)
@@ -119,7 +119,7 @@ OPERATIONS = st.lists(
 
 @settings(deadline=None)
 @given(OPERATIONS)
-def test_frames_are_sets_of_pfns(operations):
+def test_frames_equal_sets_of_pfns(operations):
     frames = Frames((node(0, 1, "top", (10, 20)), node(1, 2, "lower", (20, 10))))
     free = set(range(FIRST, 3 * PAGES_PER_SECTION))
     closed: set[int] = set()

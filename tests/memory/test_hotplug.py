@@ -1,4 +1,4 @@
-"""Show that a section goes offline whole or not at all, and what its going and coming changes."""
+"""A section goes offline whole or not at all; and the effects of taking it offline and online."""
 
 import errno
 import logging
@@ -23,7 +23,7 @@ NODES = (
 
 
 def contents(rig: Rig) -> list[object]:
-    """Return all that a refused operation must not change."""
+    """Return everything that a refused operation must not change."""
     machine, frames = rig.machine, rig.machine.frames
     arrays = [frames.state, frames.flags, frames.process, frames.slot, frames.section_nid]
     arrays += [process.table for process in machine.processes.values()]
@@ -52,7 +52,7 @@ def test_pages_move_to_the_same_node_first_then_by_distance():
     rig.machine.hotplug.set_online(2, False)
     check(rig.machine)
     nids = rig.machine.frames.nid_of(process.table.astype(np.int64) - 1)
-    # The other section of the node had 73 of the 75 larger folios already.
+    # The other section of the node already had 73 of the 75 larger folios.
     assert np.bincount(nids).tolist() == [0, 282, S - 292]
     assert process.pages_top == 282
     assert (rig.machine.processes[2].pages_top, rig.machine.processes[2].pages_lower) == (8, 292)
@@ -60,7 +60,7 @@ def test_pages_move_to_the_same_node_first_then_by_distance():
     assert rig.total("pgmigrate_success") == rig.total("pgdemote_kswapd") == 0
 
 
-def test_writing_the_current_state_is_no_error_and_notifies_no_one():
+def test_writing_the_current_state_does_nothing():
     rig = Rig(NODES)
     calls = []
     rig.machine.register_notifier(lambda *change: calls.append(change))
@@ -79,8 +79,8 @@ def test_a_pinned_page_or_one_off_the_lru_is_ebusy(kind):
     assert refused(rig, 2) == errno.EBUSY
 
 
-@pytest.mark.parametrize(("section", "name"), [(2, "its own pages"), (0, "the frames they go to")])
-async def test_a_page_on_the_move_is_ebusy(nursery, autojump_clock, section, name):
+@pytest.mark.parametrize(("section", "name"), [(2, "its own pages"), (0, "the frames that they move to")])
+async def test_a_section_with_pages_being_moved_is_ebusy(nursery, autojump_clock, section, name):
     rig = Rig(NODES, [ProcessSpec("a", 100, 2)])
     nursery.start_soon(rig.machine.promote, 2 * S + np.arange(5), 0)
     await trio.testing.wait_all_tasks_blocked()
@@ -99,7 +99,7 @@ def test_pages_that_do_not_fit_are_enomem():
     assert refused(Rig(NODES, full), 1) == errno.ENOMEM
 
 
-def test_room_in_pieces_is_enomem_for_a_huge_folio():
+def test_fragmented_room_is_enomem_for_a_huge_folio():
     rig = Rig(
         NODES,
         [ProcessSpec("a", S, 0), ProcessSpec("b", S, 1), ProcessSpec("c", 512, 2, 9), ProcessSpec("d", 2 * S - 512, 2)],
@@ -118,7 +118,7 @@ def test_the_last_section_of_the_last_top_tier_node_is_ebusy():
     rig.machine.hotplug.set_online(1, False)
 
 
-def test_the_last_section_of_a_lower_node_may_go():
+def test_the_last_section_of_a_lower_tier_node_may_go_offline():
     rig = Rig(NODES)
     for section in (2, 3):
         rig.machine.hotplug.set_online(section, False)
@@ -130,7 +130,7 @@ def test_the_last_section_of_a_lower_node_may_go():
     assert rig.pghot.store.record_bytes == S
 
 
-def test_target_nid_follows_with_a_line_in_the_log(caplog):
+def test_target_nid_changes_with_a_line_in_the_log(caplog):
     caplog.set_level(logging.INFO)
     rig = Rig(NODES)
     assert rig.pghot.tunables.target_nid == 0
@@ -145,7 +145,7 @@ def test_target_nid_follows_with_a_line_in_the_log(caplog):
     rig.pghot.tunables.set("target_nid", 0)
 
 
-def test_target_nid_minus_one_is_the_nearest_node_of_those_that_there_are_now(caplog):
+def test_target_nid_minus_one_is_the_nearest_node_with_memory(caplog):
     caplog.set_level(logging.INFO)
     rig = Rig(NODES)
     tunables, targets = rig.pghot.tunables, rig.pghot.targets
@@ -155,7 +155,7 @@ def test_target_nid_minus_one_is_the_nearest_node_of_those_that_there_are_now(ca
     rig.machine.hotplug.set_online(1, False)
     assert (tunables.target_nid, targets.default(2, tunables)) == (-1, 0)
     assert not caplog.records
-    # Node 1, which it was before, has no memory any more.
+    # Node 1, the last one set, has no memory any more.
     tunables.set("target_policy", 0)
     assert tunables.target_nid == 0
 
@@ -171,7 +171,7 @@ def test_records_are_0_when_a_section_comes_back(mode):
     assert not rig.pghot.store.node(2).section(3).any()
 
 
-def test_an_accessed_page_of_age_keeps_both_when_it_moves_off_a_section():
+def test_a_page_keeps_its_accessed_bit_and_generation_when_it_moves_off_a_section():
     rig = Rig(NODES, [ProcessSpec("a", 2, 2)])
     rig.machine.reclaim.generations.age(2)
     rig.machine.mark_accessed(np.array([2 * S]))

@@ -1,4 +1,4 @@
-"""Do anything in any order to a machine, and count it again after each step."""
+"""Any operations in any order on a machine, with a recount after each step."""
 
 import contextlib
 
@@ -26,7 +26,7 @@ FRACTION = st.integers(0, 999)
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Moves are begun by one rule and ended by another, so everything else can happen during them."""
+    """Random operations; one rule begins moves and another ends them, so anything can happen during them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class AnyOrder(RuleBasedStateMachine):
             self.machine.residency.remove_process(self._process(fraction))
 
     @rule(section=st.integers(0, 4), online=st.booleans())
-    def a_section_goes_or_comes(self, section, online):
+    def a_section_goes_offline_or_online(self, section, online):
         with contextlib.suppress(OSError):
             self.machine.hotplug.set_online(section, online)
 
@@ -117,7 +117,7 @@ AnyOrder.TestCase.settings = settings(deadline=None, max_examples=30, stateful_s
 TestAnyOrder = AnyOrder.TestCase
 
 
-def test_64_gib_are_20_bytes_a_page_or_less_and_cost_nothing_before_they_are_used():
+def test_arrays_take_20_bytes_a_page_or_less():
     rig = Rig((node(0, 512, "top", (10, 20)), node(1, 512, "lower", (20, 10))))
     frames = rig.machine.frames
     process = rig.machine.residency.add_process(ProcessSpec("a", 1, 1))

@@ -1,4 +1,4 @@
-"""Show that promotion really moves, takes its time, and fails as the kernel's does."""
+"""Promotion really moves pages, takes time, and fails as the kernel's does."""
 
 import errno
 
@@ -13,8 +13,8 @@ from pghotd.memory.model.spec import ProcessSpec
 from tests.machines import Rig, two_nodes
 from tests.memory.recount import check
 
-FIRST = 2 * PAGES_PER_SECTION  # of node 1
-MIN = 512  # of node 0, two sections: sqrt(16 x 262144) = 2048 KiB
+FIRST = 2 * PAGES_PER_SECTION  # Of node 1.
+MIN = 512  # Of node 0, two sections: sqrt(16 x 262144) = 2048 KiB
 
 
 def virtual_clock() -> int:
@@ -42,7 +42,7 @@ async def test_a_promoted_page_has_a_new_frame_and_its_old_one_is_free(autojump_
     check(machine)
 
 
-async def test_a_move_takes_move_ns_a_folio_and_its_pages_are_off_the_lru_meanwhile(nursery, autojump_clock):
+async def test_a_move_takes_move_ns_a_folio_during_which_its_pages_are_off_the_lru(nursery, autojump_clock):
     rig = make_rig(ProcessSpec("a", 40, 1, folio_order=2), move_ns=1_000_000)
     heads = FIRST + np.arange(0, 40, 4)
     started = trio.current_time()
@@ -61,7 +61,7 @@ async def test_a_move_takes_move_ns_a_folio_and_its_pages_are_off_the_lru_meanwh
     assert rig.machine.figures.report()["mean_latency_wait_ns"] == 1_000_000
 
 
-async def test_what_does_not_fit_above_min_is_enomem(autojump_clock):
+async def test_folios_that_do_not_fit_above_min_are_enomem(autojump_clock):
     rig = make_rig(ProcessSpec("full", 2 * PAGES_PER_SECTION - MIN - 9, 0), ProcessSpec("a", 16, 1, folio_order=2))
     moved = await rig.machine.promote(FIRST + np.arange(0, 16, 4), 0)
     assert moved.results.tolist() == [0, 0, errno.ENOMEM, errno.ENOMEM]
@@ -71,7 +71,7 @@ async def test_what_does_not_fit_above_min_is_enomem(autojump_clock):
     check(rig.machine)
 
 
-async def test_pinned_or_off_the_lru_is_ebusy_and_free_or_a_tail_enoent(autojump_clock):
+async def test_pinned_or_off_the_lru_is_ebusy_and_free_or_a_tail_is_enoent(autojump_clock):
     rig = make_rig(
         ProcessSpec("pinned", 1, 1, pinned=True),
         ProcessSpec("unlisted", 1, 1, lru=False),
@@ -97,7 +97,7 @@ async def test_a_share_of_the_moves_of_a_busy_process_fails_and_runs_repeat(auto
 
 
 @pytest.mark.parametrize("order", [0, 2])
-@pytest.mark.parametrize("reuse", ["nobody", "a process", "the same index", "another move"])
+@pytest.mark.parametrize("reuse", ["none", "a process", "the same index", "another move"])
 async def test_a_process_that_exits_during_a_move_is_enoent_and_nothing_leaks(nursery, autojump_clock, order, reuse):
     rig = make_rig(ProcessSpec("a", 40, 1, order), ProcessSpec("b", 40, 0))
     machine, results = rig.machine, []
@@ -115,7 +115,7 @@ async def test_a_process_that_exits_during_a_move_is_enoent_and_nothing_leaks(nu
     elif reuse == "the same index":
         assert machine.residency.populate(ProcessSpec("c", 40, 1)).index == 1
     elif reuse == "another move":
-        # Its targets are the lowest free frames of node 1: those of the process that has gone, once they are free.
+        # Its targets are the lowest free frames of node 1: those of the process that has exited, once they are free.
         nursery.start_soon(machine.promote, np.arange(40), 1)
     await trio.sleep(1)
     assert (results[0] == errno.ENOENT).all()
@@ -136,7 +136,7 @@ async def test_a_page_unmapped_and_touched_again_during_its_move_is_another_page
     check(machine)
 
 
-async def test_a_page_that_goes_one_way_and_back_within_a_minute_has_bounced(autojump_clock):
+async def test_a_page_that_moves_one_way_and_back_within_a_minute_has_bounced(autojump_clock):
     rig = make_rig(ProcessSpec("a", 8, 1, folio_order=1), move_ns=0)
     machine, process = rig.machine, rig.machine.processes[1]
 
@@ -155,7 +155,7 @@ async def test_a_page_that_goes_one_way_and_back_within_a_minute_has_bounced(aut
     check(machine)
 
 
-async def test_a_page_that_moves_within_its_node_was_demoted_when_it_was(autojump_clock):
+async def test_a_move_within_the_node_keeps_the_time_of_demotion(autojump_clock):
     rig = make_rig(ProcessSpec("a", 2, 0), move_ns=0)
     machine, process = rig.machine, rig.machine.processes[1]
     await trio.sleep(3)
@@ -171,7 +171,7 @@ async def test_a_page_that_moves_within_its_node_was_demoted_when_it_was(autojum
     check(machine)
 
 
-async def test_a_promoted_page_starts_youngest(autojump_clock):
+async def test_a_promoted_page_starts_in_the_youngest_generation(autojump_clock):
     rig = make_rig(ProcessSpec("a", 2, 1), move_ns=0)
     rig.machine.frames.flags[FIRST] |= Flag.GENERATION | Flag.ACCESSED
     await rig.machine.promote(np.array([FIRST]), 0)
@@ -183,6 +183,6 @@ async def test_a_promotion_that_leaves_the_target_below_low_wakes_its_kswapd(aut
     woken = []
     monkeypatch.setattr(rig.machine.reclaim, "wake", woken.append)
     await rig.machine.promote(np.array([]).astype(np.int64), 0)
-    assert woken == []  # 640 free is low exactly
+    assert woken == []  # 640 free is exactly low.
     await rig.machine.promote(np.array([FIRST]), 0)
     assert woken == [0]

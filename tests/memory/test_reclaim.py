@@ -1,4 +1,4 @@
-"""Show when kswapd wakes, how far it goes, and whom it takes, on a virtual clock."""
+"""When kswapd wakes, how far it goes, and which pages it takes, on a virtual clock."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def age(rig: Rig, times: int, sections: int = 1) -> None:
 
 
 @pytest.mark.parametrize(("for_promotion", "goal"), [(False, HIGH), (True, PROMO)])
-async def test_woken_it_demotes_up_to_high_or_for_a_promotion_to_promo(nursery, autojump_clock, for_promotion, goal):
+async def test_kswapd_demotes_up_to_high_or_for_a_promotion_up_to_promo(nursery, autojump_clock, for_promotion, goal):
     rig = make_rig(ProcessSpec("cold", S - 400, 0))
     nursery.start_soon(rig.machine.run, rig.pghot)
     age(rig, 3)
@@ -43,7 +43,7 @@ async def test_woken_it_demotes_up_to_high_or_for_a_promotion_to_promo(nursery, 
     check(rig.machine)
 
 
-async def test_an_allocation_below_low_wakes_it_also_before_it_runs(nursery, autojump_clock):
+async def test_an_allocation_below_low_wakes_kswapd_even_before_it_runs(nursery, autojump_clock):
     rig = make_rig(ProcessSpec("cold", S - LOW, 0))
     age(rig, 3)
     process = rig.machine.residency.add_process(ProcessSpec("a", 50, 0))
@@ -56,7 +56,7 @@ async def test_an_allocation_below_low_wakes_it_also_before_it_runs(nursery, aut
     assert rig.machine.frames.free_pages[0] == HIGH + 1
 
 
-async def test_a_node_without_promise_of_victims_waits_for_the_agings(nursery, autojump_clock):
+async def test_a_node_without_victims_waits_for_the_agings(nursery, autojump_clock):
     rig = make_rig(ProcessSpec("young", S - 400, 0))
     calls = []
     victims = rig.machine.reclaim.generations.victims
@@ -64,14 +64,14 @@ async def test_a_node_without_promise_of_victims_waits_for_the_agings(nursery, a
     nursery.start_soon(rig.machine.run, rig.pghot)
     rig.machine.reclaim.wake(0)
     await trio.sleep(2.9)
-    # One look when it is woken, one after each aging: it does not spin.
+    # One search when it is woken, one after each aging: it does not spin.
     assert [round(when) for when in calls] == [0, 1, 2]
     assert rig.total("pgdemote_kswapd") == 0
     await trio.sleep(0.2)
     assert rig.machine.frames.free_pages[0] == HIGH + 1
 
 
-async def test_a_node_that_waits_for_victims_keeps_no_other_waiting(nursery, autojump_clock):
+async def test_a_node_that_waits_for_victims_does_not_delay_others(nursery, autojump_clock):
     nodes = (
         node(0, 1, "top", (10, 20, 30)),
         node(1, 1, "top", (20, 10, 30)),
@@ -88,7 +88,7 @@ async def test_a_node_that_waits_for_victims_keeps_no_other_waiting(nursery, aut
     assert rig.machine.frames.free_pages == {0: 400, 1: HIGH + 1, 2: S - (HIGH + 1 - 400)}
 
 
-async def test_what_cannot_move_does_not_keep_what_is_behind_it(nursery, autojump_clock):
+async def test_pages_that_cannot_move_do_not_block_others(nursery, autojump_clock):
     rig = make_rig(ProcessSpec("busy", 3000, 0, busy=1.0), ProcessSpec("cold", S - 3400, 0))
     nursery.start_soon(rig.machine.run, rig.pghot)
     age(rig, 3)
@@ -99,7 +99,7 @@ async def test_what_cannot_move_does_not_keep_what_is_behind_it(nursery, autojum
     assert rig.total("pgmigrate_fail") >= 3000
 
 
-async def test_victims_come_from_the_oldest_and_accessed_ones_are_spared(nursery, autojump_clock):
+async def test_victims_come_from_the_oldest_generation_and_accessed_pages_are_spared(nursery, autojump_clock):
     rig = make_rig(ProcessSpec("cold", 1000, 0), ProcessSpec("warm", S - 1400, 0))
     cold, warm = rig.machine.processes[1], rig.machine.processes[2]
     age(rig, 2)
@@ -133,7 +133,7 @@ async def test_the_other_lower_node_is_taken_when_the_nearest_has_no_room(nurser
     assert rig.total("pgmigrate_fail") == 0
 
 
-async def test_without_room_anywhere_it_waits(nursery, autojump_clock):
+async def test_without_room_anywhere_kswapd_waits(nursery, autojump_clock):
     rig = make_rig(ProcessSpec("cold", S - 400, 0), ProcessSpec("full", S - MIN, 1))
     nursery.start_soon(rig.machine.run, rig.pghot)
     age(rig, 3)
@@ -145,7 +145,7 @@ async def test_without_room_anywhere_it_waits(nursery, autojump_clock):
     assert rig.machine.frames.free_pages[0] == HIGH + 1
 
 
-async def test_it_can_be_cancelled_and_then_nothing_is_on_the_move(autojump_clock):
+async def test_kswapd_can_be_cancelled_and_then_nothing_is_being_moved(autojump_clock):
     rig = make_rig(ProcessSpec("cold", S, 0), move_ns=10**6)
     age(rig, 3)
     with trio.move_on_after(0.3):
@@ -153,12 +153,12 @@ async def test_it_can_be_cancelled_and_then_nothing_is_on_the_move(autojump_cloc
             nursery.start_soon(rig.machine.run, rig.pghot)
             rig.machine.reclaim.wake(0, for_promotion=True)
             await trio.sleep_forever()
-    # The move that was under way ended, and no other began.
+    # The move under way ended, and no other began.
     assert rig.total("pgdemote_kswapd") == 512
     check(rig.machine)
 
 
-def test_an_aging_moves_the_accessed_to_the_youngest_and_the_rest_one_on():
+def test_an_aging_moves_accessed_pages_to_the_youngest_generation_and_the_rest_on():
     rig = Rig(two_nodes(1, 1), [ProcessSpec("a", 3, 0), ProcessSpec("pinned", 1, 0, pinned=True)])
     generations, flags = rig.machine.reclaim.generations, rig.machine.frames.flags
     seen = []
@@ -169,11 +169,11 @@ def test_an_aging_moves_the_accessed_to_the_youngest_and_the_rest_one_on():
         seen.append(((flags[:4] & Flag.GENERATION) >> 1).tolist())
     assert seen == [[0, 1, 1, 1], [1, 2, 2, 2], [2, 0, 3, 3], [3, 1, 3, 3], [3, 2, 3, 3], [3, 3, 0, 3]]
     assert not flags[4:S].any()
-    assert generations.victims(0, 10).tolist() == [0, 1]  # 2 is young, 3 pinned
+    assert generations.victims(0, 10).tolist() == [0, 1]  # 2 is young, 3 is pinned.
     assert generations.victims(1, 10).tolist() == []
 
 
-def test_victims_are_as_many_as_asked_for():
+def test_victims_are_limited_to_the_number_of_pages_requested():
     rig = Rig(two_nodes(2, 1), [ProcessSpec("a", S - 512, 0), ProcessSpec("b", 1024, 0, folio_order=9)])
     generations = rig.machine.reclaim.generations
     age(rig, 3, 2)
@@ -192,8 +192,8 @@ def test_victims_that_have_gone_are_not_chosen():
     assert rig.machine.reclaim.generations.victims(0, 1).tolist() == [S]
 
 
-def test_what_has_been_on_the_node_for_longest_is_demoted_first():
-    """A process that frees what it allocated a while ago, as most do, gets frames below those of others."""
+def test_pages_that_have_been_on_the_node_longest_are_demoted_first():
+    """A process that frees memory and allocates more, as most do, gets frames below those of others."""
     rig = Rig(two_nodes(2, 1), [ProcessSpec("early", 100, 0), ProcessSpec("cold", S, 0)])
     rig.machine.residency.remove_process(rig.machine.processes[1])
     rig.time.now += 5000
@@ -207,7 +207,7 @@ def test_what_has_been_on_the_node_for_longest_is_demoted_first():
 
 
 def test_no_victim_is_chosen_twice_in_one_search():
-    """The search comes back to a section for those that arrived later, while the first ones do not move yet."""
+    """The search returns to a section for pages that arrived later, before the first ones have moved."""
     rig = Rig(two_nodes(2, 1), [ProcessSpec("early", 100, 0), ProcessSpec("cold", S, 0)])
     rig.machine.residency.remove_process(rig.machine.processes[1])
     rig.time.now += 5000
@@ -216,7 +216,7 @@ def test_no_victim_is_chosen_twice_in_one_search():
     assert rig.machine.reclaim.generations.victims(0, 2 * S).tolist() == [*range(100, S + 100), *range(100)]
 
 
-def test_a_section_without_victims_is_not_searched_again_before_it_ages(monkeypatch):
+def test_a_section_without_victims_is_not_searched_again_before_an_aging(monkeypatch):
     rig = Rig(two_nodes(4, 1), [ProcessSpec("a", 4 * S, 0)])
     generations = rig.machine.reclaim.generations
     searched = []

@@ -1,4 +1,4 @@
-"""Show where processes get their memory, what they give back, and what their accesses leave behind."""
+"""Where processes get their memory, what they free, and the effects of their accesses."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from pghotd.memory.model.spec import ProcessSpec
 from tests.machines import Rig, node
 from tests.memory.recount import check
 
-#: min, low and high of a node of one section.
+#: The watermarks of a node of one section.
 MIN, LOW, HIGH = 362, 452, 542
 NODES = (
     node(0, 1, "top", (10, 40, 20, 30)),
@@ -28,7 +28,7 @@ def touch_all(rig: Rig, spec: ProcessSpec):
     return process, left
 
 
-def test_first_touch_is_on_the_home_node_and_costs_no_second_time():
+def test_first_touch_is_on_the_home_node_and_a_second_allocates_nothing():
     rig = Rig(NODES)
     process, left = touch_all(rig, ProcessSpec("a", 100, 1, folio_order=2))
     assert not left
@@ -37,7 +37,7 @@ def test_first_touch_is_on_the_home_node_and_costs_no_second_time():
     assert rig.machine.frames.free_pages[1] == S - 100
 
 
-def test_what_finds_no_room_at_home_falls_back_by_distance():
+def test_an_allocation_without_room_at_home_falls_back_by_distance():
     rig = Rig(NODES)
     process, left = touch_all(rig, ProcessSpec("a", 4 * S, 0))
     assert left == 4 * MIN
@@ -47,7 +47,7 @@ def test_what_finds_no_room_at_home_falls_back_by_distance():
     assert (process.pages_top, process.pages_lower) == (2 * (S - MIN), 2 * (S - MIN))
 
 
-def test_below_min_an_allocation_demotes_for_itself():
+def test_an_allocation_below_min_demotes_directly():
     rig = Rig(NODES, [ProcessSpec("cold", S - MIN, 0)])
     for _ in range(3):
         rig.machine.reclaim.generations.age(0)
@@ -59,14 +59,14 @@ def test_below_min_an_allocation_demotes_for_itself():
     assert rig.total("pgdemote_kswapd") == 0
 
 
-def test_without_a_victim_it_falls_back():
+def test_an_allocation_below_min_without_victims_falls_back():
     rig = Rig(NODES, [ProcessSpec("young", S - MIN, 0)])
     process, left = touch_all(rig, ProcessSpec("a", 700, 0))
     assert (process.pages_top, process.pages_lower, left) == (0, 700, 0)
     assert rig.total("pgdemote_direct") == 0
 
 
-def test_a_lower_node_demotes_nothing():
+def test_a_lower_tier_node_demotes_nothing():
     rig = Rig(NODES, [ProcessSpec("cold", S - MIN, 2)])
     for _ in range(3):
         rig.machine.reclaim.generations.age(2)
@@ -84,7 +84,7 @@ def test_an_allocation_wakes_kswapd_below_low(pages, woken, monkeypatch):
     assert calls == [0] * woken
 
 
-def test_an_exit_frees_everything_and_its_index_is_used_again():
+def test_an_exit_frees_everything_and_the_index_is_reused():
     rig = Rig(NODES)
     first, _ = touch_all(rig, ProcessSpec("a", S, 0, owner="/a"))
     second, _ = touch_all(rig, ProcessSpec("b", 100, 0, owner="/b"))
@@ -107,7 +107,7 @@ def test_many_processes_have_their_owners():
     assert rig.counters.owners == {f"/{i}": 0 for i in range(7)}
 
 
-def test_unmapping_passes_over_what_is_not_mapped():
+def test_unmapping_skips_what_is_not_mapped():
     rig = Rig(NODES)
     process, _ = touch_all(rig, ProcessSpec("a", 10, 0))
     rig.machine.residency.unmap(process, np.arange(0, 4))
@@ -116,12 +116,12 @@ def test_unmapping_passes_over_what_is_not_mapped():
     check(rig.machine)
 
 
-def test_a_process_that_does_not_fit_its_node_is_an_error():
+def test_a_process_that_does_not_fit_on_its_node_is_an_error():
     with pytest.raises(SpecError, match="'big': node 0 has no room"):
         Rig(NODES, [ProcessSpec("big", S + 1, 0)])
 
 
-def test_an_access_sets_the_folio_s_bit_counts_for_its_tier_and_makes_no_record():
+def test_an_access_sets_the_bit_of_its_folio_counts_for_its_tier_and_records_nothing():
     rig = Rig(NODES, [ProcessSpec("a", 8, 2, folio_order=2), ProcessSpec("b", 8, 0)])
     machine = rig.machine
     lower, top = machine.processes[1], machine.processes[2]
@@ -134,7 +134,7 @@ def test_an_access_sets_the_folio_s_bit_counts_for_its_tier_and_makes_no_record(
     assert rig.total("pghot_recorded_accesses") == 0
 
 
-def test_an_access_touches_what_is_not_mapped_and_leaves_out_what_finds_no_memory():
+def test_an_access_touches_unmapped_pages_and_skips_those_without_memory():
     rig = Rig(NODES, [ProcessSpec("full", S - MIN, nid) for nid in (1, 2, 3)])
     process = rig.machine.residency.add_process(ProcessSpec("a", S, 0))
     pfns = rig.machine.residency.access(process, np.arange(S))
@@ -142,7 +142,7 @@ def test_an_access_touches_what_is_not_mapped_and_leaves_out_what_finds_no_memor
     check(rig.machine)
 
 
-def test_an_injected_access_sets_the_bit_and_no_figure():
+def test_an_injected_access_sets_the_bit_and_changes_no_figure():
     rig = Rig(NODES, [ProcessSpec("a", 8, 2, folio_order=2)])
     rig.machine.mark_accessed(np.array([2 * S + 6, 2 * S + 100, 9 * S, 2**52, -1]))
     assert np.flatnonzero(rig.machine.frames.flags & Flag.ACCESSED).tolist() == [2 * S + 4]
@@ -153,5 +153,5 @@ def test_addresses_resolve_to_pfns():
     rig = Rig(NODES, [ProcessSpec("a", 8, 2)])
     pid = rig.machine.processes[1].pid
     assert rig.machine.resolve(pid, 3 * 4096 + 17) == 2 * S + 3
-    for wrong in ((pid, 8 * 4096), (pid, -1), (pid + 1, 0)):
-        assert rig.machine.resolve(*wrong) is None
+    for unmapped in ((pid, 8 * 4096), (pid, -1), (pid + 1, 0)):
+        assert rig.machine.resolve(*unmapped) is None

@@ -1,4 +1,4 @@
-"""Compare watermarks with values computed by hand (docs/rules.md, section 6)."""
+"""Watermarks, compared with values computed by hand (docs/rules.md, section 6)."""
 
 import pytest
 
@@ -21,10 +21,10 @@ GIB = 262_144
         (GIB, Watermarks(1024, 1286, 1548, 1810)),
         # 64 GiB: 32768 KiB; 0.1 % is 16777.
         (64 * GIB, Watermarks(8192, 24_969, 41_746, 58_523)),
-        # 4 TiB: sqrt(2^36) is 256 MiB exactly; 8 TiB and more are held there.
+        # 4 TiB: sqrt(2^36) is exactly 256 MiB; larger sizes are capped there.
         (4096 * GIB, Watermarks(65_536, 65_536 + 1_073_741, 65_536 + 2 * 1_073_741, 65_536 + 3 * 1_073_741)),
         (16_384 * GIB, Watermarks(65_536, 4_360_503, 8_655_470, 12_950_437)),
     ],
 )
-def test_watermarks(pages, expected):
+def test_watermarks_of_a_size(pages, expected):
     assert watermarks(pages) == expected

@@ -1,1 +1,1 @@
-"""Small changes of meaning, one at a time, and whether a test sees each: `make mutants SEED=N`."""
+"""Mutation testing: small changes of meaning, one at a time, that tests should catch: `make mutants SEED=N`."""

@@ -1,7 +1,7 @@
 """`make mutants SEED=N`: change the program a little, again and again, and see whether a test fails.
 
-It works in a copy of the tree, and as root with mounts of its own. What is sampled depends on the seed and on the text
-of functions, and not on the files that they are in.
+It works in a copy of the tree, and as root with mounts of its own. The sample depends on the seed and on the text of
+functions, not on the files that they are in.
 """
 
 from __future__ import annotations
@@ -20,29 +20,31 @@ from pathlib import Path
 
 from tests.mutants.lines import Lines, read_lines
 from tests.mutants.mutations import Mutant, mutants_below
-from tests.mutants.run import Chosen, import_what_is_slow, run_forked
+from tests.mutants.run import ChosenTests, import_slow_modules, run_forked
 
 FOLDERS = ("pghotd/engine", "pghotd/memory", "pghotd/fs", "pghotd/sources")
 _COPY = "PGHOTD_MUTANTS_COPY_OF"
-#: Of all tests of one mutant, as they were timed with tracing.
+#: Limit for all tests of one mutant, as timed with tracing.
 _MOST_SECONDS = 60
 _LEAST_CAUGHT = 0.85
 _PASSED, _FAILED, _INTERRUPTED = 0, 1, 2
 
 
 def main() -> int:
-    """Run in the copy."""
+    """Run the command, in a copy of the tree."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description="Try small changes of meaning.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--number", type=int, default=200, help="how many mutants (200)")
-    parser.add_argument("--again", action="store_true", help="leave out what was caught in the last run with this seed")
+    parser.add_argument(
+        "--again", action="store_true", help="leave out mutants that were caught in the last run with this seed"
+    )
     parser.add_argument("--only", metavar="PATH[:LINE]", action="append", help="all mutants of a file or line instead")
     given = parser.parse_args()
     if _COPY not in os.environ:
         return _in_a_copy(Path.cwd())
     original, root = Path(os.environ[_COPY]), Path.cwd()
     cache = original / ".cache/mutants"
-    import_what_is_slow()
+    import_slow_modules()
     lines = read_lines(root, cache / "lines")
     every = mutants_below(root, FOLDERS)
     chosen = _only(every, given.only) if given.only else _sample(every, given.seed, given.number)
@@ -52,7 +54,7 @@ def main() -> int:
 def _report(
     root: Path, chosen: list[Mutant], equivalents: dict[tuple[str, ...], str], lines: Lines, last: Path, again: bool
 ) -> int:
-    """Run the mutants, say what became of each, and return the exit status."""
+    """Run the mutants, print the verdict on each, and return the exit status."""
     began = time.monotonic()
     before = json.loads(last.read_text()) if again and last.exists() else {}
     verdicts: dict[str, str] = {}
@@ -77,7 +79,7 @@ def _report(
 
 
 def _verdict(root: Path, mutant: Mutant, lines: Lines) -> str:
-    """Return what the tests say of a mutant."""
+    """Return the verdict of the tests on a mutant."""
     seconds: dict[str, float] = {}
     for test in lines.tests(mutant.path, mutant.line, mutant.statement):
         if sum(seconds.values()) + lines.seconds[test] <= _MOST_SECONDS or not seconds:
@@ -89,10 +91,10 @@ def _verdict(root: Path, mutant: Mutant, lines: Lines) -> str:
     failed.write_text("the import")
     try:
         file.write_text(mutant.source())
-        # Compiled files are told apart by seconds.
+        # Compiled files are distinguished by seconds.
         os.utime(file, (0, time.time_ns() // 1_000_000 % (1 << 31)))
         files = sorted({test.partition("::")[0] for test in seconds})
-        status = run_forked(["-x", *files], Chosen(seconds, failed))
+        status = run_forked(["-x", *files], ChosenTests(seconds, failed))
     finally:
         file.write_text(text)
     if status == _PASSED:
@@ -103,7 +105,7 @@ def _verdict(root: Path, mutant: Mutant, lines: Lines) -> str:
 
 
 def _sample(every: list[Mutant], seed: int, number: int) -> list[Mutant]:
-    """Return as many as asked for: which ones depends on the seed, not on where functions are."""
+    """Return `number` mutants, chosen by the seed and not by where functions are."""
 
     def rank(mutant: Mutant) -> bytes:
         return hashlib.sha256(repr((seed, *mutant.name)).encode()).digest()
@@ -116,13 +118,13 @@ def _only(every: list[Mutant], wanted: list[str]) -> list[Mutant]:
 
 
 def _entry(mutant: Mutant) -> tuple[str, ...]:
-    """Return what an entry of the list of equivalents says of it; a file may move to another folder."""
+    """Return the fields by which the list of equivalents names a mutant; a file may move to another folder."""
     function, text, operator, occurrence = mutant.name
     return Path(mutant.path).name, function, text, operator, str(occurrence)
 
 
 def _equivalents(every: list[Mutant]) -> dict[tuple[str, ...], str]:
-    """Return the reasons of the list of equivalents; an entry that is of no mutant any more is an error."""
+    """Return the reasons of the list of equivalents; an entry that no longer matches a mutant is an error."""
     listed = tomllib.loads(Path(__file__).with_name("equivalents.toml").read_text()).get("mutant", [])
     reasons: dict[tuple[str, ...], str] = {
         (one["file"], one["function"], one["text"], one["operator"], str(one.get("occurrence", 0))): one["reason"]
@@ -135,7 +137,7 @@ def _equivalents(every: list[Mutant]) -> dict[tuple[str, ...], str]:
 
 
 def _in_a_copy(checkout: Path) -> int:
-    """Run this command in a copy of the tree that everybody may enter, and remove that afterwards."""
+    """Run this command in a copy of the tree that all users may enter, and remove the copy afterwards."""
     place = Path(tempfile.mkdtemp(prefix="pghotd-m-"))
     place.chmod(0o755)
     copy = place / "copy"

@@ -1,4 +1,4 @@
-"""Which tests run which lines, found by running them once; remembered for each test file until something changes."""
+"""The tests that run each line, found by running them once; cached for each test file until something changes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ import pytest
 
 from tests.mutants.run import run_forked
 
-#: Of one test; what takes longer is not run against mutants.
+#: CPU time of one test; a slower one is not run against mutants.
 _MOST_CPU_S = 30
-#: Of one function in one test without a line that was not seen before; what comes later is missed.
+#: Calls of one function in one test that run no new line; later lines are missed.
 _MOST_CALLS = 500
 _FEW = 50
-#: What needs a machine or a system of its own, or measures, and what runs the program from outside.
+#: Tests that need a machine or a system of their own, that measure, or that run the program from outside.
 _LEFT_OUT = ("bench", "mutants", "program", "systemd", "vm")
 
 
@@ -36,7 +36,7 @@ class Lines:
         self._of_line: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
 
     def add(self, tests: dict[str, tuple[float, dict[str, list[int]]]]) -> None:
-        """Take in what the tests of a file run."""
+        """Add the lines that the tests of a file run."""
         for test, (seconds, files) in tests.items():
             self.seconds[test] = seconds
             self._number[test] = sum(map(len, files.values()))
@@ -48,7 +48,7 @@ class Lines:
         """Return the tests that run a line, or else its statement, the fastest first."""
         seen = self._of_line.get((path, line)) or self._of_line.get((path, statement))
         folder = str(Path("tests", *Path(path).parts[1:-1]))
-        # Or else those of its folder that run hardly anything here: they start a process, which runs it.
+        # Otherwise those of its folder that run few lines in this process: they start another, which runs it.
         known = seen or [
             test for test, number in self._number.items() if test.startswith(f"{folder}/") and number < _FEW
         ]
@@ -56,7 +56,7 @@ class Lines:
 
 
 def read_lines(root: Path, cache: Path) -> Lines:
-    """Return the lines of all tests, of which those are run that are not remembered."""
+    """Return the lines of all tests; run those tests that are not cached."""
     files = [file for file in sorted((root / "tests").rglob("test_*.py")) if file.parts[-2] not in _LEFT_OUT]
     common = hashlib.sha256()
     for file in sorted([*root.glob("pghotd/**/*.py"), *root.glob("pghotd/fs/**/*.py"), *root.glob("tests/**/*.py")]):
@@ -66,22 +66,22 @@ def read_lines(root: Path, cache: Path) -> Lines:
     for file in files:
         key = common.copy()
         key.update(file.read_bytes())
-        remembered = cache / f"{file.stem}-{key.hexdigest()[:16]}.json"
-        if not remembered.exists():
+        cached = cache / f"{file.stem}-{key.hexdigest()[:16]}.json"
+        if not cached.exists():
             print(f"reading the lines of {file.relative_to(root)}", flush=True)
             found = root.parent / "lines.json"
             found.unlink(missing_ok=True)
             run_forked([str(file.relative_to(root))], Tracer(root, found))
             if not found.exists():
                 raise RuntimeError((root.parent / "output").read_text()[-4000:])
-            remembered.parent.mkdir(parents=True, exist_ok=True)
-            remembered.write_text(found.read_text())
-        lines.add(json.loads(remembered.read_text()))
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            cached.write_text(found.read_text())
+        lines.add(json.loads(cached.read_text()))
     return lines
 
 
-class _Seen:
-    """What is left to see of a function."""
+class _Function:
+    """The lines of a function that have not been run yet."""
 
     def __init__(self, code: CodeType) -> None:
         self.code = code
@@ -96,8 +96,8 @@ class Tracer:
     def __init__(self, root: Path, to: Path) -> None:
         self._root = f"{root}/"
         self._to = to
-        #: By the id of their code, which is kept, so that no other gets it.
-        self._seen: dict[int, _Seen] = {}
+        #: By the id of their code, which is kept so that the id is not reused.
+        self._seen: dict[int, _Function] = {}
         self._of_others: dict[int, CodeType] = {}
         self._passed = False
         self._found: dict[str, tuple[float, dict[str, list[int]]]] = {}
@@ -125,7 +125,7 @@ class Tracer:
         self._passed &= report.passed
 
     def pytest_sessionfinish(self) -> None:
-        """Write what was found."""
+        """Write the lines found."""
         self._to.write_text(json.dumps(self._found))
 
     def _lines(self) -> dict[str, list[int]]:
@@ -143,7 +143,7 @@ class Tracer:
             if not code.co_filename.startswith(f"{self._root}pghotd/"):
                 self._of_others[id(code)] = code
                 return None
-            seen = self._seen[id(code)] = _Seen(code)
+            seen = self._seen[id(code)] = _Function(code)
         seen.calls -= 1
         return self._line if seen.left and seen.calls > 0 else None
 

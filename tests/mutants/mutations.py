@@ -43,7 +43,7 @@ Place = tuple[str, ast.stmt, ast.AST]
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """One change: its place, and what stands there."""
+    """One change: its place, and the text there."""
 
     path: str
     function: str
@@ -52,14 +52,14 @@ class Mutant:
     statement: int
     operator: str
     text: str
-    #: Which one it is of those that are alike in function, operator and text of the line.
+    #: Its number among mutants with the same function, operator and text of the line.
     occurrence: int
     tree: ast.Module
     node: ast.AST
 
     @property
     def name(self) -> tuple[str, str, str, int]:
-        """Return what it is known by, wherever the function stands."""
+        """Its identity, wherever the function is defined."""
         return self.function, self.text, self.operator, self.occurrence
 
     def source(self) -> str:
@@ -91,7 +91,7 @@ def mutants_of(path: str, source: str) -> list[Mutant]:
 
 
 def mutants_below(root: Path, folders: Iterable[str]) -> list[Mutant]:
-    """Return the mutants of all files of some folders, whatever files those are."""
+    """Return the mutants of all files below some folders."""
     files = sorted(file for folder in folders for file in (root / folder).rglob("*.py"))
     return [mutant for file in files for mutant in mutants_of(str(file.relative_to(root)), file.read_text())]
 
@@ -107,7 +107,7 @@ def _in_scope(outer: str, block: Iterable[ast.stmt]) -> Iterator[Place]:
 
 
 def _in_block(name: str, block: Iterable[ast.stmt], stores: Counter[str]) -> Iterator[Place]:
-    """Yield the places in statements of a function that binds its names so many times."""
+    """Yield the places in statements of a function, by how often it binds each name."""
     for one in block:
         if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield from _in_scope(f"{name}.", [one])
@@ -135,7 +135,7 @@ def _is_talk(statement: ast.stmt) -> bool:
 
 
 def _is_only_store(statement: ast.stmt, stores: Counter[str]) -> bool:
-    """Return whether without the statement a name is never bound, which any run of it shows."""
+    """Return whether a name is never bound without the statement, which any run shows."""
     if not isinstance(statement, ast.Assign):
         return False
     names = [node for target in statement.targets for node in ast.walk(target) if isinstance(node, ast.Name)]
@@ -143,7 +143,7 @@ def _is_only_store(statement: ast.stmt, stores: Counter[str]) -> bool:
 
 
 def _expressions(statement: ast.stmt) -> Iterator[ast.AST]:
-    """Yield the nodes of a statement's own expressions; types, and what is said to people, are left out."""
+    """Yield the nodes of a statement's own expressions; types and messages are left out."""
     if isinstance(statement, ast.Raise):
         return
     left_out = {*_BLOCKS, "handlers", "cases", "annotation"}

@@ -1,4 +1,4 @@
-"""pytest in a process of its own, forked from one that has imported what is slow to import."""
+"""pytest in a process of its own, forked from one that has already imported slow modules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-#: All that tests import of others; nothing of pghotd, which a mutant is part of.
+#: Third-party modules that tests import; none of pghotd, of which a mutant is part.
 _SLOW = (
     "hypothesis.stateful",
     "numpy",
@@ -29,20 +29,20 @@ _SLOW = (
 )
 _OPTIONS = (
     *("-q", "--hypothesis-seed=0", "-p", "no:cacheprovider", "-p", "no:benchmark", "-p", "no:faulthandler"),
-    # Of plugins that are imported from the start.
+    # Plugins are imported before pytest starts.
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
 )
 
 _MOST_EXAMPLES = 25
 
 
-def import_what_is_slow() -> None:
-    """Import what every test process needs, so that it has it from the start."""
+def import_slow_modules() -> None:
+    """Import the modules that every test process needs, before it is forked."""
     for name in _SLOW:
         importlib.import_module(name)
 
 
-class Chosen:
+class ChosenTests:
     """Plugin of pytest that runs some tests in a given order, each with a limit, and reports which one fails."""
 
     def __init__(self, seconds: dict[str, float], failed: Path) -> None:
@@ -51,11 +51,11 @@ class Chosen:
         self._failed = failed
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Leave the chosen tests, in order."""
+        """Keep the chosen tests, in order."""
         items[:] = sorted((item for item in items if item.nodeid in self._order), key=lambda i: self._order[i.nodeid])
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        """Limit the test; what runs out of time is ended by the signal. Most of it in CPU time: others run here too."""
+        """Limit the time of the test, mostly in CPU time since the machine is shared; a signal ends it after that."""
         self._failed.write_text(f"{nodeid} (out of time)")
         signal.setitimer(signal.ITIMER_PROF, 10 + 10 * self._seconds[nodeid])
         signal.setitimer(signal.ITIMER_REAL, 60 + 10 * self._seconds[nodeid])
@@ -67,7 +67,7 @@ class Chosen:
 
 
 class _Settings:
-    """Plugin of pytest that lets hypothesis do the same in every run, and not look for the smallest failure."""
+    """Plugin of pytest that makes hypothesis deterministic and keeps it from shrinking failures."""
 
     @pytest.hookimpl(trylast=True)
     def pytest_configure(self) -> None:
@@ -78,12 +78,12 @@ class _Settings:
         hypothesis.settings.load_profile("mutants")
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Let tests that ask for many examples try a few: what they catch they mostly catch with these."""
+        """Limit the examples of tests that want many: a few catch most of what they catch."""
         for test in (getattr(item, "obj", None) for item in items):
-            asked = getattr(test, "_hypothesis_internal_use_settings", None)
-            if test is not None and asked is not None and asked.max_examples > _MOST_EXAMPLES:
+            wanted = getattr(test, "_hypothesis_internal_use_settings", None)
+            if test is not None and wanted is not None and wanted.max_examples > _MOST_EXAMPLES:
                 # A second @settings is refused.
-                test._hypothesis_internal_use_settings = hypothesis.settings(asked, max_examples=_MOST_EXAMPLES)
+                test._hypothesis_internal_use_settings = hypothesis.settings(wanted, max_examples=_MOST_EXAMPLES)
 
 
 def run_forked(arguments: Iterable[str], plugin: object) -> int:
@@ -109,7 +109,7 @@ def run_forked(arguments: Iterable[str], plugin: object) -> int:
             sys.stderr.flush()
             os._exit(status)
     _, status = os.waitpid(pid, 0)
-    # What it started and left.
+    # Processes that it started and left behind.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
     shutil.rmtree(temporary, ignore_errors=True)

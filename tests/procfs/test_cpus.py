@@ -13,11 +13,11 @@ def test_the_node_of_each_cpu(tmp_path):
     assert node_of_cpus(str(tmp_path)).tolist() == [0, 0, -1, 2, -1, 0, -1]
 
 
-def test_a_kernel_without_nodes(tmp_path):
+def test_without_nodes_every_cpu_is_on_minus_one(tmp_path):
     assert set(node_of_cpus(str(tmp_path)).tolist()) == {-1}
 
 
-def test_more_cpus_than_nodes_can_be(tmp_path):
+def test_more_cpus_online_than_nodes_can_exist(tmp_path):
     write(tmp_path, "devices/system/cpu/online", "0-2047\n")
     assert len(online_cpus(str(tmp_path))) == 2048
     write(tmp_path, "devices/system/cpu/online", "0-99999\n")
@@ -25,6 +25,6 @@ def test_more_cpus_than_nodes_can_be(tmp_path):
         online_cpus(str(tmp_path))
 
 
-def test_this_machine():
+def test_the_cpus_of_this_machine():
     assert online_cpus()
     assert len(node_of_cpus()) > 1

@@ -1,4 +1,4 @@
-"""Whether a kdamond runs, in made-up files."""
+"""Whether a kdamond runs, according to fake files."""
 
 import pytest
 
@@ -10,11 +10,11 @@ def write(path, text):
     path.write_text(text)
 
 
-def test_a_kernel_without_damon(tmp_path):
+def test_no_kdamond_runs_without_damon(tmp_path):
     assert not kdamond_runs(str(tmp_path))
 
 
-def test_any_of_those_in_sysfs(tmp_path):
+def test_a_kdamond_of_sysfs_runs(tmp_path):
     for number in range(3):
         write(tmp_path / f"kernel/mm/damon/admin/kdamonds/{number}/state", "off\n")
     assert not kdamond_runs(str(tmp_path))
@@ -23,7 +23,7 @@ def test_any_of_those_in_sysfs(tmp_path):
 
 
 @pytest.mark.parametrize("module", ["damon_stat", "damon_reclaim", "damon_lru_sort"])
-def test_one_of_a_module(tmp_path, module):
+def test_a_kdamond_of_a_module_runs(tmp_path, module):
     write(tmp_path / f"module/{module}/parameters/enabled", "N\n")
     assert not kdamond_runs(str(tmp_path))
     write(tmp_path / f"module/{module}/parameters/enabled", "Y\n")

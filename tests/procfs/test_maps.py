@@ -21,7 +21,7 @@ ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsysca
 """
 
 
-def test_parse():
+def test_mappings_are_parsed():
     maps = parse_maps(TEXT)
     assert len(maps) == 7
     assert maps.start[0] == 0x55D0C0A00000 >> 12
@@ -31,7 +31,7 @@ def test_parse():
     assert maps.name[2:] == [b"[heap]", b"/dev/shm/a name\\012with  spaces (deleted)", b"", b"", b"[stack]"]
 
 
-def test_runs_join_neighbours_but_not_over_what_is_special():
+def test_runs_join_neighbours_but_not_special_mappings():
     start, end = parse_maps(TEXT).runs()
     assert [(first << 12, last << 12) for first, last in zip(start.tolist(), end.tolist(), strict=True)] == [
         (0x55D0C0A00000, 0x55D0C0A07000),
@@ -50,18 +50,18 @@ def test_reserved_address_space_is_not_read():
     "name",
     [b"/tmp/[vdso]", b"/x \x1b[31mred\x1b[0m", b"/\xff\xfe", b"/a)(b", b"/x\r1-2 rw-p 0 0:0 0 y", b"/" + b"n" * 4096],
 )
-def test_a_hostile_name_is_a_name(name):
+def test_a_hostile_name_is_parsed_as_a_name(name):
     maps = parse_maps(b"1000-2000 rw-p 00000000 00:00 7    " + name + b"\n2000-3000 rw-p 00000000 00:00 0 \n")
     assert maps.name == [name, b""]
     assert maps.start.tolist() == [1, 2]
 
 
-def test_a_file_called_as_the_kernel_calls_its_own_is_a_file():
+def test_a_file_named_like_a_special_mapping_is_a_file():
     assert len(parse_maps(b"1000-2000 rw-p 00000000 00:00 7 [vdso]\n")) == 1
 
 
 @pytest.mark.parametrize("cut", [1, 20, 60, 85, 300])
-def test_a_text_cut_short_gives_the_whole_lines(cut):
+def test_truncated_text_yields_its_whole_lines(cut):
     maps = parse_maps(TEXT[:cut])
     whole = parse_maps(TEXT)
     assert maps.start.tolist() == whole.start.tolist()[: len(maps)]
@@ -71,7 +71,7 @@ def test_a_text_cut_short_gives_the_whole_lines(cut):
 @pytest.mark.parametrize(
     "text", [b"\0" * 1000, b"\n\n\n", b"3000-2000 rw-p 00000000 00:00 0 \n", b"zz-yy rw-p 0 0:0 0\n"]
 )
-def test_nonsense_gives_no_mapping(text):
+def test_garbage_yields_no_mapping(text):
     assert len(parse_maps(text)) == 0
 
 
@@ -82,7 +82,7 @@ def test_a_hundred_thousand_mappings_are_parsed_in_parts():
     assert len(maps.runs()[0]) == 1
 
 
-def test_a_process_without_memory_has_ended(tmp_path):
+def test_an_empty_file_means_that_the_process_has_ended(tmp_path):
     (tmp_path / "7").mkdir()
     (tmp_path / "7/maps").touch()
     with pytest.raises(ProcessLookupError):
@@ -91,7 +91,7 @@ def test_a_process_without_memory_has_ended(tmp_path):
         read_maps(8, str(tmp_path))
 
 
-def test_own_mappings():
+def test_mappings_of_this_process():
     require(Path("/proc/self/maps").exists(), "this machine has no /proc")
     maps = read_maps(os.getpid())
     assert b"[heap]" in maps.name

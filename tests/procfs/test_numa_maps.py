@@ -25,7 +25,7 @@ def pages_on(maps: NumaMaps, nid: int) -> np.ndarray:
     return np.bincount(maps.row[here], maps.pages[here], len(maps)).astype(int)
 
 
-def test_policies_and_counts():
+def test_policies_and_counts_are_parsed():
     maps = parse_numa_maps(TEXT)
     assert len(maps) == 6
     assert (maps.start << 12).tolist() == [0x400000, 0x600000, 0x800000, 0xA00000, 0xC00000, 0x7FFF00000000]
@@ -37,14 +37,14 @@ def test_policies_and_counts():
         b"default",
         b"local",
     ]
-    # A name cannot pass for a count, and huge pages are counted as the 4 KiB pages that they are.
+    # A name cannot pass for a count, and huge pages are counted in 4 KiB pages.
     assert pages_on(maps, 0).tolist() == [2, 0, 0, 0, 512, 0]
     assert pages_on(maps, 1).tolist() == [1, 5, 0, 0, 1024, 0]
     assert pages_on(maps, 2).tolist() == [0, 0, 1, 0, 0, 0]
     assert not pages_on(maps, 7).any()
 
 
-def test_the_policy_over_a_page():
+def test_the_policy_of_a_page():
     maps = parse_numa_maps(TEXT)
     vpns = np.array([0x3FF, 0x400, 0x5FF, 0x600, 0x7FFF00123])
     assert maps.rows_of(vpns).tolist() == [-1, 0, 0, 1, 5]
@@ -74,15 +74,15 @@ def test_the_policy_over_a_page():
         (b"default", None),
     ],
 )
-def test_what_lets_pages_move_among_nodes(policy, nodes):
+def test_nodes_among_which_a_policy_allows_balancing(policy, nodes):
     assert balancing_nodes(policy) == nodes
 
 
-def test_what_may_be_moved():
+def test_targets_that_a_policy_allows():
     assert is_default(b"default")
     assert not is_default(b"local")
     assert allows(b"default", 0)
-    # What demotion took out of its mask may come back into it.
+    # Pages that demotion moved out of the mask may come back into it.
     for policy in (b"bind=balancing:0", b"bind=static|balancing:0-1", b"prefer (many)=balancing:0-1"):
         assert allows(policy, 0)
         assert not allows(policy, 2)
@@ -90,13 +90,13 @@ def test_what_may_be_moved():
         assert not allows(policy, 0)
 
 
-def test_a_text_cut_short():
+def test_truncated_text_is_parsed():
     for end in range(len(TEXT)):
         assert len(parse_numa_maps(TEXT[:end])) <= 6
 
 
 @given(st.binary(max_size=200), st.integers(0, 10**20), st.integers(0, 10**20))
-def test_anything_may_be_in_it(data, nid, pages):
+def test_random_bytes_are_parsed(data, nid, pages):
     parse_numa_maps(data)
     maps = parse_numa_maps(b"00400000 default N%d=%d N0=1 kernelpagesize_kB=%d\n" % (nid, pages, pages) + data)
     assert ((maps.pages >= 0) & (maps.nid < 1024)).all()
@@ -109,7 +109,7 @@ def test_many_mappings_are_parsed_in_parts():
     assert int(pages_on(maps, 2).sum()) == sum(1 for i in range(1, 3000) if i % 3 == 2)
 
 
-def test_gone(tmp_path):
+def test_a_process_that_has_ended(tmp_path):
     (tmp_path / "7").mkdir()
     (tmp_path / "7/numa_maps").touch()
     with pytest.raises(ProcessLookupError):
@@ -118,7 +118,7 @@ def test_gone(tmp_path):
         read_numa_maps(8, str(tmp_path))
 
 
-def test_own_pages():
+def test_pages_of_this_process():
     require(os.path.exists("/proc/self/numa_maps"), "a kernel with NUMA")
     with mmap.mmap(-1, 32 << 12, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.write(b"x" * len(memory))

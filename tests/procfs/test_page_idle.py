@@ -26,7 +26,7 @@ def tracker(tmp_path):
     tracker.close()
 
 
-def test_marks_and_reads_back_single_bits(tracker, tmp_path):
+def test_single_bits_are_marked_and_read_back(tracker, tmp_path):
     pfns = np.array([700, 0, 63, 64, 65, 700, 5000])
     tracker.mark(pfns)
     assert tracker.idle(pfns).all()
@@ -37,37 +37,37 @@ def test_marks_and_reads_back_single_bits(tracker, tmp_path):
     assert np.flatnonzero(words).tolist() == [0, 1, 700 // 64, 5000 // 64]
 
 
-def test_nothing_is_nothing(tracker):
+def test_no_pages_are_marked_and_read(tracker):
     tracker.mark(np.zeros(0, dtype=np.int64))
     assert len(tracker.idle(np.zeros(0, dtype=np.int64))) == 0
 
 
-def test_a_frame_behind_the_end_is_not_idle(tracker):
+def test_a_frame_beyond_the_end_is_not_idle(tracker):
     assert not tracker.idle(np.array([1024 * 64 + 3])).any()
 
 
 @given(st.lists(st.integers(0, 64 * 1024 - 1)), st.lists(st.integers(0, 64 * 1024 - 1), min_size=1))
-def test_marks_what_it_was_given(tmp_path_factory, marked, asked):
+def test_only_marked_pages_are_idle(tmp_path_factory, marked, read):
     tracker = PageIdle(bitmap(tmp_path_factory.mktemp("sys")))
     try:
         tracker.mark(np.array(marked, dtype=np.int64))
-        assert tracker.idle(np.array(asked)).tolist() == [pfn in marked for pfn in asked]
+        assert tracker.idle(np.array(read)).tolist() == [pfn in marked for pfn in read]
     finally:
         tracker.close()
 
 
-def test_no_bitmap(tmp_path):
+def test_a_missing_bitmap_is_reported(tmp_path):
     with pytest.raises(FileNotFoundError):
         probe(sys=str(tmp_path))
 
 
-def test_probing_marks_own_pages(tmp_path):
-    require(os.geteuid() == 0, "PFNs are for root")
+def test_probing_marks_pages_of_this_process(tmp_path):
+    require(os.geteuid() == 0, "PFNs are visible only to root")
     probe(sys=bitmap(tmp_path)).close()
 
 
-def test_a_bitmap_that_keeps_nothing_is_none(tmp_path):
-    require(os.geteuid() == 0, "PFNs are for root")
+def test_a_bitmap_that_keeps_no_marks_has_no_effect(tmp_path):
+    require(os.geteuid() == 0, "PFNs are visible only to root")
     folder = tmp_path / "kernel/mm/page_idle"
     folder.mkdir(parents=True)
     (folder / "bitmap").symlink_to("/dev/zero")
@@ -75,7 +75,7 @@ def test_a_bitmap_that_keeps_nothing_is_none(tmp_path):
         probe(sys=str(tmp_path))
 
 
-def test_hidden_frame_numbers(tmp_path):
+def test_hidden_frame_numbers_are_reported(tmp_path):
     (tmp_path / "proc").mkdir()
     own = tmp_path / "proc" / str(os.getpid())
     own.mkdir()
@@ -84,12 +84,12 @@ def test_hidden_frame_numbers(tmp_path):
         probe(str(tmp_path / "proc"), bitmap(tmp_path))
 
 
-def test_heads(tmp_path):
+def test_heads_of_folios_on_the_lru(tmp_path):
     flags = [0] * 2048
     flags[3] = KPF_LRU
     flags[512] = KPF_LRU | KPF_COMPOUND_HEAD
     flags[513:1024] = [KPF_COMPOUND_TAIL] * 511
-    flags[1028] = KPF_COMPOUND_HEAD  # not on an LRU list
+    flags[1028] = KPF_COMPOUND_HEAD  # Not on an LRU list.
     flags[1029:1032] = [KPF_COMPOUND_TAIL] * 3
     (tmp_path / "kpageflags").write_bytes(struct.pack("<2048Q", *flags))
     pfns = np.array([1023, 3, 4, 512, 513, 1031, 1028, 4000])
@@ -103,7 +103,7 @@ def test_pieces_are_bounded():
     assert sum(len(indices[part]) for part, _, _ in pieces(indices, 100)) == len(indices)
 
 
-def test_words_behind_the_end_are_zero(tmp_path):
+def test_words_beyond_the_end_are_zero(tmp_path):
     (tmp_path / "words").write_bytes(struct.pack("<3Q", 7, 8, 9) + b"\1\1")
     fd = os.open(tmp_path / "words", os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""Kernels whose pages are of another size, on which real memory cannot be read."""
+"""Kernels with another page size, on which real memory cannot be read."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Skip holes of a real mapping, and read what a kernel without the ioctl has."""
+"""Holes of a real mapping are skipped; a kernel without the ioctl is read as a whole."""
 
 import mmap
 import os
@@ -18,7 +18,7 @@ TOUCHED = [0, 1, 5, 1000, 1001, 70_000, PAGES - 1]
 
 @pytest.fixture
 def reserved():
-    """Reserve 1 GiB with some pages touched; give the mapping."""
+    """A mapping of 1 GiB with some pages touched."""
     with mmap.mmap(-1, PAGES * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         memory.madvise(mmap.MADV_NOHUGEPAGE)
         for page in TOUCHED:
@@ -46,24 +46,24 @@ def test_holes_are_skipped(reserved, pagemap):
 
 
 @pytest.mark.parametrize("regions", [1, 2, 4096])
-def test_the_resident_pages_are_the_same_however_many_ranges_one_call_returns(reserved, monkeypatch, regions):
+def test_the_resident_pages_do_not_depend_on_the_ranges_per_call(reserved, monkeypatch, regions):
     monkeypatch.setattr(pagemap_scan, "_REGIONS", regions)
     found = read_resident(os.getpid(), reserved)
     assert (found.vpns - reserved.start[0]).tolist() == TOUCHED
 
 
-def test_a_kernel_without_it_gives_all(reserved, tmp_path):
+def test_a_kernel_without_the_ioctl_yields_the_whole_range(reserved, tmp_path):
     path = tmp_path / "pagemap"
     path.touch()
     with open(path) as file:
         assert list(present_ranges(file.fileno(), 10, 10 + PAGES)) == [(10, 10 + PAGES)]
 
 
-def test_a_small_mapping_is_not_worth_a_scan(pagemap):
+def test_a_small_mapping_is_not_scanned(pagemap):
     assert list(present_ranges(pagemap, 16, 20)) == [(16, 20)]
 
 
-def test_nothing_touched_is_nothing_to_read(pagemap):
+def test_an_untouched_mapping_has_no_ranges(pagemap):
     with mmap.mmap(-1, PAGES * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
         mapping = mapping_of(memory)
         first, end = int(mapping.start[0]), int(mapping.end[0])

@@ -1,4 +1,4 @@
-"""Who a process is: its stat line, its control groups, its name."""
+"""The identity of a process: its stat line, its control groups, its name."""
 
 import errno
 import os
@@ -34,13 +34,13 @@ def test_kernel_threads_are_identified_by_their_flag():
 
 
 @pytest.mark.parametrize("data", [b"77", b"77 (x)", b"77 (x) S 1 2", b"(x) S" + FIELDS, line(b"x")[:50], b"\0" * 80])
-def test_what_is_no_stat_line(data):
+def test_a_malformed_stat_line_is_ebadmsg(data):
     with pytest.raises(OSError, match="not a stat line") as caught:
         parse_stat(data)
     assert caught.value.errno == errno.EBADMSG
 
 
-def test_gone(tmp_path):
+def test_a_process_that_has_ended(tmp_path):
     (tmp_path / "7").mkdir()
     (tmp_path / "7/stat").touch()
     (tmp_path / "7/cgroup").touch()
@@ -52,7 +52,7 @@ def test_gone(tmp_path):
         read_stat(8, str(tmp_path))
 
 
-def test_own():
+def test_the_stat_line_of_this_process():
     stat = read_stat(os.getpid())
     assert stat.pid == os.getpid()
     assert stat.ppid == os.getppid()
@@ -69,7 +69,7 @@ def test_unified_control_groups():
     assert not groups.within(b"/system.slice/a:b.service/c")
 
 
-def test_a_machine_with_both_versions():
+def test_control_groups_of_both_versions():
     groups = parse_cgroup(b"9:name=systemd:/s\n4:cpu,memory:/m/n\n3:cpuset:/c\n0::/\n")
     assert groups.memory == b"/m/n"
     assert groups.within(b"/m")
@@ -77,7 +77,7 @@ def test_a_machine_with_both_versions():
     assert not groups.within(b"/x")
 
 
-def test_nonsense_in_cgroup():
+def test_garbage_in_cgroup_is_ignored():
     assert parse_cgroup(b"\n\nx\n:\n").memory == b""
 
 
@@ -93,7 +93,7 @@ def test_any_name_is_one_column(name):
     assert shown.splitlines() == [shown]
 
 
-def test_names_stay_apart():
+def test_different_names_stay_distinct():
     assert one_column(b"a b") == "a\\x20b"
     assert one_column(b"a\\x20b") == "a\\x5cx20b"
     assert one_column("gr\u00fcn".encode()) == "gr\u00fcn"

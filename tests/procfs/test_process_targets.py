@@ -15,7 +15,7 @@ def chosen(world):
     return choose_pids
 
 
-def test_by_pid_name_user_and_control_group(world, chosen):
+def test_processes_are_chosen_by_pid_name_user_and_control_group(world, chosen):
     world.proc.process(10, comm=b"db", uid=0, cgroup=b"0::/a/b\n")
     world.proc.process(11, comm=b"db", uid=12345, cgroup=b"9:memory:/m\n0::/\n")
     world.proc.process(12, comm=b"db2", cgroup=b"0::/ab\n")
@@ -31,7 +31,7 @@ def test_by_pid_name_user_and_control_group(world, chosen):
 
 
 @pytest.mark.parametrize(
-    ("cgroup", "group", "fits"),
+    ("cgroup", "group", "matches"),
     [
         *(
             (b"0::/x/y\n", group, True)
@@ -52,12 +52,12 @@ def test_by_pid_name_user_and_control_group(world, chosen):
         (b"4:memory:/x\n3:cpu,cpuacct:/c\n", "/sys/fs/cgroup/memory/c", False),
     ],
 )
-def test_a_control_group_as_other_tools_write_it(world, chosen, cgroup, group, fits):
+def test_control_groups_match_as_other_tools_write_them(world, chosen, cgroup, group, matches):
     world.proc.process(10, cgroup=cgroup)
-    assert chosen(Target(cgroup=group)) == ([10] if fits else [])
+    assert chosen(Target(cgroup=group)) == ([10] if matches else [])
 
 
-def test_how_many_processes_fit_each_target_whichever_they_belong_to(world):
+def test_matches_are_counted_for_each_target(world):
     world.proc.process(10, comm=b"a")
     world.proc.process(11, comm=b"b")
     targets = (Target(largest=1), Target(name="a"), Target(cgroup="/nowhere"))
@@ -65,7 +65,7 @@ def test_how_many_processes_fit_each_target_whichever_they_belong_to(world):
     assert found.matching == (2, 1, 0)
 
 
-def test_what_else_uses_psutil_reads_its_own_proc_again(world):
+def test_the_path_of_proc_in_psutil_is_restored(world):
     before = psutil.PROCFS_PATH
     assert str(world.proc.root) != before
     choose((Target(),), str(world.proc.root))
@@ -83,24 +83,24 @@ def test_kernel_threads_and_pghotd_itself_are_never_chosen(world, chosen):
     assert chosen(Target()) == [os.getpid()]
 
 
-def test_the_largest_by_resident_memory(world, chosen):
+def test_the_largest_processes_are_chosen_by_resident_memory(world, chosen):
     for pid, pages in ((10, 100), (11, 300), (12, 200), (13, 195)):
         world.proc.process(pid, pages)
     assert chosen(Target(largest=2)) == [11, 12]
-    # One that is watched gives way only to one that is a tenth larger.
+    # A watched process gives way only to one that is a tenth larger.
     assert chosen(Target(largest=2), watched={(13, 1000)}) == [11, 13]
     world.proc.process(12, 220)
     assert chosen(Target(largest=2), watched={(13, 1000)}) == [11, 12]
 
 
-def test_the_first_target_that_fits_counts(world):
+def test_the_first_matching_target_counts(world):
     world.proc.process(10, comm=b"a")
     named = Target(name="a", home_nid=1)
     found = choose((named, Target(largest=10, size_only=True)), str(world.proc.root)).processes
     assert [target for _, target in found.values()] == [named]
 
 
-def test_a_name_longer_than_the_kernel_keeps(world, chosen):
+def test_a_name_longer_than_comm_is_compared_with_the_command_line(world, chosen):
     world.proc.process(10, comm=b"a-very-long-nam")
     (world.proc.root / "10/cmdline").write_bytes(b"/usr/bin/a-very-long-name\0-x\0")
     world.proc.process(11, comm=b"a-very-long-nam")
@@ -110,13 +110,13 @@ def test_a_name_longer_than_the_kernel_keeps(world, chosen):
 
 
 @pytest.mark.parametrize("comm", [b"a) S 1 (b", b"x\ny", b"\x1b[31m", b"\xff\xfe", b"", b" "])
-def test_hostile_names_are_names(world, chosen, comm):
+def test_hostile_names_match(world, chosen, comm):
     world.proc.process(10, comm=comm)
     assert chosen(Target(name=os.fsdecode(comm))) == [10]
     assert chosen(Target(user="0")) == [10]
 
 
-def test_what_vanishes_or_cannot_be_read_does_not_fit(world):
+def test_a_process_that_vanishes_or_cannot_be_read_does_not_match(world):
     world.proc.process(10)
     (world.proc.root / "10/cgroup").unlink()
     (world.proc.root / "10/cgroup").mkdir()

@@ -33,7 +33,7 @@ def smaps(start: int, end: int, rss: int, referenced: int, name: str = "", inode
     ).encode("utf-8", "surrogateescape")
 
 
-def test_parse():
+def test_mappings_are_parsed():
     usage = parse_smaps(smaps(1, 9, 8, 3) + smaps(9, 12, 0, 0) + smaps(20, 30, 10, 10, "/a b\\012Rss: 4 kB", 5))
     assert usage.start.tolist() == [1, 20]
     assert usage.end.tolist() == [9, 30]
@@ -41,7 +41,7 @@ def test_parse():
     assert usage.referenced.tolist() == [3, 10]
 
 
-def test_large_text_in_parts():
+def test_a_large_text_is_parsed_in_parts():
     text = b"".join(smaps(2 * i, 2 * i + 1, 1, i % 2) for i in range(5000))
     usage = parse_smaps(text)
     assert usage.start.tolist() == [2 * i for i in range(5000)]
@@ -51,19 +51,19 @@ def test_large_text_in_parts():
 @pytest.mark.parametrize(
     "name", ["/\x1b[31m", "/\udcff", "/Rss: 9 kB", "/1000-2000 rw-p", "(deleted)", "/a\rRss: 1 kB"]
 )
-def test_hostile_names(name):
+def test_hostile_names_do_not_change_figures(name):
     usage = parse_smaps(smaps(1, 9, 8, 3, name, 7) + smaps(10, 11, 1, 1))
     assert usage.rss.tolist() == [8, 1]
 
 
-def test_a_text_cut_short_gives_the_whole_mappings():
+def test_truncated_text_yields_its_whole_mappings():
     text = smaps(1, 9, 8, 3) + smaps(10, 19, 9, 9)
     for cut in range(len(text)):
         usage = parse_smaps(text[:cut])
         assert usage.start.tolist() in ([], [1], [1, 10])
 
 
-def test_gone(tmp_path):
+def test_a_process_that_has_ended(tmp_path):
     (tmp_path / "7").mkdir()
     (tmp_path / "7/smaps").touch()
     with pytest.raises(ProcessLookupError):
@@ -71,10 +71,10 @@ def test_gone(tmp_path):
 
 
 def test_clearing_what_the_process_has_referenced():
-    require(os.geteuid() == 0, "clear_refs of a process is for its owner and root")
+    require(os.geteuid() == 0, "clear_refs is writable only by the owner and root")
     pid = os.getpid()
     with mmap.mmap(-1, 16 * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
-        # Of flags that no neighbour has, so that the mapping stays one of its own.
+        # With flags that no neighbour has, so that the mapping stays separate.
         memory.madvise(mmap.MADV_DONTDUMP)
         memory.madvise(mmap.MADV_NOHUGEPAGE)
         for page in range(16):

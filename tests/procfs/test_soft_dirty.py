@@ -1,4 +1,4 @@
-"""Probe for soft-dirty bits with a page of this process."""
+"""The probe for soft-dirty bits, with a page of this process."""
 
 import os
 
@@ -14,7 +14,7 @@ HIDDEN = Resident(np.array([7]), np.array([0]))
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "said"),
+    ("before", "after", "message"),
     [
         (CLEAN, WRITTEN, None),
         (CLEAN, CLEAN, "has no soft-dirty bits"),
@@ -22,26 +22,26 @@ HIDDEN = Resident(np.array([7]), np.array([0]))
         (CLEAN, HIDDEN, "hidden"),
     ],
 )
-def test_probe_with_a_page_of_this_process(tmp_path, monkeypatch, before, after, said):
+def test_probe_with_a_page_of_this_process(tmp_path, monkeypatch, before, after, message):
     own = tmp_path / str(os.getpid())
     own.mkdir()
     (own / "stat").write_text(f"{os.getpid()} (x) S " + "1 " * 50)
     (own / "clear_refs").touch()
     answers = [before, after]
-    # A made-up pagemap would have to be as long as this process's address space.
+    # A fake pagemap would have to be as long as this process's address space.
     monkeypatch.setattr(soft_dirty, "read_resident", lambda *_, **__: answers.pop(0))
-    if said is None:
+    if message is None:
         soft_dirty.probe(str(tmp_path))
     else:
-        with pytest.raises(OSError, match=said):
+        with pytest.raises(OSError, match=message):
             soft_dirty.probe(str(tmp_path))
     assert (own / "clear_refs").read_bytes() == b"4"
 
 
-def test_this_kernel_answers_one_way_or_the_other():
-    said = ""
+def test_the_probe_of_this_kernel_succeeds_or_gives_a_known_reason():
+    message = ""
     try:
         soft_dirty.probe()
     except OSError as error:
-        said = error.strerror or "?"
-    assert said.startswith(("", "this kernel", "page frame numbers", "No such file", "Permission")[bool(said) :])
+        message = error.strerror or "?"
+    assert message.startswith(("", "this kernel", "page frame numbers", "No such file", "Permission")[bool(message) :])

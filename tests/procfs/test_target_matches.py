@@ -1,10 +1,10 @@
-"""Since when targets have fitted nothing."""
+"""How long targets have matched nothing."""
 
 from pghotd.procfs.process_targets import Target
 from pghotd.procfs.target_matches import UNMATCHED_MS, TargetMatches
 
 
-def test_what_fits_nothing_for_a_while_is_named_until_it_does():
+def test_a_target_that_matches_nothing_for_a_while_is_named_until_it_does():
     matches = TargetMatches((Target(name="a b\n"), Target(cgroup="/x", user="0"), Target()))
     matches.update((0, 0, 0), 1000)
     assert matches.unmatched(1000 + UNMATCHED_MS - 1) == []

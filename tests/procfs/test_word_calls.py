@@ -1,4 +1,4 @@
-"""Reads and writes of a file of words, many in one system call and one by one: the same."""
+"""Reads and writes of a file of words have the same result in one system call and one by one."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ def fd(tmp_path):
 def calls(request, fd):
     calls = WordCalls(fd, together=request.param)
     if request.param:
-        require(bool(calls._context), "this kernel gives no context for io_submit(2)")
+        require(bool(calls._context), "this kernel refuses a context for io_submit(2)")
     yield calls
     calls.close()
 
@@ -49,7 +49,7 @@ def test_no_runs_are_no_calls(calls):
     calls.read(0, np.zeros(4, dtype=np.uint64), runs())
 
 
-def test_what_is_behind_the_end_is_0(calls):
+def test_words_beyond_the_end_are_0(calls):
     words = np.full(10, 99, dtype=np.uint64)
     calls.read(WORDS - 3, words, runs((1, 5), (7, 9)))
     assert words.tolist() == [99, WORDS - 2, WORDS - 1, 0, 0, 99, 99, 0, 0, 99]
@@ -69,10 +69,10 @@ def test_an_error_is_raised(tmp_path):
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 5)), max_size=30))
-def test_each_run_is_written_and_read_back(tmp_path_factory, asked):
+def test_each_run_is_written_and_read_back(tmp_path_factory, lengths):
     path = tmp_path_factory.mktemp("word") / "s"
     wanted = np.arange(1000, 1045, dtype=np.uint64)
-    which = runs(*((first, first + length) for first, length in asked))
+    which = runs(*((first, first + length) for first, length in lengths))
     found = []
     for together in (True, False):
         path.write_bytes(np.arange(WORDS, dtype=np.uint64).tobytes())
@@ -89,21 +89,21 @@ def test_each_run_is_written_and_read_back(tmp_path_factory, asked):
     assert found[0][0] == [1000 + place if place in written else 0 for place in range(45)]
 
 
-def test_more_calls_than_may_be_under_way_at_a_time(calls, monkeypatch):
+def test_more_calls_than_one_system_call_takes(calls, monkeypatch):
     monkeypatch.setattr(word_calls, "_MAX_CALLS", 8)
     words = np.zeros(WORDS, dtype=np.uint64)
     calls.read(0, words, runs(*((word, word + 1) for word in range(WORDS))))
     assert words.tolist() == list(range(WORDS))
 
 
-def test_they_are_made_in_order_one_write_before_its_read(calls):
+def test_calls_are_made_in_order_with_each_write_before_its_read(calls):
     """The same word, written by one call and read by the next, and written again."""
     now = np.zeros(2, dtype=np.uint64)
     calls.write_and_read(5, np.array([7, 8], dtype=np.uint64), now, runs((0, 1), (0, 2), (1, 2)))
     assert now.tolist() == [7, 8]
 
 
-def test_without_a_context_they_are_made_one_by_one(fd, monkeypatch):
+def test_without_a_context_calls_are_made_one_by_one(fd, monkeypatch):
     def refuse(events):
         raise OSError(errno.EAGAIN, "no more contexts")
 
@@ -114,7 +114,7 @@ def test_without_a_context_they_are_made_one_by_one(fd, monkeypatch):
     assert words.tolist() == [0, 1, 2, 3]
 
 
-def test_an_unknown_machine_has_no_such_call(monkeypatch):
+def test_an_unknown_architecture_is_enosys(monkeypatch):
     monkeypatch.setattr(syscalls.platform, "machine", lambda: "vax")
     with pytest.raises(OSError, match=os.strerror(errno.ENOSYS)):
         syscalls.io_setup(1)

@@ -1,4 +1,4 @@
-"""Zones, free blocks and counters: what /proc says of a node's memory."""
+"""Zones, free blocks and counters: what /proc shows of a node's memory."""
 
 import errno
 from dataclasses import replace
@@ -55,9 +55,9 @@ def test_figures_and_the_reserve_against_the_highest_zone():
     assert second.promo == 31 + (31 - 25)
     mine = zones_of(zones, 0)
     assert [(z.free, z.promo, z.protection) for z in mine] == [(1000, 38, 400), (2000, 37, 55)]
-    # Node 1 has one zone with memory; what waits for a contiguous allocation is not free for others.
+    # Node 1 has one zone with memory; free CMA pages are not free for other allocations.
     assert [(z.free, z.present) for z in zones_of(zones, 1)] == [(2900, 6000)]
-    # What waits for a contiguous allocation is room for a promotion, and no free space.
+    # Free CMA pages are room for a promotion, but not free space.
     (movable,) = zones_of(zones, 1)
     assert movable.room == 3000 - movable.high - movable.protection
     assert movable.room_above_low > movable.room
@@ -72,7 +72,7 @@ def test_without_a_movable_zone_the_largest_reserve_counts():
     assert parse_zoneinfo(zone(0, "Normal", 9, "").encode())[0].reserve == 0
 
 
-def test_a_text_cut_short():
+def test_truncated_text_is_parsed():
     text = (zone(0, "DMA32", 1000, "0, 3") + zone(0, "Normal", 2000, "0, 0")).encode()
     for end in range(len(text)):
         for found in parse_zoneinfo(text[:end]):
@@ -82,14 +82,14 @@ def test_a_text_cut_short():
 
 
 @given(st.binary(max_size=300))
-def test_anything_may_be_in_it(data):
+def test_random_bytes_are_parsed(data):
     parse_zoneinfo(data)
     parse_zoneinfo(b"Node 0, zone   Normal\n  pages free 1\n" + data + b"\n        protection: (1, 2)\n")
     parse_buddyinfo(data)
     parse_vmstat(data)
 
 
-def test_no_zones(tmp_path):
+def test_files_without_zones_are_an_error(tmp_path):
     for name, read in (("zoneinfo", read_zoneinfo), ("buddyinfo", read_buddyinfo)):
         with pytest.raises(FileNotFoundError):
             read(str(tmp_path))
@@ -99,7 +99,7 @@ def test_no_zones(tmp_path):
         assert caught.value.errno == errno.EBADMSG
 
 
-def test_free_blocks_of_an_order_count_larger_ones_as_often_as_they_can_be_split():
+def test_larger_blocks_count_as_many_free_blocks_of_an_order():
     rows = parse_buddyinfo(
         b"Node 0, zone      DMA      1      0      2 \n"
         b"Node 0, zone   Normal      7      3      1      5 \n"
@@ -111,7 +111,7 @@ def test_free_blocks_of_an_order_count_larger_ones_as_often_as_they_can_be_split
     assert (free_blocks(rows, 0, 9), free_blocks(rows, 1, 0), free_blocks(rows, 2, 0)) == (0, 0, 0)
 
 
-def test_counters(tmp_path):
+def test_counters_are_parsed(tmp_path):
     text = b"nr_free_pages 12\npgpromote_success 0\nodd\n nr_x 5\nnr_y\nnr_z five\nnr_neg -3\n"
     (tmp_path / "vmstat").write_bytes(text)
     assert read_vmstat(str(tmp_path)) == {"nr_free_pages": 12, "pgpromote_success": 0, "nr_neg": -3}
@@ -123,7 +123,7 @@ def test_counters(tmp_path):
         read_node_vmstat(2, str(tmp_path))
 
 
-def test_this_machine():
+def test_the_zones_of_this_machine():
     zones = read_zoneinfo()
     assert any(z.managed for z in zones)
     for z in zones:

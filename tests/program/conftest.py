@@ -1,4 +1,4 @@
-"""Fixtures of a daemon for tests of the whole program, or a skip with a reason."""
+"""A daemon for tests of the whole program, or a skip with a reason."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ from tests.requirements import require
 
 @pytest.fixture(scope="session")
 def place() -> Iterator[Path]:
-    """Return a directory that every user can enter, unlike pytest's own."""
+    """A directory that every user can enter, unlike pytest's own."""
     require(os.path.exists("/dev/fuse"), "no /dev/fuse")
     require(os.geteuid() == 0, "mounting for other users needs root")
     path = Path(tempfile.mkdtemp(prefix="pghotd-test-"))
@@ -26,7 +26,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 def start(place: Path) -> Iterator[Callable[..., Program]]:
-    """Start programs, all on one path that is missing at first."""
+    """A function that starts a program, always on the same path, which does not exist at first."""
     with ExitStack() as stack:
 
         def start_program(*arguments: object, **options: object) -> Program:
@@ -39,7 +39,7 @@ def start(place: Path) -> Iterator[Callable[..., Program]]:
 
 @pytest.fixture
 def program(start: Callable[..., Program]) -> Program:
-    """Return a program that runs on the small machine."""
+    """A running program with the small machine."""
     program = start()
     assert program.ready, program.ended()
     return program

@@ -1,4 +1,4 @@
-"""Run the real program for tests, and be a client of its tree that never hangs for good."""
+"""The real program for tests, and calls of its tree that never hang for good."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from pghotd.fs.mountpoint import final_path, lock_directory, lock_name
 ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 30
 
-#: A quarter of a GiB of fast memory and twice that of slow memory, with pages of every sort on it.
+#: A quarter of a GiB of fast memory and twice that of slow memory, with pages of every kind.
 SMALL = """
 [[memory.node]]
 nid = 0
@@ -64,28 +64,28 @@ LOWER_PAGES = 131072
 
 
 def close(fd: int) -> None:
-    """Close a file of a tree that may be gone: then close(2) itself says ENOTCONN."""
+    """Close a file of a tree that may be gone: then close(2) itself fails with ENOTCONN."""
     with suppress(OSError):
         os.close(fd)
 
 
 @contextmanager
 def own_program(config: str) -> "Iterator[Program]":
-    """Yield a program on its own mount point, for tests that are run by hand and take up to an hour."""
+    """Yield a program on its own mount point, for tests that are run by hand for up to an hour."""
     with tempfile.TemporaryDirectory() as place:
         program = Program(Path(place) / "pghot", config, watchdog_s=3600)
         try:
             assert program.ready, program.ended()
             yield program
-            code, said = program.stop()
-            assert code == 0, said
-            assert "Traceback" not in said
+            code, log = program.stop()
+            assert code == 0, log
+            assert "Traceback" not in log
         finally:
             program.clean_up()
 
 
 class Program:
-    """Run `python -m pghotd` until stopped; a watchdog ends it whatever happens."""
+    """A `python -m pghotd` that runs until stopped; a watchdog ends it whatever happens."""
 
     def __init__(
         self,
@@ -111,16 +111,16 @@ class Program:
         self._watchdog.daemon = True
         self._watchdog.start()
         assert self.process.stderr is not None
-        self.said = [self.process.stderr.readline()]
-        while self.said[-1] and "mounted at" not in self.said[-1]:
-            self.said.append(self.process.stderr.readline())
-        self.ready = bool(self.said[-1])
+        self.log = [self.process.stderr.readline()]
+        while self.log[-1] and "mounted at" not in self.log[-1]:
+            self.log.append(self.process.stderr.readline())
+        self.ready = bool(self.log[-1])
 
     def ended(self) -> tuple[int, str]:
-        """Wait for the end; return the exit code and what was said since the start."""
-        _, said = self.process.communicate(timeout=DEADLINE_S)
+        """Wait for the end; return the exit code and the log since the start."""
+        _, rest = self.process.communicate(timeout=DEADLINE_S)
         self._watchdog.cancel()
-        return self.process.returncode, "".join(self.said) + said
+        return self.process.returncode, "".join(self.log) + rest
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, str]:
         """Send a signal and wait for the end."""
@@ -128,7 +128,7 @@ class Program:
         return self.ended()
 
     def clean_up(self) -> None:
-        """End it for sure, and leave no mount behind."""
+        """Kill it if it still runs, and leave no mount behind."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.communicate()
@@ -162,7 +162,7 @@ class Program:
         return {name: int(value) for name, value in self.values(path).items()}
 
     def command_running(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start pghotctl on this tree; it is the caller's to end."""
+        """Start pghotctl on this tree; the caller has to end it."""
         call = "from pghotd.ctl.program import main; main()"
         return subprocess.Popen(
             [sys.executable, "-c", call, "--mountpoint", str(self.mountpoint), *arguments],

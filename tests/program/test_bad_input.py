@@ -1,4 +1,4 @@
-"""Test input that the daemon must refuse: it changes nothing, loses nothing and continues."""
+"""Input that the daemon must refuse: it changes nothing, loses nothing, and the daemon continues."""
 
 import errno
 import os
@@ -33,15 +33,15 @@ async def test_a_million_random_writes_through_the_store_functions():
 
 @settings(max_examples=2000, deadline=None)
 @given(st.sampled_from([*RANGES, *STATES]), st.binary(max_size=60) | st.text(max_size=20).map(str.encode))
-def test_any_bytes_are_taken_or_refused_with_an_errno_and_then_change_nothing(path, data):
+def test_any_bytes_are_accepted_or_refused_with_an_errno_without_effect(path, data):
     async def one() -> None:
         parts = build(parse(tomllib.loads(FUZZED), "fuzz", None, []))
         read, store = functions(control_tree(parts))
         before = {name: read(name) for name in (*RANGES, *STATES)}
         try:
             await store(path, data)
-        except OSError as wrong:
-            refused = wrong
+        except OSError as error:
+            refused = error
         else:
             return
         assert refused.errno in (errno.EINVAL, errno.EBUSY)
@@ -54,9 +54,9 @@ async def test_20_000_random_writes_through_a_mount(start):
     program = start(FUZZED)
     fuzz = await fuzz_mount(program, 20_000, seed=2)
     assert min(fuzz.accepted, fuzz.refused) > 4_000
-    code, said = program.stop()
-    assert code == 0, said
-    assert "Traceback" not in said
+    code, log = program.stop()
+    assert code == 0, log
+    assert "Traceback" not in log
 
 
 @pytest.mark.parametrize("name", TUNABLES)
@@ -96,9 +96,9 @@ def test_concurrent_writers_never_tear_a_value(program):
             try:
                 program.write("promote_freq_window_ms", "1\n")
                 failures.append("accepted")
-            except OSError as refused:
-                if refused.errno != errno.EINVAL:
-                    failures.append(refused)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    failures.append(error)
             seen = program.read("promote_freq_window_ms").strip()
             if seen not in values:
                 failures.append(seen)
@@ -111,12 +111,12 @@ def test_concurrent_writers_never_tear_a_value(program):
     assert not failures
 
 
-def test_a_malformed_last_line_is_counted_since_close_cannot_answer(program):
+def test_a_malformed_last_line_is_counted_since_close_cannot_fail(program):
     fd = os.open(program.mountpoint / "inject", os.O_WRONLY)
     os.write(fd, b"%d\n12" % LOWER_FIRST)
     os.write(fd, b" so")
     os.close(fd)
-    # close(2) does not wait for the release: reading through the same mount comes after it.
+    # close(2) does not wait for the release, so read through the same mount until it has happened.
     while program.counters()["pghotd_inject_malformed"] != 1:
         os.sched_yield()
     assert program.counters()["pghot_recorded_hwhints"] == 1

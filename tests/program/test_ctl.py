@@ -1,4 +1,4 @@
-"""Run pghotctl against the real program: what it shows, what it refuses, its exit codes."""
+"""pghotctl against the real program: what it shows, what it refuses, its exit codes."""
 
 import json
 import os
@@ -62,14 +62,14 @@ def test_get_and_set(program):
     assert program.command("set", "speed=1").returncode == program.command("get", "speed").returncode == 2
 
 
-def test_the_kernels_sysctls_are_other_names(program):
+def test_the_kernels_sysctls_are_aliases(program):
     assert program.command("set", "vm.pghot_freq_threshold = 1").returncode == 0
     assert program.command("get", "vm.pghot_freq_threshold").stdout == "1\n"
     assert program.command("set", "kernel.numa_balancing_promote_rate_limit_MBps=100").returncode == 0
     assert program.read("promote_rate_limit_MBps") == "100\n"
 
 
-def test_inject(program):
+def test_inject_reports_what_was_dropped(program):
     assert program.command("inject", hex(LOWER_FIRST), f"{LOWER_FIRST + 8}+8", "--kind", "fma").returncode == 0
     assert program.counters()["pghot_recorded_fma"] == 2
     assert program.counters()["pghot_recorded_accesses"] == 9
@@ -92,7 +92,7 @@ def test_inject(program):
     )
 
 
-def test_doctor_says_what_the_program_says_of_the_machine(program):
+def test_doctor_equals_check_host(program):
     direct = subprocess.run(
         [sys.executable, "-m", "pghotd", "--check-host", "--json"],
         capture_output=True,
@@ -105,7 +105,7 @@ def test_doctor_says_what_the_program_says_of_the_machine(program):
     assert json.loads(doctor.stdout)["can_promote"] is (doctor.returncode == 0)
 
 
-def test_without_a_daemon_it_is_exit_3(tmp_path):
+def test_without_a_daemon_the_exit_code_is_3(tmp_path):
     result = subprocess.run(
         [sys.executable, "-c", CALL, "--mountpoint", str(tmp_path), "status"],
         capture_output=True,
@@ -119,12 +119,12 @@ def test_without_a_daemon_it_is_exit_3(tmp_path):
     )
 
 
-def test_a_dead_mount_is_none_either(program):
+def test_with_a_dead_mount_the_exit_code_is_3(program):
     program.stop(9)
     assert program.command("status").returncode == 3
 
 
-def test_it_finds_where_one_is_mounted(tmp_path):
+def test_the_mount_point_is_found(tmp_path):
     mountinfo = tmp_path / "mountinfo"
     mountinfo.write_text(
         "30 23 0:28 / /sys rw - sysfs sysfs rw\n"
@@ -134,7 +134,7 @@ def test_it_finds_where_one_is_mounted(tmp_path):
         connect(None, mountinfo)
 
 
-def test_it_finds_a_mount_point_with_blanks_and_backslashes(tmp_path):
+def test_a_mount_point_with_blanks_and_backslashes_is_found(tmp_path):
     mountinfo = tmp_path / "mountinfo"
     mountinfo.write_bytes(rb"31 23 0:29 / /nowhere/hot\040pages\134x\377 rw,nosuid - fuse.pghotd pghotd rw" + b"\n")
     with pytest.raises(NotMountedError) as caught:
@@ -143,13 +143,13 @@ def test_it_finds_a_mount_point_with_blanks_and_backslashes(tmp_path):
 
 
 def hot_set(program, pages=100):
-    """Make pages hot and have them promoted; return when the counters say so."""
+    """Make pages hot and wait until they have been promoted."""
     program.write("inject", f"{LOWER_FIRST}+{pages} -1 pgtscans 2\n")
     while program.counters()["pgpromote_success"] < pages:
         pass
 
 
-def test_status_says_whether_what_is_hot_has_room(program):
+def test_status_compares_what_is_hot_with_the_room(program):
     program.write("paused", "1")
     program.write("inject", f"{LOWER_FIRST}+16384 -1 pgtscans 2\n")
     lines = program.command("status").stdout.splitlines()
@@ -167,7 +167,7 @@ def test_status_says_whether_what_is_hot_has_room(program):
         ({"enabled": "0", "works": "no", "why": "switched off"}, "idle (pgtscans, off)"),
     ],
 )
-def test_a_source_that_does_not_tell_everything_is_seen(stat, shown):
+def test_status_shows_a_source_that_works_only_in_part(stat, shown):
     status = {
         **dict.fromkeys(("uptime_ms", "cpu_ppm", "rss_bytes", "record_bytes"), "1"),
         **{"state": "running", "mode": "default", "backend": "linux"},
@@ -176,7 +176,7 @@ def test_a_source_that_does_not_tell_everything_is_seen(stat, shown):
     assert f"sources    {shown}" in screen._head(now)
 
 
-def test_memory_that_is_left_out_is_seen():
+def test_status_shows_memory_that_is_left_out():
     status = {
         **dict.fromkeys(("uptime_ms", "cpu_ppm", "rss_bytes", "record_bytes"), "1"),
         **{"state": "running", "mode": "default", "backend": "linux", "left_out_reason": "-"},
@@ -187,7 +187,7 @@ def test_memory_that_is_left_out_is_seen():
     assert "memory     2.0 GiB of nodes 0-1 left out: so" in screen._head(now)
 
 
-def test_what_fits_no_process_is_seen():
+def test_status_shows_watches_that_match_no_process():
     status = {
         **dict.fromkeys(("uptime_ms", "cpu_ppm", "rss_bytes", "record_bytes"), "1"),
         **{"state": "running", "mode": "default", "backend": "linux", "unmatched": "watch cgroup=/x"},
@@ -213,7 +213,7 @@ def test_advice_names_the_threshold_that_fits():
     assert "too much at any freq_threshold (7.0 GiB at 3)" in at(6 << 30, {1: 9 * gib, 2: 8 * gib, 3: 7 * gib})[0]
 
 
-def test_everything_has_a_form_for_machines(program):
+def test_everything_is_available_as_json(program):
     hot_set(program)
     program.write("inject", f"{LOWER_FIRST + 200}\n")
     status = json.loads(program.command("status", "--json").stdout)
@@ -258,9 +258,9 @@ def test_explain_shows_a_page_from_both_ends_of_its_move(program):
     assert "refused isolate to node 0: pinned, or on no LRU list" in program.command("explain", str(pinned)).stdout
     busy = LOWER_FIRST + 16384 + 8192 + 512
     program.write("inject", f"{busy}+1024 -1 pgtscans 2\n")
-    while "EBUSY" not in (said := "".join(program.command("explain", str(busy + at)).stdout for at in range(8))):
+    while "EBUSY" not in (output := "".join(program.command("explain", str(busy + at)).stdout for at in range(8))):
         pass
-    assert "failed: EBUSY: the page was in use elsewhere" in said
+    assert "failed: EBUSY: the page was in use elsewhere" in output
     nowhere = program.command("explain", "0x50000")
     assert "page 327680 (0x50000) is on no node" in nowhere.stdout
     assert "on no LRU list: free" in program.command("explain", str(LOWER_FIRST)).stdout
@@ -293,25 +293,25 @@ def test_watch_prints_a_line_for_each_change(program):
     watching = program.command_running(
         "watch", "--count", "3", "--json", "pgpromote_success", "pghot_recorded_pgtscans"
     )
-    said, page = b"", LOWER_FIRST
-    while said.count(b"\n") < 3:
+    output, page = b"", LOWER_FIRST
+    while output.count(b"\n") < 3:
         program.write("inject", f"{page} -1 pgtscans 2\n")
         page += 1
         if select.select([watching.stdout], [], [], 0.02)[0]:
             part = os.read(watching.stdout.fileno(), 4096)
-            assert part, said
-            said += part
+            assert part, output
+            output += part
     assert watching.wait(DEADLINE_S) == 0
     watching.stdout.close()
-    lines = [json.loads(line) for line in said.splitlines()]
+    lines = [json.loads(line) for line in output.splitlines()]
     assert len(lines) == 3
     assert {line["name"] for line in lines} <= {"pgpromote_success", "pghot_recorded_pgtscans"}
     assert all(line["change"] > 0 for line in lines)
     assert program.command("watch", "speed").returncode == 2
 
 
-def test_watch_sees_changes_that_poll_does_not_tell(tmp_path):
-    """Of a file on a disk poll(2) says that it can be read, and never that it has changed."""
+def test_watch_sees_changes_that_poll_does_not_report(tmp_path):
+    """poll(2) reports a file on a disk as readable, never as changed."""
     file = tmp_path / "vmstat"
     file.write_text("pgpromote_success 1\n")
     found = over_time.changes(Client(tmp_path))
@@ -321,7 +321,7 @@ def test_watch_sees_changes_that_poll_does_not_tell(tmp_path):
     found.close()
 
 
-def test_a_heat_map_shows_where_it_is_hot(program, tmp_path):
+def test_a_heat_map_shows_hot_pages(program, tmp_path):
     program.write("paused", "1")
     program.write("inject", f"{LOWER_FIRST + 32768}+4096 -1 pgtscans 3\n")
     common = ("heatmap", "--rows", "32", "--seconds", "0.2", "--interval", "0.1")
@@ -347,7 +347,7 @@ def test_a_heat_map_shows_where_it_is_hot(program, tmp_path):
         assert (refused.returncode, refused.stderr.count("\n")) == (2, 1), refused.stderr
 
 
-def test_what_was_recorded_is_reported_and_drawn(program, tmp_path):
+def test_records_are_reported_and_drawn(program, tmp_path):
     file = tmp_path / "records"
     running = program.command_running("record", str(file), "--interval", "0.05", "--seconds", "1")
     hot_set(program, 500)
@@ -361,7 +361,7 @@ def test_what_was_recorded_is_reported_and_drawn(program, tmp_path):
     assert program.command("report", str(file), "--output", str(drawn)).returncode == 0
     assert "<svg" in drawn.read_text()
     file.write_bytes(file.read_bytes()[:-40])
-    assert program.command("report", str(file)).returncode == 0, "a line that was cut is left out"
+    assert program.command("report", str(file)).returncode == 0, "a truncated line is skipped"
     file.write_bytes(b"{}\n" + file.read_bytes())
     assert "line 1 is not a record" in program.command("report", str(file)).stderr
     assert program.command("report", str(tmp_path / "none")).returncode == 1
@@ -369,7 +369,7 @@ def test_what_was_recorded_is_reported_and_drawn(program, tmp_path):
     assert (full.returncode, full.stderr) == (1, "pghotctl: /dev/full: No space left on device\n")
 
 
-def test_top_draws_itself(program, tmp_path):
+def test_top_renders_itself_as_a_picture(program, tmp_path):
     picture = tmp_path / "top.svg"
     result = program.command("top", "--count", "2", "--interval", "0.1", "--output", str(picture))
     assert result.returncode == 0, result.stderr
@@ -377,13 +377,13 @@ def test_top_draws_itself(program, tmp_path):
     assert program.command("top", "--output", "top.txt").returncode == 2
 
 
-def test_a_heat_map_of_a_process_that_is_not_known_is_refused(program):
+def test_a_heat_map_of_an_unknown_process_is_refused(program):
     refused = program.command("heatmap", "--pid", str(os.getpid()), "--seconds", "0.01", "--rows", "2")
     assert refused.returncode == 2
     assert refused.stderr.startswith(f"pghotctl: --pid {os.getpid()}: no page of it is known")
 
 
-def test_a_heat_map_that_is_interrupted_shows_what_it_has(program, monkeypatch, capsys):
+def test_an_interrupted_heat_map_shows_its_samples(program, monkeypatch, capsys):
     def interrupted(seconds):
         raise KeyboardInterrupt
 
@@ -392,7 +392,7 @@ def test_a_heat_map_that_is_interrupted_shows_what_it_has(program, monkeypatch, 
     assert len(json.loads(capsys.readouterr().out)["seconds"]) == 1
 
 
-def test_a_daemon_that_ends_meanwhile_is_said_to_have_ended(program):
+def test_the_end_of_the_daemon_during_a_watch_is_reported(program):
     arguments = ("--mountpoint", str(program.mountpoint), "watch", "--json")
     watching = subprocess.Popen(
         [sys.executable, "-c", CALL, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
@@ -400,18 +400,18 @@ def test_a_daemon_that_ends_meanwhile_is_said_to_have_ended(program):
     while not select.select([watching.stdout], [], [], 0)[0]:
         program.write("inject", f"{LOWER_FIRST}\n")
     program.stop(signal.SIGKILL)
-    _, said = watching.communicate(timeout=DEADLINE_S)
+    _, stderr = watching.communicate(timeout=DEADLINE_S)
     assert watching.returncode == 3
-    assert said == f"pghotctl: {program.mountpoint}/vmstat: the daemon that was mounted there has ended\n"
+    assert stderr == f"pghotctl: {program.mountpoint}/vmstat: the daemon that was mounted there has ended\n"
 
 
 def test_the_first_day_shows_a_promotion_with_the_installed_configuration(start):
-    """What docs/first-day.md has one type, on the configuration that `make install` puts in place."""
+    """The commands of docs/first-day.md, with the configuration that `make install` installs."""
     program = start((ROOT / "systemd/pghotd.toml").read_text())
     assert program.ready, program.ended()
     steps = (ROOT / "docs/first-day.md").read_text()
-    mine = ("pghotctl inject", "pghotctl explain")
-    typed = [line.split()[1:] for line in steps.splitlines() if line.startswith(mine)]
+    commands = ("pghotctl inject", "pghotctl explain")
+    typed = [line.split()[1:] for line in steps.splitlines() if line.startswith(commands)]
     assert [words[0] for words in typed] == ["inject", "explain"]
     assert program.command(*typed[0]).returncode == 0
     while program.counters()["pgpromote_success"] < 512:

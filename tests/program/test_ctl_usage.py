@@ -1,4 +1,4 @@
-"""Test wrong usage of pghotctl: each time one line names the error, and the exit code is the right one."""
+"""Wrong usage of pghotctl: one line names the error, and the exit code is right."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ def pghotctl(*arguments, **options):
         (("inject", "65536", "--count", "0"), "--count: 0"),
     ],
 )
-def test_usage_is_one_line_that_names_what_is_wrong(arguments, names):
+def test_a_usage_error_is_one_line_that_names_it(arguments, names):
     result = pghotctl(*arguments)
     assert result.returncode == 2
     assert result.stdout == ""
@@ -60,8 +60,8 @@ def test_output_to_a_closed_pipe(program, command):
     arguments = ("--mountpoint", str(program.mountpoint), *command.split())
     reader, writer = os.pipe()
     os.close(reader)
-    with os.fdopen(writer, "w") as nobody:
-        result = pghotctl(*arguments, stdout=nobody)
+    with os.fdopen(writer, "w") as pipe:
+        result = pghotctl(*arguments, stdout=pipe)
     assert (result.returncode, result.stderr) == (0, "")
     with open("/dev/full", "w") as full:
         result = pghotctl(*arguments, stdout=full)
@@ -72,21 +72,21 @@ def test_output_to_a_closed_pipe(program, command):
 def test_findings_to_a_closed_pipe(arguments):
     reader, writer = os.pipe()
     os.close(reader)
-    with os.fdopen(writer, "w") as nobody:
+    with os.fdopen(writer, "w") as pipe:
         result = subprocess.run(
-            [sys.executable, *arguments], stdout=nobody, stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S, cwd=ROOT
+            [sys.executable, *arguments], stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=DEADLINE_S, cwd=ROOT
         )
     assert result.stderr == ""
 
 
-def test_what_get_and_set_do_not_need_is_not_loaded():
+def test_rich_and_numpy_are_not_loaded_at_the_start():
     """Loading rich and numpy took two thirds of the time of `pghotctl get`."""
     probe = "import sys; import pghotd.ctl.program; print(*{'rich', 'numpy', 'matplotlib'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=DEADLINE_S, cwd=ROOT)
     assert (result.stdout, result.stderr) == ("\n", "")
 
 
-def test_a_daemon_that_is_stopped_is_said_to_be(program):
+def test_a_stopped_daemon_is_reported(program):
     call = "from pghotd.ctl import client, program; client.ANSWER_S = 0.3; program.main()"
     program.process.send_signal(signal.SIGSTOP)
     try:
@@ -101,6 +101,6 @@ def test_a_daemon_that_is_stopped_is_said_to_be(program):
         )
     finally:
         program.process.send_signal(signal.SIGCONT)
-    said = f"pghotctl: the pghotd mounted at {program.mountpoint} has not answered within 0.3 s; is it stopped?\n"
-    assert (done.returncode, done.stderr) == (3, said)
+    message = f"pghotctl: the pghotd mounted at {program.mountpoint} has not answered within 0.3 s; is it stopped?\n"
+    assert (done.returncode, done.stderr) == (3, message)
     assert program.counters()["pghotd_taken"] == 0

@@ -1,4 +1,4 @@
-"""Start and stop the real program in every way there is."""
+"""Starts and stops of the real program, in every possible way."""
 
 import os
 import signal
@@ -18,13 +18,13 @@ def pghotd(*arguments):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_it_stops_cleanly_when_asked(start, place, number):
+def test_a_signal_stops_it_cleanly(start, place, number):
     program = start()
     assert (place / "pghot").is_dir()
-    code, said = program.stop(number)
-    assert code == 0, said
-    assert f"pghotd: {number.name}: stopping\n" in said
-    assert not os.path.lexists(place / "pghot"), "the mount point that it made stays"
+    code, message = program.stop(number)
+    assert code == 0, message
+    assert f"pghotd: {number.name}: stopping\n" in message
+    assert not os.path.lexists(place / "pghot"), "the mount point that it created stays"
 
 
 def test_it_stops_while_a_client_has_files_open_and_accesses_come_in(program):
@@ -32,15 +32,15 @@ def test_it_stops_while_a_client_has_files_open_and_accesses_come_in(program):
     held = os.open(program.mountpoint / "vmstat", os.O_RDONLY)
     os.write(fd, b"65536+2000\n655")
     os.read(held, 100)
-    code, said = program.stop()
-    assert code == 0, said
+    code, message = program.stop()
+    assert code == 0, message
     with pytest.raises(OSError, match=r"not connected|aborted"):
         os.write(fd, b"1\n")
     close(fd)
     close(held)
 
 
-def test_killed_under_load_it_comes_up_again_by_itself(start, place):
+def test_a_start_after_a_kill_under_load_needs_no_help(start, place):
     program = start()
     fd = os.open(program.mountpoint / "inject", os.O_WRONLY)
     os.write(fd, b"65536+16384 -1 hwhints 3\n")
@@ -50,32 +50,32 @@ def test_killed_under_load_it_comes_up_again_by_itself(start, place):
         program.read("vmstat")
     again = start()
     assert again.ready, again.ended()
-    assert any("removed the stale mount of a killed pghotd" in line for line in again.said)
+    assert any("removed the stale mount of a killed pghotd" in line for line in again.log)
     assert again.counters()["pghot_recorded_accesses"] == 0
     assert again.stop()[0] == 0
     assert not os.path.lexists(place / "pghot") or not os.listdir(place / "pghot")
 
 
-def test_an_unmount_from_outside_ends_it_with_an_error_that_says_so(program):
+def test_an_unmount_from_outside_ends_it_with_an_error(program):
     subprocess.run(["umount", str(program.mountpoint)], check=True, timeout=DEADLINE_S)
-    code, said = program.ended()
+    code, message = program.ended()
     assert code == 1
-    assert f"pghotd: {program.mountpoint} was unmounted from outside\n" in said
-    assert "Traceback" not in said
+    assert f"pghotd: {program.mountpoint} was unmounted from outside\n" in message
+    assert "Traceback" not in message
 
 
-def test_a_second_one_on_the_same_path_is_refused_and_the_first_goes_on(program, start):
+def test_a_second_daemon_on_the_same_path_is_refused_and_the_first_keeps_running(program, start):
     second = start()
     assert not second.ready
-    code, said = second.ended()
+    code, message = second.ended()
     assert code == 2
-    assert "already mounted by a running pghotd" in said
-    assert len(said.splitlines()) == 1
+    assert "already mounted by a running pghotd" in message
+    assert len(message.splitlines()) == 1
     assert program.read("mode") == "default\n"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--set", "freq_threshold=9"), "pghotd: --set freq_threshold: 9 is not in 1..3\n"),
         (("--config", "/nowhere.toml"), "pghotd: /nowhere.toml: No such file or directory\n"),
@@ -83,10 +83,10 @@ def test_a_second_one_on_the_same_path_is_refused_and_the_first_goes_on(program,
         (("--mountpoint", "/dev/null"), "pghotd: /dev/null: not a directory; the mount point must be an empty"),
     ],
 )
-def test_what_is_wrong_with_the_start_is_one_line_and_exit_2(place, arguments, said):
+def test_a_failed_start_is_one_line_and_exit_2(place, arguments, message):
     result = pghotd(*arguments)
     assert result.returncode == 2
-    assert result.stderr.startswith(said)
+    assert result.stderr.startswith(message)
     assert result.stderr.count("\n") == 1
 
 
@@ -95,7 +95,7 @@ def test_a_usage_error_is_exit_2():
     assert pghotd("--no-such-option").returncode == 2
 
 
-def test_a_machine_that_cannot_be_is_refused(tmp_path):
+def test_an_impossible_machine_is_refused(tmp_path):
     file = tmp_path / "x.toml"
     file.write_text('[[memory.process]]\nname = "big"\nsize = "5G"\nnode = 1\n')
     for more in ((), ("--check-config",)):

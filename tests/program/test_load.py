@@ -1,4 +1,4 @@
-"""Read the running daemon's books while accesses arrive as fast as they can: they balance in every single reading."""
+"""The books of a running daemon balance in every single reading while accesses arrive as fast as they can."""
 
 import os
 import struct
@@ -11,7 +11,7 @@ from tests.program.daemons import LOWER_FIRST
 def test_the_books_balance_in_every_reading_under_load(program):
     record = struct.Struct("<QiHH")
     stop = threading.Event()
-    refused = []
+    errors = []
 
     def inject(seed):
         fd = os.open(program.mountpoint / "inject_raw", os.O_WRONLY)
@@ -21,8 +21,8 @@ def test_the_books_balance_in_every_reading_under_load(program):
                 position = (position * 1_103_515_245 + 12_345) % 2**31
                 first = LOWER_FIRST + position % 40_000
                 os.write(fd, b"".join(record.pack(first + n, -1, 1, 2) for n in range(1024)))
-        except OSError as wrong:
-            refused.append(wrong)
+        except OSError as error:
+            errors.append(error)
         finally:
             os.close(fd)
 
@@ -47,7 +47,7 @@ def test_the_books_balance_in_every_reading_under_load(program):
         stop.set()
         for thread in threads:
             thread.join()
-    assert not refused
+    assert not errors
     assert previous["pghotd_refused_rate_limit"]
-    code, said = program.stop()
-    assert code == 0, said
+    code, log = program.stop()
+    assert code == 0, log

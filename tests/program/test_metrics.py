@@ -1,4 +1,4 @@
-"""Read the real program's metrics as monitoring systems do."""
+"""The real program's metrics, read as monitoring systems do."""
 
 import http.client
 import json
@@ -20,7 +20,7 @@ from tests.program.daemons import DEADLINE_S, LOWER_FIRST, ROOT, SMALL
 
 
 class Connection(http.client.HTTPConnection):
-    """Speak HTTP over a unix socket."""
+    """An HTTP connection over a unix socket."""
 
     def __init__(self, path):
         super().__init__("localhost", timeout=DEADLINE_S)
@@ -32,8 +32,8 @@ class Connection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def ask(path, target="/metrics", method="GET"):
-    """Return status, content type and body of one answer."""
+def get(path, target="/metrics", method="GET"):
+    """Return status, content type and body of a response."""
     connection = Connection(path)
     connection.request(method, target)
     answer = connection.getresponse()
@@ -66,12 +66,12 @@ def wait_until_promoted(program, pages):
             file.seek(0)
 
 
-def test_every_metric_has_help_and_a_unit_and_says_what_the_files_say(start, configured):
+def test_every_metric_has_help_and_a_unit_and_agrees_with_the_files(start, configured):
     path, config = configured
     program = start(config=config)
     program.write("inject", f"{LOWER_FIRST}+100 -1 pgtscans 2\n")
     wait_until_promoted(program, 100)
-    status, kind, text = ask(path)
+    status, kind, text = get(path)
     assert (status, kind.split(";")[0]) == (200, "application/openmetrics-text")
     assert text.endswith("# EOF\n")
     families = list(text_string_to_metric_families(text))
@@ -86,13 +86,13 @@ def test_every_metric_has_help_and_a_unit_and_says_what_the_files_say(start, con
     assert found["pghotd_node_memory_bytes", ("node", "1"), ("tier", "lower")] == 512 << 20
     assert found["pghotd_tunable_freq_threshold_accesses",] == 2
     assert sum(name[0].startswith("pghotd_tunable_") for name in found) == len(TUNABLES)
-    assert not any("/plain" in str(name) for name in found), "an owner is a label: there is no bound to them"
+    assert not any("/plain" in str(name) for name in found), "an owner is a label, and their number is unbounded"
 
 
 def test_a_driver_exports_its_coverage_and_cost(start, configured):
     path, config = configured
     start(config=config + '[sources.workload]\nsize = "4M"\nhot_size = "1M"\nrate = 1000\n')
-    found = samples(ask(path)[2])
+    found = samples(get(path)[2])
     assert found["pghotd_source_covered_ratio", ("source", "workload")] == 1
     assert found["pghotd_source_cpu_seconds_total", ("source", "workload")] >= 0
 
@@ -111,18 +111,18 @@ def test_the_textfile_is_always_whole(start, configured, place):
         assert len(families) > 30
         seen.add(file.stat().st_mtime_ns)
     assert program.stop()[0] == 0
-    assert not file.exists(), "a stopped daemon's metrics would stay for ever"
+    assert not file.exists(), "a stopped daemon's metrics would stay forever"
 
 
-def test_other_requests_are_answered_or_hung_up_on(start, configured):
+def test_other_requests_are_answered_or_disconnected(start, configured):
     path, config = configured
     program = start(config=config)
-    assert ask(path, "/")[0] == 200
-    assert ask(path, "/metrics?name=x")[0] == 200
-    assert ask(path, "/other")[0] == 404
-    assert ask(path, method="POST")[0] == 405
-    assert ask(path, method="HEAD")[::2] == (200, "")
-    for nonsense in (
+    assert get(path, "/")[0] == 200
+    assert get(path, "/metrics?name=x")[0] == 200
+    assert get(path, "/other")[0] == 404
+    assert get(path, method="POST")[0] == 405
+    assert get(path, method="HEAD")[::2] == (200, "")
+    for garbage in (
         b"\0" * 100,
         b"GET /metrics HTTP/9.9\r\n\r\n",
         b"\r\n\r\n",
@@ -133,7 +133,7 @@ def test_other_requests_are_answered_or_hung_up_on(start, configured):
             client.settimeout(DEADLINE_S)
             client.connect(str(path))
             try:
-                client.sendall(nonsense)
+                client.sendall(garbage)
                 client.shutdown(socket.SHUT_WR)
                 client.recv(4096)
             except (BrokenPipeError, ConnectionResetError):
@@ -141,32 +141,32 @@ def test_other_requests_are_answered_or_hung_up_on(start, configured):
     idle = [socket.socket(socket.AF_UNIX) for _ in range(15)]
     for client in idle:
         client.connect(str(path))
-    assert ask(path)[0] == 200
+    assert get(path)[0] == 200
     for client in idle:
         client.close()
     assert program.stop()[0] == 0
     assert not os.path.lexists(path)
 
 
-def test_a_socket_left_by_a_kill_is_taken_over_and_a_file_is_not(start, configured):
+def test_the_socket_of_a_killed_daemon_is_replaced_and_a_file_is_not(start, configured):
     path, config = configured
     program = start(config=config)
     program.stop(signal.SIGKILL)
     again = start(config=config)
     assert again.ready
-    assert ask(path)[0] == 200
+    assert get(path)[0] == 200
     again.stop()
     path.write_text("precious")
     refused = start(config=config)
     assert not refused.ready
-    code, said = refused.ended()
+    code, message = refused.ended()
     assert code == 2
-    assert said == f"pghotd: metrics.socket: {path}: exists and is not a socket\n"
+    assert message == f"pghotd: metrics.socket: {path}: exists and is not a socket\n"
     assert path.read_text() == "precious"
     path.unlink()
 
 
-def test_a_loopback_port_answers_here_alone(start):
+def test_a_loopback_port_answers_only_on_its_address(start):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -192,24 +192,24 @@ def test_a_loopback_port_answers_here_alone(start):
     assert second.stderr.count("\n") == 1
 
 
-def test_a_full_disk_costs_the_textfile_and_one_warning(start):
+def test_a_full_disk_loses_the_textfile_with_one_warning(start):
     program = start(config=SMALL + '[metrics]\ntextfile = "/dev/full/pghotd.prom"\ntextfile_interval_s = 1\n')
     program.write("inject", f"{LOWER_FIRST}+10 -1 pgtscans 2\n")
     wait_until_promoted(program, 10)
-    code, said = program.stop()
-    assert (code, said.count("metrics are not written")) == (0, 1)
+    code, log = program.stop()
+    assert (code, log.count("metrics are not written")) == (0, 1)
 
 
-def test_the_dashboard_asks_for_metrics_that_there_are(start, configured):
+def test_the_dashboard_uses_only_existing_metrics(start, configured):
     program = start(config=configured[1])
     assert program.ready
-    names = {name[0] for name in samples(ask(configured[0])[2])}
+    names = {name[0] for name in samples(get(configured[0])[2])}
     dashboard = json.loads((ROOT / "docs/grafana.json").read_text())
-    asked = {
+    used = {
         name
         for panel in dashboard["panels"]
         for target in panel["targets"]
         for name in re.findall(r"pghotd_\w+", target["expr"])
     }
-    assert len(asked) > 8
-    assert asked <= names
+    assert len(used) > 8
+    assert used <= names

@@ -1,4 +1,4 @@
-"""Mount by the helper that mount(8) runs, and unmount."""
+"""Mounts by the helper that mount(8) runs, and unmounts."""
 
 import contextlib
 import logging
@@ -33,7 +33,7 @@ def helper(*arguments):
 
 @pytest.fixture
 def mountpoint(place):
-    """Yield a directory that is unmounted at the end, whatever is mounted there."""
+    """A directory that is unmounted at the end, whatever is mounted there."""
     path = place / "by-helper"
     path.mkdir()
     yield path
@@ -47,9 +47,9 @@ def test_options_become_arguments():
     assert daemon_arguments(words, sloppy=False) == [
         *("--mode", "precise", "--config", "/etc/x.toml", "--set", "freq_threshold=3")
     ]
-    for wrong in ("read-only", "mode", "mode=fast", "mode=", "freq_threshold", "fast"):
-        with pytest.raises(OptionError, match=wrong.partition("=")[0]):
-            daemon_arguments([wrong], sloppy=False)
+    for option in ("read-only", "mode", "mode=fast", "mode=", "freq_threshold", "fast"):
+        with pytest.raises(OptionError, match=option.partition("=")[0]):
+            daemon_arguments([option], sloppy=False)
     assert daemon_arguments(["fast"], sloppy=True) == []
 
 
@@ -60,12 +60,12 @@ def test_options_become_arguments():
         *("suid", "dev", "exec", "atime", "diratime", "norelatime", "mand", "nomand", "iversion", "noiversion"),
     ],
 )
-def test_what_every_mount_accepts_is_accepted(option):
+def test_generic_mount_options_are_accepted(option):
     assert daemon_arguments([option, "mode=precise"], sloppy=False) == ["--mode", "precise"]
 
 
-def test_what_is_mounted_has_the_source_that_was_given(mountpoint, place):
-    """As mount(8) compares it with fstab's, to know what is mounted already."""
+def test_the_mount_has_the_source_that_was_given(mountpoint, place):
+    """mount(8) compares it with that of fstab, to see what is already mounted."""
     config = place / "helper.toml"
     config.write_text(SMALL)
     for source in ("none", "/dev/hot pages,x\\y", "--none"):
@@ -85,7 +85,7 @@ def test_what_is_mounted_has_the_source_that_was_given(mountpoint, place):
         ("rw,user_id=0,remount,ro", "write to the tunable's file in /mnt/pghot"),
     ],
 )
-def test_a_remount_is_refused_with_where_to_write(options, how):
+def test_a_remount_is_refused_and_names_the_file_to_write_to(options, how):
     done = helper("none", "/mnt/pghot", "-o", options)
     assert (done.returncode, done.stdout, done.stderr) == (
         1,
@@ -105,7 +105,7 @@ def daemons_on(path):
     return found
 
 
-def test_it_returns_when_the_tree_answers_and_umount_ends_the_daemon(mountpoint, place):
+def test_the_helper_returns_when_the_tree_answers_and_umount_ends_the_daemon(mountpoint, place):
     config = place / "helper.toml"
     config.write_text(SMALL)
     done = helper("none", mountpoint, "-o", f"rw,mode=precise,config={config},freq_threshold=5")
@@ -119,13 +119,13 @@ def test_it_returns_when_the_tree_answers_and_umount_ends_the_daemon(mountpoint,
     subprocess.run(["umount", str(mountpoint)], check=True, timeout=DEADLINE_S)
     deadline = time.monotonic() + DEADLINE_S
     while daemons_on(mountpoint):
-        assert time.monotonic() < deadline, "it is still there"
+        assert time.monotonic() < deadline, "the daemon still runs"
     os.close(end)
     assert mountpoint.is_dir()
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "said"),
+    ("options", "code", "message"),
     [
         (("-o", "mode=fast"), 1, "mount.pghotd: option mode: fast is not one of default, precise\n"),
         (("-o", "config=/nonexistent.toml"), 1, "pghotd: /nonexistent.toml: No such file or directory\n"),
@@ -133,14 +133,14 @@ def test_it_returns_when_the_tree_answers_and_umount_ends_the_daemon(mountpoint,
         (("-N", "x"), 1, "mount.pghotd: -N: other mount namespaces are not supported\n"),
     ],
 )
-def test_it_says_why_it_did_not_mount(mountpoint, options, code, said):
+def test_a_failed_mount_has_its_reason(mountpoint, options, code, message):
     done = helper("none", mountpoint, *options)
-    assert (done.returncode, done.stderr) == (code, said)
+    assert (done.returncode, done.stderr) == (code, message)
     assert not os.path.ismount(mountpoint)
     assert daemons_on(mountpoint) == []
 
 
-def test_what_is_mounted_is_not_mounted_again(mountpoint, place):
+def test_a_second_mount_on_the_same_path_is_refused(mountpoint, place):
     config = place / "helper.toml"
     config.write_text(SMALL)
     assert helper("none", mountpoint, "-o", f"config={config}").returncode == 0
@@ -151,14 +151,14 @@ def test_what_is_mounted_is_not_mounted_again(mountpoint, place):
 
 def test_syslog_gets_the_level_and_a_missing_listener_is_ignored(tmp_path, capfd):
     address = tmp_path / "log"
-    record = logging.LogRecord("pghotd.x", logging.WARNING, "", 1, "said", None, None)
+    record = logging.LogRecord("pghotd.x", logging.WARNING, "", 1, "message", None, None)
     with contextlib.closing(program.SyslogHandler(str(address))) as handler:
         handler.handle(record)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
             listener.bind(str(address))
             handler.handle(record)
-            # LOG_DAEMON is 3 << 3, a warning 4.
-            assert listener.recv(4096).rstrip(b"\0") == b"<28>pghotd[%d]: said" % os.getpid()
+            # LOG_DAEMON is 3 << 3, LOG_WARNING 4.
+            assert listener.recv(4096).rstrip(b"\0") == b"<28>pghotd[%d]: message" % os.getpid()
         handler.handle(record)
     assert capfd.readouterr() == ("", "")
 

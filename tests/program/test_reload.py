@@ -1,4 +1,4 @@
-"""Change the configuration of the running program by SIGHUP: valid or refused as a whole."""
+"""Reloads of the running program by SIGHUP: applied or refused as a whole."""
 
 import json
 import os
@@ -28,23 +28,23 @@ home_nid = 1
 
 
 def reload(program, config):
-    """Write another configuration, tell the program, and return the lines that it said up to the verdict."""
+    """Write another configuration, send SIGHUP, and return the log lines up to the verdict."""
     program.mountpoint.with_suffix(".toml").write_text(config)
     program.process.send_signal(signal.SIGHUP)
-    said = []
-    while not said or not ("reloaded" in said[-1] or "refused" in said[-1]):
-        said.append(program.process.stderr.readline())
-        assert said[-1], said
-    return said
+    lines = []
+    while not lines or not ("reloaded" in lines[-1] or "refused" in lines[-1]):
+        lines.append(program.process.stderr.readline())
+        assert lines[-1], lines
+    return lines
 
 
-def test_what_has_changed_is_applied_and_what_was_written_stays(start):
+def test_changed_keys_are_applied_and_values_written_at_run_time_stay(start):
     program = start(config=TUNED + SMALL)
     program.write("kmigrated_sleep_ms", "300")
     program.write("paused", "1")
     program.write("promote_freq_window_ms", "2000")
-    said = reload(program, "[pghot]\nfreq_threshold = 1\nkmigrated_sleep_ms = 400\nkmigrated_batch_nr = 64\n" + SMALL)
-    assert said == [
+    lines = reload(program, "[pghot]\nfreq_threshold = 1\nkmigrated_sleep_ms = 400\nkmigrated_batch_nr = 64\n" + SMALL)
+    assert lines == [
         "pghotd: freq_threshold is now 1\n",
         "pghotd: kmigrated_sleep_ms is 400 in the configuration; the value written at run time stays\n",
         "pghotd: kmigrated_batch_nr is now 64\n",
@@ -57,7 +57,7 @@ def test_what_has_changed_is_applied_and_what_was_written_stays(start):
     assert program.stop()[0] == 0
 
 
-def test_set_on_the_command_line_counts_for_more_than_the_file(start):
+def test_set_on_the_command_line_overrides_the_file(start):
     program = start(config=SMALL, arguments=("--set", "freq_threshold=3"))
     assert reload(program, "[pghot]\nfreq_threshold = 1\n" + SMALL) == ["pghotd: reloaded\n"]
     assert program.read("freq_threshold") == "3\n"
@@ -79,22 +79,22 @@ def test_set_on_the_command_line_counts_for_more_than_the_file(start):
         ("[pghot]\nfreq_threshold = 1\n[sources.workload]\nsize = 3\n" + SMALL, "sources.workload.size"),
     ],
 )
-def test_a_configuration_that_cannot_be_had_is_refused_whole(start, config, why):
+def test_a_configuration_that_cannot_be_applied_is_refused_as_a_whole(start, config, why):
     program = start(config=SMALL)
-    said = reload(program, config)
-    assert len(said) == 1
-    assert said[0].startswith("pghotd: error: configuration refused, nothing has changed: ")
-    assert why in said[0]
+    lines = reload(program, config)
+    assert len(lines) == 1
+    assert lines[0].startswith("pghotd: error: configuration refused, nothing has changed: ")
+    assert why in lines[0]
     assert program.read("freq_threshold") == "2\n"
     assert reload(program, SMALL) == ["pghotd: reloaded\n"]
 
 
-def test_spelling_a_default_out_needs_no_restart(start):
+def test_an_explicit_default_needs_no_restart(start):
     program = start(config=SMALL)
     assert reload(program, '[pghot]\nmode = "default"\n' + SMALL) == ["pghotd: reloaded\n"]
 
 
-def test_sources_come_change_and_go(start):
+def test_sources_are_added_changed_and_removed(start):
     program = start(config=SMALL)
     drivers = {"hintfaults", "hwhints", "pgtscans", "fma"}
     assert set(os.listdir(program.mountpoint / "sources")) == drivers
@@ -107,7 +107,7 @@ def test_sources_come_change_and_go(start):
     assert len(reload(program, SMALL + WORKLOAD.replace("1M", "2M"))) == 2
     assert program.values("sources/workload/stat")["hot_pages"] == "512"
     assert program.read("sources/workload/enabled") == "0\n"
-    assert program.read("model/processes").count("workload") == 2  # a name and an owner: one process, not two
+    assert program.read("model/processes").count("workload") == 2  # A name and an owner: one process, not two.
     assert reload(program, SMALL)[0] == "pghotd: source workload: no longer configured\n"
     with pytest.raises(OSError, match="No such device"):
         os.pread(held, 100, 0)
@@ -123,7 +123,7 @@ def state_directory(monkeypatch, path, place):
     yield path / f"tunables-{escaped(place / 'pghot')}.json"
 
 
-def test_what_was_written_comes_back_after_a_restart(start, place, monkeypatch, tmp_path):
+def test_written_values_are_restored_after_a_restart(start, place, monkeypatch, tmp_path):
     with state_directory(monkeypatch, tmp_path / "state", place) as file:
         program = start(config=TUNED + SMALL + "[state]\nsave = true\n")
         assert program.read("freq_threshold") == "3\n"
@@ -135,12 +135,12 @@ def test_what_was_written_comes_back_after_a_restart(start, place, monkeypatch, 
         again = start(config=TUNED + SMALL + "[state]\nsave = true\n", arguments=("--set", "kmigrated_sleep_ms=60"))
         names = ("freq_threshold", "enabled_sources", "kmigrated_sleep_ms")
         assert [again.read(name) for name in names] == ["1\n", "7\n", "60\n"]
-        # Restored is written at run time: a reload leaves it alone.
+        # A restored value counts as written at run time, so a reload leaves it alone.
         reload(again, "[pghot]\nfreq_threshold = 2\n" + SMALL + "[state]\nsave = true\n")
         assert again.read("freq_threshold") == "1\n"
         again.write("kmigrated_batch_nr", "64")
         assert again.stop()[0] == 0
-        # What --set was stronger than is still there for a start without it.
+        # The value that --set overrode is kept for a start without it.
         assert json.loads(file.read_text()) == {
             "enabled_sources": 7,
             "freq_threshold": 1,
@@ -166,7 +166,7 @@ def test_a_damaged_state_is_set_aside(start, place, monkeypatch, tmp_path, damag
         file.write_bytes(damage)
         program = start(config=SMALL + "[state]\nsave = true\n")
         assert program.ready
-        assert any("warning" in line and "damaged" in line for line in program.said)
+        assert any("warning" in line and "damaged" in line for line in program.log)
         assert program.read("freq_threshold") == "2\n"
         assert file.with_name(f"{file.name}.damaged").read_bytes() == damage
         program.write("freq_threshold", "1")
@@ -174,15 +174,15 @@ def test_a_damaged_state_is_set_aside(start, place, monkeypatch, tmp_path, damag
         assert file.read_text() == '{\n "freq_threshold": 1\n}\n'
 
 
-def test_a_saved_value_that_fits_no_more_is_left_out(start, place, monkeypatch, tmp_path):
+def test_a_saved_value_that_is_no_longer_valid_is_skipped(start, place, monkeypatch, tmp_path):
     with state_directory(monkeypatch, tmp_path, place) as file:
         file.write_text('{"freq_threshold": 7, "gone": 1, "kmigrated_batch_nr": 100}')
         program = start(config=SMALL + "[state]\nsave = true\n")
-        assert sum("warning" in line for line in program.said) == 2
+        assert sum("warning" in line for line in program.log) == 2
         assert program.read("freq_threshold") + program.read("kmigrated_batch_nr") == "2\n100\n"
 
 
-def test_a_full_disk_costs_the_state_and_nothing_else(start, monkeypatch):
+def test_a_full_disk_loses_only_the_state(start, monkeypatch):
     monkeypatch.setenv("STATE_DIRECTORY", "/dev/full")
     program = start(config=SMALL + "[state]\nsave = true\n")
     program.write("freq_threshold", "1")
@@ -192,7 +192,7 @@ def test_a_full_disk_costs_the_state_and_nothing_else(start, monkeypatch):
     assert program.stop()[0] == 0
 
 
-def test_a_check_changes_nothing(start, place, monkeypatch, tmp_path):
+def test_check_config_leaves_a_damaged_state_in_place(start, place, monkeypatch, tmp_path):
     with state_directory(monkeypatch, tmp_path, place) as file:
         file.write_bytes(b"{")
         config = place / "checked.toml"

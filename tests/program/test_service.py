@@ -1,4 +1,4 @@
-"""Test the real program under a fake service manager: which notifications it sends, and when."""
+"""The real program under a fake service manager: which notifications it sends, and when."""
 
 import os
 import select
@@ -14,15 +14,15 @@ from tests.program.daemons import DEADLINE_S, ROOT, SMALL
 
 
 class Manager:
-    """Listen as a service manager does."""
+    """A listener like a service manager's."""
 
     def __init__(self, address):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind("\0" + address[1:] if address.startswith("@") else address)
         self.socket.settimeout(DEADLINE_S)
 
-    def hears(self, wanted):
-        """Return the lines of the next message that has one which begins with `wanted`."""
+    def message(self, wanted):
+        """Return the lines of the next message that has one beginning with `wanted`."""
         while True:
             lines = self.socket.recv(4096).decode().split("\n")
             if any(line.startswith(wanted) for line in lines):
@@ -39,54 +39,54 @@ def manager(request, tmp_path, monkeypatch):
     manager.socket.close()
 
 
-def test_ready_comes_when_the_tree_answers_and_the_watchdog_is_fed_through_it(manager, start, place):
+def test_ready_is_sent_when_the_tree_answers_and_the_watchdog_is_fed_through_it(manager, start, place):
     program = start(config=SMALL)
-    lines = manager.hears("READY=1")
+    lines = manager.message("READY=1")
     assert (place / "pghot/version").read_text().startswith("pghotd ")
     assert "STATUS=running; default mode, model backend; 0 accesses, 0 pages promoted, 0 in flight" in lines
-    manager.hears("WATCHDOG=1")
+    manager.message("WATCHDOG=1")
     program.write("paused", "1")
-    while "STATUS=paused: requested" not in (text := "\n".join(manager.hears("WATCHDOG=1"))):
+    while "STATUS=paused: requested" not in (text := "\n".join(manager.message("WATCHDOG=1"))):
         assert "running" in text
     program.process.send_signal(signal.SIGHUP)
-    assert any(line.startswith("MONOTONIC_USEC=") for line in manager.hears("RELOADING=1"))
-    manager.hears("READY=1")
+    assert any(line.startswith("MONOTONIC_USEC=") for line in manager.message("RELOADING=1"))
+    manager.message("READY=1")
     program.mountpoint.with_suffix(".toml").write_text("[pghot]\nwhat = 1\n")
     program.process.send_signal(signal.SIGHUP)
-    while "STATUS=" not in (text := "\n".join(manager.hears("READY=1"))):
+    while "STATUS=" not in (text := "\n".join(manager.message("READY=1"))):
         pass
     assert "the last reload was refused: " in text
     assert "pghot.what: unknown key" in text
     program.process.send_signal(signal.SIGTERM)
-    manager.hears("STOPPING=1")
+    manager.message("STOPPING=1")
     assert program.ended()[0] == 0
 
 
-def test_a_daemon_that_hangs_feeds_no_watchdog(manager, start):
+def test_a_hanging_daemon_feeds_no_watchdog(manager, start):
     program = start(config=SMALL)
-    manager.hears("WATCHDOG=1")
+    manager.message("WATCHDOG=1")
     program.process.send_signal(signal.SIGSTOP)
     manager.socket.settimeout(0.0)
     try:
-        while True:  # what was sent before the signal
+        while True:  # What was sent before the signal.
             manager.socket.recv(4096)
     except BlockingIOError:
         pass
     assert select.select([manager.socket], [], [], 1.0)[0] == []
     program.process.send_signal(signal.SIGCONT)
     manager.socket.settimeout(DEADLINE_S)
-    manager.hears("WATCHDOG=1")
+    manager.message("WATCHDOG=1")
 
 
-def test_another_processs_watchdog_is_not_ours(monkeypatch, start):
+def test_the_watchdog_of_another_process_is_ignored(monkeypatch, start):
     monkeypatch.setenv("WATCHDOG_PID", "1")
     monkeypatch.setenv("NOTIFY_SOCKET", "/nonexistent")
     program = start(config=SMALL)
     assert program.stop()[0] == 0
 
 
-def test_the_journal_gets_levels_and_no_name(place):
-    """Connect the program to a pipe that it takes for the journal."""
+def test_lines_for_the_journal_have_levels_and_no_name(place):
+    """The program writes to a pipe that it takes for the journal."""
     reader, writer = os.pipe()
     status = os.fstat(writer)
     environment = os.environ | {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
@@ -102,7 +102,7 @@ def test_the_journal_gets_levels_and_no_name(place):
         check=False,
     ).returncode
     os.close(writer)
-    with open(reader) as said:
-        assert said.read() == f"<3>{config}: pghot.mode: 3 is not one of default, precise\n"
+    with open(reader) as journal:
+        assert journal.read() == f"<3>{config}: pghot.mode: 3 is not one of default, precise\n"
     assert code == 2
     assert time.monotonic() - began < DEADLINE_S

@@ -1,4 +1,4 @@
-"""What `status` says, without a mount."""
+"""The content of `status`, without a mount."""
 
 import tomllib
 
@@ -15,7 +15,7 @@ name = "postgrse"
 """
 
 
-async def test_watches_and_targets_that_fit_nothing_are_named():
+async def test_watches_and_targets_that_match_nothing_are_named():
     parts = build(parse(tomllib.loads(TARGETS), "test", None, []))
     memory, procscan = parts.pghot.memory, parts.sources.by_name["procscan"]
 

@@ -1,4 +1,4 @@
-"""Let clients do whatever they can, or nothing at all, while the daemon works for others."""
+"""Clients that do whatever they can, or nothing at all, while the daemon works for others."""
 
 import os
 import resource
@@ -10,22 +10,22 @@ import time
 from tests.books import balance
 from tests.fuzz import FUZZED
 from tests.program.daemons import DEADLINE_S, LOWER_FIRST
-from tests.storm import rage
+from tests.storm import run_storm
 
 _GROWTH_BYTES = 16 << 20
 
 
 def test_200_000_operations_by_eight_processes(start):
     program = start(FUZZED)
-    before, after = rage(program, 200_000, seed=1)
-    assert after < before + _GROWTH_BYTES, "its memory has grown"
-    code, said = program.stop()
-    assert code == 0, said
-    assert "Traceback" not in said
+    before, after = run_storm(program, 200_000, seed=1)
+    assert after < before + _GROWTH_BYTES, "the daemon's memory has grown"
+    code, log = program.stop()
+    assert code == 0, log
+    assert "Traceback" not in log
 
 
 def works(program):
-    """Assert that the daemon promotes for other clients, and answers."""
+    """Assert that the daemon promotes for other clients, and return whether its books balance."""
     before = program.counters()["pgpromote_success"]
     program.write("inject", f"{LOWER_FIRST + before}+10 -1 pgtscans 2\n")
     deadline = time.monotonic() + DEADLINE_S
@@ -34,7 +34,7 @@ def works(program):
     return balance(program.counters()) == 0
 
 
-def test_a_client_that_opens_every_file_and_never_reads(program):
+def test_a_client_that_opens_every_file_and_never_reads_disturbs_no_other(program):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     paths = [os.path.join(place, name) for place, _, names in os.walk(program.mountpoint) for name in names]
     held = []
@@ -64,8 +64,8 @@ def test_a_client_that_reads_byte_by_byte_gets_one_consistent_text(program):
     assert balance(counters) == 0
 
 
-def test_a_client_that_is_stopped_in_the_middle(program):
-    """Stop a client between its reads, and one that waits in poll; other clients do not notice."""
+def test_a_client_that_is_stopped_disturbs_no_other(program):
+    """The client is stopped between its reads or while it waits in poll."""
     call = """
 import os, select, sys
 fd = os.open(sys.argv[1], os.O_RDONLY)

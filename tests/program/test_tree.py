@@ -1,4 +1,4 @@
-"""Use the mounted tree of the real program: docs/control-tree.md, sentence by sentence."""
+"""The mounted tree of the real program: docs/control-tree.md, sentence by sentence."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ BUSY = DIRTY + 256
 
 
 def wait_for_change(program, path="vmstat"):
-    """Wait until a file's content has changed since it was last read, as a shell script would with poll."""
+    """Wait with poll until a file's content changes."""
     with open(program.mountpoint / path) as file:
         file.read()
         poller = select.poll()
@@ -32,7 +32,7 @@ def wait_for_change(program, path="vmstat"):
 
 
 def settle(program, done):
-    """Wait until `done` holds for the counters, woken by each of their changes; return them."""
+    """Wait until the counters satisfy `done`, woken by each change; return them."""
     with open(program.mountpoint / "vmstat") as file:
         poller = select.poll()
         poller.register(file, select.POLLERR | select.POLLPRI)
@@ -76,7 +76,7 @@ def test_the_files_and_their_modes(program):
         assert sorted(os.listdir(program.mountpoint / "sources" / kind)) == ["enabled", "stat"]
 
 
-def test_what_the_files_say_at_the_start(program):
+def test_the_files_at_the_start(program):
     assert program.read("version") == f"pghotd {__version__} interface 1\n"
     assert program.read("mode") == "default\n"
     assert list(program.counters()) == list(VMSTAT)
@@ -120,7 +120,7 @@ def test_from_an_access_to_a_promoted_page(program):
     assert program.values(f"pfn/{pfn}")["owner"] == "/plain"
 
 
-def test_each_reason_to_refuse_and_to_fail(program):
+def test_reasons_for_refusals_and_failures_are_counted(program):
     raw = struct.Struct("<QiHH")
     pages = [PINNED, DIRTY, *range(BUSY, BUSY + 64)]
     program.write("inject_raw", b"".join(raw.pack(pfn, -1, 1, 2) for pfn in pages))
@@ -141,7 +141,7 @@ def test_a_huge_page_is_one_folio(program):
     assert (counters["pgpromote_success"], counters["pghot_recorded_accesses"]) == (512, 2)
 
 
-def test_paused_takes_no_record_and_goes_on_afterwards(program):
+def test_a_pause_takes_no_record_and_promotion_continues_afterwards(program):
     program.write("paused", "1\n")
     program.write("inject", f"{LOWER_FIRST}+10 -1 hwhints 3\n")
     wait_for_change(program, "nodes/node1/kmigrated")
@@ -179,7 +179,7 @@ def test_poll_wakes_a_reader_of_vmstat(program):
         assert file.read() != before
 
 
-def test_sources_are_switched_by_file_and_by_bit(program):
+def test_kinds_are_switched_by_file_and_by_bit(program):
     program.write("sources/hwhints/enabled", "0\n")
     assert program.read("enabled_sources") == "13\n"
     program.write("inject", f"{LOWER_FIRST}\n{LOWER_FIRST} -1 fma\n")
@@ -209,9 +209,9 @@ def test_a_section_goes_offline_and_comes_back(program):
     assert refusal(lambda: program.write(state, "off\n")) == "EINVAL"
 
 
-def test_a_node_loses_its_last_section_and_keeps_its_directory(program):
+def test_a_pinned_section_and_the_last_one_of_the_top_tier_stay_online(program):
     states = [f"nodes/node1/memory{section}/state" for section in range(2, 6)]
-    assert refusal(lambda: program.write(states[0], "offline")) == "EBUSY", "a page of it is pinned"
+    assert refusal(lambda: program.write(states[0], "offline")) == "EBUSY", "one of its pages is pinned"
     for state in states[1:]:
         program.write(state, "offline")
     assert program.read("nodes/node1/spans") == "0x10000-0x17fff\n"
@@ -225,7 +225,7 @@ def test_every_pfn_can_be_looked_up(program, name):
 
 
 @pytest.mark.parametrize("path", ["pfn/x", "pfn/-1", f"pfn/{2**52}", "pfn/1_0", "addr/1", "addr/4194305:0x99999999000"])
-def test_what_is_no_page_does_not_exist(program, path):
+def test_a_name_that_is_no_page_does_not_exist(program, path):
     assert refusal(lambda: program.read(path)) == "ENOENT"
 
 
@@ -238,13 +238,13 @@ def test_another_user_reads_no_pfn_and_no_address_and_writes_nothing(program):
         assert "Permission denied" in run("sh", "-c", f"echo 1 > {tree / path}", user=65534).stderr
 
 
-def test_root_is_refused_what_a_file_cannot_do(program):
+def test_root_is_refused_what_a_file_does_not_support(program):
     assert refusal(lambda: program.write("vmstat", "0")) == "EACCES"
     assert refusal(lambda: program.read("inject")) == "EACCES"
 
 
-def test_a_missing_permission_to_store_is_an_errno_and_no_more(program):
-    with pytest.raises(OSError, match="Invalid argument") as refused:
+def test_an_out_of_range_value_is_einval_and_changes_nothing(program):
+    with pytest.raises(OSError, match="Invalid argument") as error:
         program.write("kmigrated_sleep_ms", "49\n")
-    assert refused.value.errno == errno.EINVAL
+    assert error.value.errno == errno.EINVAL
     assert Path(program.mountpoint / "kmigrated_sleep_ms").read_text() == "100\n"

@@ -1,4 +1,4 @@
-"""Start the real program without root, and without a capability: one line that names what is missing."""
+"""Starts of the real program without root, or without a capability: one line names what is missing."""
 
 import json
 import os
@@ -17,14 +17,16 @@ LINUX = '[memory]\nbackend = "linux"\n'
 
 @pytest.fixture
 def unprivileged():
-    """Return a function that runs `python -m pghotd` with setpriv's `restrictions`."""
-    require(os.geteuid() == 0, "giving up privileges takes some to begin with")
+    """A function that runs `python -m pghotd` with `restrictions` of setpriv."""
+    require(os.geteuid() == 0, "dropping privileges needs root")
     require(shutil.which("setpriv"), "setpriv is not installed")
-    who = ("--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
-    can_read = subprocess.run(["setpriv", *who, sys.executable, "-c", "import pghotd"], cwd=ROOT, capture_output=True)
-    require(can_read.returncode == 0, "nobody cannot read this checkout")
+    as_nobody = ("--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
+    can_read = subprocess.run(
+        ["setpriv", *as_nobody, sys.executable, "-c", "import pghotd"], cwd=ROOT, capture_output=True
+    )
+    require(can_read.returncode == 0, "the user nobody cannot read this checkout")
 
-    def run(*arguments: str, restrictions: tuple[str, ...] = who) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, restrictions: tuple[str, ...] = as_nobody) -> subprocess.CompletedProcess[str]:
         command = ["setpriv", *restrictions, sys.executable, "-m", "pghotd", *arguments]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE_S)
 
@@ -40,7 +42,7 @@ def config(place):
     path.unlink()
 
 
-def test_real_nodes_without_root(unprivileged, config):
+def test_real_nodes_without_root_are_refused(unprivileged, config):
     done = unprivileged("--config", config)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
@@ -48,7 +50,7 @@ def test_real_nodes_without_root(unprivileged, config):
         assert name in done.stderr
 
 
-def test_real_nodes_as_root_without_one_capability(unprivileged, config):
+def test_real_nodes_without_one_capability_are_refused(unprivileged, config):
     drop = ("--bounding-set", "-sys_nice", "--inh-caps", "-sys_nice")
     done = unprivileged("--config", config, restrictions=drop)
     assert done.returncode == 2

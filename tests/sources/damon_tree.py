@@ -1,4 +1,4 @@
-"""Make a /sys with DAMON's files that behave as the kernel's do, as far as pghotd uses them."""
+"""A fake /sys with DAMON's files, which behave as the kernel's as far as pghotd uses them."""
 
 import errno
 import os
@@ -10,10 +10,11 @@ from pghotd.sources.damon.kdamond import Kdamond
 THREAD = 77
 
 
-class MadeUpDamon(Kdamond):
-    """Kdamond whose /sys is made up: folders appear when their number is written, as sysfs makes them.
+class FakeDamon(Kdamond):
+    """A Kdamond with a fake /sys: as in sysfs, folders appear when their number is written.
 
-    `answers` gives, by (path, value), errnos that the next such writes fail with. `regions` is what an update shows.
+    `errnos` gives, by (path, value), the errnos with which the next such writes fail. `regions` is what an update
+    shows.
     """
 
     def __init__(self, root: Path, proc: str = "/proc") -> None:
@@ -25,11 +26,11 @@ class MadeUpDamon(Kdamond):
         self.pauses = 0
         super().__init__(str(root), self.note, proc, self._paused)
         self.written: list[tuple[str, str]] = []
-        self.answers: dict[tuple[str, str], list[int]] = {}
+        self.errnos: dict[tuple[str, str], list[int]] = {}
         self.regions: list[tuple[int, int, int]] = []
-        #: As a kernel since 6.2.
+        #: As in kernels since 6.2.
         self.lists_regions = True
-        #: What to do to the folder of regions after an update.
+        #: A function to call after an update of the folder of regions.
         self.after_update = lambda: None
 
     def _paused(self, seconds: float) -> None:
@@ -37,12 +38,12 @@ class MadeUpDamon(Kdamond):
 
     @property
     def number(self) -> int:
-        """Return how many kdamonds there are."""
+        """The number of kdamonds."""
         return int((self.root / "nr_kdamonds").read_text())
 
     @property
     def state(self) -> str:
-        """Return whether the kdamond runs."""
+        """The state of the kdamond."""
         return (self.root / "0/state").read_text()
 
     def owned_by_another(self, pid: int = THREAD) -> None:
@@ -83,7 +84,7 @@ class MadeUpDamon(Kdamond):
     def _write(self, path: str, value: int | str) -> None:
         text = str(value)
         self.written.append((path, text))
-        if errnos := self.answers.get((path, text)):
+        if errnos := self.errnos.get((path, text)):
             code = errnos.pop(0)
             raise OSError(code, os.strerror(code))
         before = (self.root / path).read_text() if (self.root / path).exists() else ""
@@ -100,9 +101,9 @@ class MadeUpDamon(Kdamond):
                 (folder / "start").write_text("0")
                 (folder / "end").write_text("0")
         elif "/nr_regions/m" in path:
-            least, most = ((context / f"monitoring_attrs/nr_regions/{name}").read_text() for name in ("min", "max"))
-            if int(least) > int(most):
-                raise OSError(errno.EINVAL, "least above most")
+            low, high = ((context / f"monitoring_attrs/nr_regions/{name}").read_text() for name in ("min", "max"))
+            if int(low) > int(high):
+                raise OSError(errno.EINVAL, "min above max")
         elif path == "0/state":
             if text not in ("on", "off") and (not self.lists_regions or before == "off"):
                 (self.root / "0/state").write_text(before)

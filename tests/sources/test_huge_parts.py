@@ -1,4 +1,4 @@
-"""Count distinct parts of huge folios against a dictionary of sets."""
+"""Distinct parts of huge folios, compared with a dictionary of sets."""
 
 import numpy as np
 from hypothesis import given
@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from pghotd.memory.model.spec import ProcessSpec
 from pghotd.sources.perf.huge_parts import _SLOTS, WINDOW_MS, HugeParts
 from pghotd.sources.perf.perf import Perf, PerfSettings
+from tests.fake_world import at_once
 from tests.machines import Rig, two_nodes
-from tests.made_up_world import at_once
 from tests.sources.test_perf import samples
 
 
@@ -29,7 +29,7 @@ def test_parts_are_counted_once_each(batches):
     }
 
 
-def test_a_window_that_has_ended_is_shown_until_the_next_one_has():
+def test_a_window_is_shown_from_its_end_to_that_of_the_next():
     parts = HugeParts()
     parts.add(np.arange(20, dtype=np.int64), 1000)
     parts.add(np.array([512], dtype=np.int64), 1000 + WINDOW_MS)
@@ -38,7 +38,7 @@ def test_a_window_that_has_ended_is_shown_until_the_next_one_has():
     assert (parts.counts()["huge_folios"], parts.counts()["huge_parts_1"]) == (1, 1)
 
 
-def test_the_first_folio_keeps_its_slot_and_no_part_is_put_on_another():
+def test_the_first_folio_keeps_its_slot_and_others_are_not_counted_in_it():
     parts = HugeParts()
     rival = 512 * _SLOTS
     parts.add(np.array([7, rival + 8, 9], dtype=np.int64), 0)
@@ -47,7 +47,7 @@ def test_the_first_folio_keeps_its_slot_and_no_part_is_put_on_another():
     assert (counts["huge_folios"], counts["huge_samples"], counts["huge_parts_2_8"]) == (1, 2, 1)
 
 
-async def test_perf_shows_the_parts_of_huge_folios_alone():
+async def test_perf_shows_only_the_parts_of_huge_folios():
     rig = Rig(two_nodes(1, 2), [ProcessSpec("huge", 1024, 1, folio_order=9), ProcessSpec("small", 8, 1)])
     source = Perf(PerfSettings(), rig.pghot, rig.clock, in_thread=at_once)
     huge, small = (np.sort(rig.machine.processes[pid].table.astype(np.int64) - 1) for pid in (1, 2))

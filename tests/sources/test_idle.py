@@ -1,4 +1,4 @@
-"""Scan a made-up kernel's idle bitmap: what is credited and when, what is covered, what goes away during a scan."""
+"""Scans of a fake kernel's idle bitmap: what is recorded and when, what is covered, what vanishes during a scan."""
 
 import errno
 
@@ -12,9 +12,9 @@ from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.spec import ProcessSpec
 from pghotd.sources.scan import idle
 from pghotd.sources.scan.idle import KDAMOND_RUNS, Idle, IdleSettings
+from tests.fake_world import at_once
 from tests.machines import Rig, two_nodes
-from tests.made_up_world import at_once
-from tests.sources.made_up_idle import MadeUpIdle
+from tests.sources.fake_idle import FakeIdle
 
 S = PAGES_PER_SECTION
 
@@ -31,7 +31,7 @@ class Bench:
             clock=lambda: 1_000_000 + int(trio.current_time() * 1000),
         )
         self.rig.pghot.tunables.recheck_once_ms = recheck_ms
-        self.kernel = MadeUpIdle((1 + sections) * S, self._is_head)
+        self.kernel = FakeIdle((1 + sections) * S, self._is_head)
         self.sys = folder
         monkeypatch.setattr(idle, "probe", lambda proc, sys: self.kernel)
         self.source = Idle(
@@ -46,7 +46,7 @@ class Bench:
 
     @property
     def pages(self) -> np.ndarray:
-        """Return where the process's pages are."""
+        """The PFNs of the process's pages."""
         return np.sort(self.rig.machine.processes[1].table.astype(np.int64) - 1)
 
     def _is_head(self, pfns):
@@ -65,7 +65,7 @@ async def bench(monkeypatch, tmp_path):
     return Bench(monkeypatch, tmp_path)
 
 
-async def test_a_first_scan_credits_nothing_and_the_next_what_was_accessed(bench, nursery, autojump_clock):
+async def test_a_first_scan_records_nothing_and_the_next_what_was_accessed(bench, nursery, autojump_clock):
     bench.kernel.touch(bench.heads)
     nursery.start_soon(bench.source.run)
     await trio.sleep(0.5)
@@ -77,7 +77,7 @@ async def test_a_first_scan_credits_nothing_and_the_next_what_was_accessed(bench
     assert bench.recorded == 30
     assert (bench.rig.pghot.records_of(bench.heads[100:130]) != 0).all()
     assert np.count_nonzero(bench.rig.pghot.records_of(bench.heads)) == 30
-    # Marked again, and not touched again.
+    # Marked again, but not accessed again.
     await trio.sleep(1)
     assert bench.recorded == 30
     stat = bench.source.stat()
@@ -85,7 +85,7 @@ async def test_a_first_scan_credits_nothing_and_the_next_what_was_accessed(bench
     assert (stat["covered_ppm"], stat["round_ms"], stat["budget_ppm"]) == (1_000_000, 1000, 50_000)
 
 
-async def test_a_huge_page_is_one_bit_on_its_head(monkeypatch, tmp_path, nursery, autojump_clock):
+async def test_a_huge_page_has_one_bit_on_its_head(monkeypatch, tmp_path, nursery, autojump_clock):
     bench = Bench(monkeypatch, tmp_path, pages=4 * 512, order=9)
     nursery.start_soon(bench.source.run)
     await trio.sleep(0.5)
@@ -95,7 +95,7 @@ async def test_a_huge_page_is_one_bit_on_its_head(monkeypatch, tmp_path, nursery
     assert bench.recorded == 2
 
 
-async def test_a_frame_that_was_freed_is_no_access(bench, nursery, autojump_clock):
+async def test_a_freed_frame_is_no_access(bench, nursery, autojump_clock):
     nursery.start_soon(bench.source.run)
     await trio.sleep(0.5)
     bench.kernel.touch(bench.heads)
@@ -104,13 +104,11 @@ async def test_a_frame_that_was_freed_is_no_access(bench, nursery, autojump_cloc
     assert bench.recorded == 0
 
 
-async def test_states_are_asked_for_after_the_look_and_of_what_was_accessed_alone(
-    bench, monkeypatch, nursery, autojump_clock
-):
-    asked = []
+async def test_only_states_of_accessed_pages_are_read_after_the_look(bench, monkeypatch, nursery, autojump_clock):
+    requests = []
 
     async def freshen(pfns, age_ms=None):
-        asked.append((pfns.tolist(), age_ms))
+        requests.append((pfns.tolist(), age_ms))
         return 0.25
 
     monkeypatch.setattr(bench.rig.machine, "freshen", freshen)
@@ -118,11 +116,11 @@ async def test_states_are_asked_for_after_the_look_and_of_what_was_accessed_alon
     await trio.sleep(0.5)
     bench.kernel.touch(bench.heads[5:8])
     await trio.sleep(1)
-    assert asked == [(bench.heads[5:8].tolist(), 0)]
+    assert requests == [(bench.heads[5:8].tolist(), 0)]
     assert bench.source.stat()["cpu_us"] == 250_000
 
 
-async def test_what_was_seen_once_is_looked_at_again_soon(monkeypatch, tmp_path, nursery, autojump_clock):
+async def test_a_page_seen_once_is_rechecked_soon(monkeypatch, tmp_path, nursery, autojump_clock):
     bench = Bench(monkeypatch, tmp_path, recheck_ms=250)
     ready = bench.rig.pghot.format.ready_bit
     nursery.start_soon(bench.source.run)
@@ -134,13 +132,13 @@ async def test_what_was_seen_once_is_looked_at_again_soon(monkeypatch, tmp_path,
     bench.kernel.touch(bench.heads[30:40])
     bench.kernel.reads.clear()
     await trio.sleep(0.2)
-    # At 1.25 s of a pass at 1 s: those that were seen once, and no more.
+    # At 1.25 s, after the pass at 1 s: only pages that were seen once.
     assert bench.recorded == 25
     assert np.count_nonzero(bench.rig.pghot.records_of(bench.heads) >= ready) == 5
     assert set(bench.kernel.reads) == set((bench.heads[:20] // 64).tolist())
     stat = bench.source.stat()
     assert (stat["rechecked"], stat["seen_again"], stat["scans"]) == (20, 5, 2)
-    # Those that were not seen again are left to the regular round, as are those touched in between.
+    # Pages not seen again are left to the regular round, as are those touched in between.
     bench.kernel.touch(bench.heads[10:12])
     await trio.sleep(0.8)
     assert bench.recorded == 25 + 12
@@ -154,14 +152,14 @@ async def test_reading_once_through_a_huge_page_is_one_access(monkeypatch, tmp_p
     nursery.start_soon(bench.source.run)
     for tick in range(130):
         await trio.sleep(0.02)
-        # From 0.9 s to 1.2 s, which is over the look at 1 s.
+        # From 0.9 s to 1.2 s, across the look at 1 s.
         if 45 <= tick < 60:
             bench.kernel.touch(swept)
         bench.kernel.touch(hot)
     records = bench.rig.pghot.records_of(np.concatenate((swept, hot)))
     assert (records >= ready).tolist() == [False, True]
     assert bench.rig.pghot.format.frequency(records)[0] == 1
-    # What is hot is still seen at each look.
+    # The hot page is still seen at each look.
     assert bench.recorded >= 3
 
 
@@ -174,7 +172,9 @@ async def test_without_rechecks_a_huge_page_is_marked_at_once(monkeypatch, tmp_p
     assert bench.recorded == 2
 
 
-async def test_what_is_ready_or_not_to_be_looked_at_again_is_not(monkeypatch, tmp_path, nursery, autojump_clock):
+async def test_ready_pages_are_not_rechecked_nor_any_with_recheck_once_ms_0(
+    monkeypatch, tmp_path, nursery, autojump_clock
+):
     bench = Bench(monkeypatch, tmp_path, recheck_ms=250)
     bench.rig.pghot.tunables.freq_threshold = 1
     nursery.start_soon(bench.source.run)
@@ -190,7 +190,7 @@ async def test_what_is_ready_or_not_to_be_looked_at_again_is_not(monkeypatch, tm
     assert bench.source.stat()["rechecked"] == 0
 
 
-async def test_a_section_that_comes_back_is_not_credited_at_once(bench, nursery, autojump_clock):
+async def test_pages_in_other_frames_are_not_recorded_at_once(bench, nursery, autojump_clock):
     section = int(bench.heads[0]) // S
     other = 3 - section
     nursery.start_soon(bench.source.run)
@@ -199,7 +199,7 @@ async def test_a_section_that_comes_back_is_not_credited_at_once(bench, nursery,
     moved = bench.pages
     assert (moved // S == other).all()
     bench.kernel.touch(moved)
-    # The pages are in frames now of which nothing is known.
+    # The pages are now in frames about which nothing is known.
     await trio.sleep(4)
     assert bench.recorded == 0
     bench.kernel.touch(moved[:7])
@@ -207,7 +207,7 @@ async def test_a_section_that_comes_back_is_not_credited_at_once(bench, nursery,
     assert bench.recorded == 7
 
 
-async def test_a_section_that_goes_during_the_look_is_passed_over(bench, nursery, autojump_clock):
+async def test_a_section_that_goes_offline_during_the_look_is_skipped(bench, nursery, autojump_clock):
     section = int(bench.heads[0]) // S
     nursery.start_soon(bench.source.run)
     await trio.sleep(0.5)
@@ -233,7 +233,7 @@ async def test_frames_that_cannot_be_read_are_counted_and_not_covered(bench, nur
     assert stat["why"] == "1 of 2 sections looked at failed: no such frame"
 
 
-async def test_what_was_accessed_while_it_was_off_is_not_credited(bench, nursery, autojump_clock):
+async def test_accesses_while_it_is_off_are_not_recorded(bench, nursery, autojump_clock):
     nursery.start_soon(bench.source.run)
     await trio.sleep(0.5)
     bench.source.enabled = False
@@ -250,7 +250,7 @@ async def test_what_was_accessed_while_it_was_off_is_not_credited(bench, nursery
 
 
 async def test_a_late_look_is_inconclusive(bench, nursery, autojump_clock):
-    """Whatever kept it waiting: the rule allows 2872 ms."""
+    """Whatever delayed it: the rule allows 2872 ms."""
     nursery.start_soon(bench.source.run)
     await trio.sleep(0.5)
     bench.kernel.touch(bench.heads)
@@ -260,18 +260,18 @@ async def test_a_late_look_is_inconclusive(bench, nursery, autojump_clock):
     assert bench.recorded == 0
     assert (stat["works"], stat["covered_ppm"], stat["late"]) == ("no", 0, 2)
     assert "2 of 2 looks were later than the 2872 ms" in str(stat["why"])
-    # It was marked again: what is accessed from then on counts.
+    # The pages were marked again: later accesses count.
     bench.kernel.touch(bench.heads[:9])
     await trio.sleep(1)
     assert bench.recorded == 9
     assert bench.source.stat()["works"] == "yes"
 
 
-async def test_what_a_late_look_found_is_looked_at_again_soon(monkeypatch, tmp_path, nursery, autojump_clock):
+async def test_pages_that_a_late_look_found_are_rechecked_soon(monkeypatch, tmp_path, nursery, autojump_clock):
     bench = Bench(monkeypatch, tmp_path, recheck_ms=250)
     nursery.start_soon(bench.source.run)
     await trio.sleep(0.5)
-    # The event loop stands still for longer than the rule allows two looks to be apart.
+    # The event loop is blocked for longer than the rule allows between two looks.
     autojump_clock.jump(4)
     hot, cold = bench.heads[:10], bench.heads[10:30]
     bench.kernel.touch(np.concatenate((hot, cold)))
@@ -280,13 +280,13 @@ async def test_what_a_late_look_found_is_looked_at_again_soon(monkeypatch, tmp_p
         await trio.sleep(0.05)
         bench.kernel.touch(hot)
     assert bench.source.stat()["late"] >= 1
-    # Recorded is what was accessed again within 250 ms, and the time of the first access counts for nothing.
+    # Only what was accessed again within 250 ms is recorded; the first access does not count.
     assert (bench.rig.pghot.records_of(hot) >= bench.rig.pghot.format.ready_bit).all()
     assert not bench.rig.pghot.records_of(cold).any()
 
 
-async def test_evidence_that_is_late_when_recorded_is_inconclusive(bench, monkeypatch, nursery, autojump_clock):
-    """Read in time, but kept waiting by the event loop: the record would take the time of recording."""
+async def test_accesses_recorded_late_are_inconclusive(bench, monkeypatch, nursery, autojump_clock):
+    """Read in time, but delayed by the event loop: the record would get the time of recording."""
 
     async def freshen(pfns, age_ms=None):
         autojump_clock.jump(3)
@@ -317,7 +317,7 @@ async def test_an_interval_that_does_not_fit_is_not_used(monkeypatch, tmp_path, 
     assert bench.kernel.writes == []
 
 
-async def test_it_goes_on_when_the_tunables_fit_again(monkeypatch, tmp_path, nursery, autojump_clock):
+async def test_it_resumes_when_the_tunables_fit_again(monkeypatch, tmp_path, nursery, autojump_clock):
     bench = Bench(monkeypatch, tmp_path, interval_ms=2000)
     tunables = bench.rig.pghot.tunables
     nursery.start_soon(bench.source.run)
@@ -330,11 +330,11 @@ async def test_it_goes_on_when_the_tunables_fit_again(monkeypatch, tmp_path, nur
     tunables.freq_threshold = 2
     await trio.sleep(2)
     assert bench.source.stat()["works"] == "yes"
-    # What happened in between was not seen within an interval.
+    # Accesses in between were not seen within an interval.
     assert bench.recorded == 0
 
 
-async def test_a_kdamond_beside_it_is_said(bench, nursery, autojump_clock):
+async def test_a_running_kdamond_is_reported(bench, nursery, autojump_clock):
     state = bench.sys / "kernel/mm/damon/admin/kdamonds/0/state"
     state.parent.mkdir(parents=True)
     state.write_text("on\n")
@@ -347,12 +347,10 @@ async def test_a_kdamond_beside_it_is_said(bench, nursery, autojump_clock):
     assert bench.source.stat()["works"] == "yes"
 
 
-async def test_memory_that_the_budget_does_not_allow_for_is_covered_by_turns(
-    monkeypatch, tmp_path, nursery, autojump_clock
-):
+async def test_memory_beyond_the_budget_is_covered_in_turns(monkeypatch, tmp_path, nursery, autojump_clock):
     sections = 12
     bench = Bench(monkeypatch, tmp_path, pages=sections * S - 4096, sections=sections, interval_ms=500)
-    # A look at a section in use takes 32 ms and somewhat: at 5 %, each is paid for after 650 ms.
+    # A look at a section in use takes a little over 32 ms: at 5 %, each is paid for after 650 ms.
     bench.kernel._walk_s = 1e-6
     gaps, at = {}, {}
 
@@ -374,7 +372,7 @@ async def test_memory_that_the_budget_does_not_allow_for_is_covered_by_turns(
     assert 0 < stat["covered_ppm"] < 500_000
     assert "cpu_share 0.05 allows" in str(stat["why"])
     assert stat["late"] == 0
-    # Each had its turn, in which no two looks were further apart than the rule allows, and it got enough of them.
+    # Each section had its turn, with enough looks no further apart than the rule allows.
     assert len(gaps) == sections
     assert all(sum(gap <= 2872 for gap in one) >= 3 for one in gaps.values())
     assert bench.kernel.cpu_s <= 0.05 * 200 * 1.1
@@ -391,17 +389,17 @@ async def test_a_budget_too_small_for_a_section_is_kept_over_time(monkeypatch, t
         stat = bench.source.stat()
         whys.add(stat["why"])
         assert int(stat["covered_ppm"]) <= 250_000
-    # What the last turn took beyond it has still to be waited for.
+    # The last turn may have exceeded the budget, which is still to be waited for.
     assert bench.kernel.cpu_s <= 0.005 * 600 + 4 * 2 * 0.07
     assert bench.kernel.cpu_s >= 0.005 * 600 * 0.5
     assert "cpu_share 0.005 is used up by the last turns; the next one waits" in whys
     assert bench.source.stat()["late"] == 0
 
 
-async def test_what_waits_for_room_stays_ready_and_hot_however_far_apart_looks_are(
+async def test_pages_that_wait_for_room_stay_ready_and_hot_with_looks_far_apart(
     monkeypatch, tmp_path, nursery, autojump_clock
 ):
-    """A recheck finds it at once, and then it is marked only by the next look, which cannot tell of it."""
+    """A recheck finds a page at once; then it is marked only by the next look, which is inconclusive for it."""
     bench = Bench(monkeypatch, tmp_path, interval_ms=2000, recheck_ms=250)
     pghot, hot = bench.rig.pghot, bench.heads[:20]
     pghot.tunables.set("admit_by_heat", 1)
@@ -418,10 +416,8 @@ async def test_what_waits_for_room_stays_ready_and_hot_however_far_apart_looks_a
     assert (looks == 8).all()
 
 
-async def test_where_looks_are_far_apart_what_is_not_seen_again_is_not_as_hot(
-    monkeypatch, tmp_path, nursery, autojump_clock
-):
-    """In two seconds most of what is used every two seconds is seen, as is what is used all the time."""
+async def test_with_looks_far_apart_pages_not_seen_again_are_not_as_hot(monkeypatch, tmp_path, nursery, autojump_clock):
+    """Within two seconds most of what is used every two seconds is seen, like what is used all the time."""
     sections = 12
     bench = Bench(monkeypatch, tmp_path, pages=sections * S - 4096, sections=sections, interval_ms=500, recheck_ms=250)
     bench.kernel._walk_s = 1e-6
@@ -429,7 +425,7 @@ async def test_where_looks_are_far_apart_what_is_not_seen_again_is_not_as_hot(
     pghot.tunables.set("admit_by_heat", 1)
     hot, noise = bench.heads[::17], np.setdiff1d(bench.heads, bench.heads[::17])
     nursery.start_soon(bench.source.run)
-    judged = np.zeros(4, dtype=np.int64)
+    counts = np.zeros(4, dtype=np.int64)
     for tick in range(2000):
         bench.kernel.touch(hot)
         bench.kernel.touch(noise[random.random(len(noise)) < 0.05 / 2])
@@ -439,22 +435,22 @@ async def test_where_looks_are_far_apart_what_is_not_seen_again_is_not_as_hot(
             for which, pages in enumerate((hot, noise)):
                 seen, looks = pghot.heat.shares(1, pages, bench.rig.clock())
                 known = looks >= 4
-                judged[2 * which] += np.count_nonzero(known)
-                judged[2 * which + 1] += np.count_nonzero(seen_in_most(seen[known] + 1, looks[known]))
-    hot_nr, hot_worth, noise_nr, noise_worth = judged.tolist()
+                counts[2 * which] += np.count_nonzero(known)
+                counts[2 * which + 1] += np.count_nonzero(seen_in_most(seen[known] + 1, looks[known]))
+    hot_nr, hot_worth, noise_nr, noise_worth = counts.tolist()
     assert hot_nr > 10_000
-    # A look whose recheck is still to come counts for neither.
+    # A look whose recheck is still pending counts for neither.
     assert hot_worth / hot_nr > 0.95
     assert noise_worth / noise_nr < 0.2
 
 
-async def test_it_closes_the_bitmap(bench, autojump_clock):
+async def test_the_bitmap_is_closed_at_the_end(bench, autojump_clock):
     with trio.move_on_after(1):
         await bench.source.run()
     assert bench.kernel.closed
 
 
-async def test_a_kernel_without_it_is_said_and_no_more(tmp_path):
+async def test_a_kernel_without_idle_page_tracking_is_reported(tmp_path):
     rig = Rig()
     source = Idle(IdleSettings(), rig.pghot, rig.clock, sys=str(tmp_path))
     assert source.stat()["why"] == "not yet probed"

@@ -1,4 +1,4 @@
-"""Compare a look at a section's idle bits with a scalar oracle, on a fake kernel."""
+"""Looks at a section's idle bits, compared with a scalar oracle, on a fake kernel."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.sources.scan.idle_bits import WORDS, SectionBits
-from tests.sources.made_up_idle import MadeUpIdle
+from tests.sources.fake_idle import FakeIdle
 
 S = PAGES_PER_SECTION
 SECTION = 1
@@ -16,7 +16,7 @@ FIRST = SECTION * S
 
 @pytest.fixture
 def kernel():
-    kernel = MadeUpIdle(2 * S)
+    kernel = FakeIdle(2 * S)
     kernel.lru[FIRST : FIRST + 1000] = True
     return kernel
 
@@ -25,7 +25,7 @@ def some(*pfns):
     return np.array(pfns, dtype=np.int64)
 
 
-def test_what_was_accessed_between_two_looks_is_found_once(kernel):
+def test_accesses_between_two_looks_are_found_once(kernel):
     bits = SectionBits(SECTION)
     kernel.touch(np.arange(FIRST, FIRST + 50))
     assert bits.look(kernel).tolist() == []
@@ -59,12 +59,12 @@ def test_a_frame_that_is_allocated_between_looks_is_found_at_its_second_access(k
     for _ in range(8):
         kernel.touch(some(FIRST + 2000))
         found += bits.look(kernel).tolist()
-    # It has been passed over for a few looks at most.
+    # It was skipped for a few looks at most.
     assert len(found) >= 3
     assert set(found) == {FIRST + 2000}
 
 
-def test_a_page_that_is_accessed_between_mark_and_read_back_is_not_believed(kernel):
+def test_a_page_that_is_accessed_between_mark_and_read_back_is_inconclusive(kernel):
     bits = SectionBits(SECTION)
     kernel.after_write = lambda indices: kernel.touch(some(FIRST + 5))
     for _ in range(5):
@@ -77,7 +77,7 @@ def test_a_page_that_is_accessed_between_mark_and_read_back_is_not_believed(kern
     assert FIRST + 5 in found
 
 
-def test_mark_and_read_back_are_a_few_words_apart(kernel):
+def test_marks_are_read_back_after_at_most_32_words(kernel):
     kernel.lru[FIRST:] = True
     apart = []
     kernel.after_write = lambda indices: apart.append(len(indices))
@@ -86,7 +86,7 @@ def test_mark_and_read_back_are_a_few_words_apart(kernel):
     assert max(apart) <= 32
 
 
-def test_an_empty_section_is_tried_in_one_of_a_few_looks(kernel):
+def test_an_empty_section_is_tried_at_few_looks(kernel):
     kernel.lru[:] = False
     bits = SectionBits(SECTION)
     looks = []
@@ -104,7 +104,7 @@ def test_an_empty_section_is_tried_in_one_of_a_few_looks(kernel):
     assert FIRST + 9 in found
 
 
-def test_what_is_ignored_counts_again_once_it_is_marked(kernel):
+def test_ignored_pages_count_again_once_they_are_marked(kernel):
     bits = SectionBits(SECTION)
     bits.look(kernel)
     ignored = some(FIRST + 1, FIRST + 2)
@@ -114,14 +114,14 @@ def test_what_is_ignored_counts_again_once_it_is_marked(kernel):
     assert bits.look(kernel).tolist() == []
     kernel.touch(ignored)
     assert bits.look(kernel).tolist() == ignored.tolist()
-    # Its access before it is marked again is none.
+    # An access before the page is marked again does not count.
     bits.ignore(ignored)
     kernel.touch(ignored)
     bits.mark(kernel, ignored)
     assert bits.look(kernel).tolist() == []
 
 
-def test_frames_without_a_bit_cost_a_quarter_of_those_with_one_at_most(kernel):
+def test_frames_without_a_bit_cost_at_most_a_quarter_of_those_with_one(kernel):
     kernel.lru[:] = False
     kernel.lru[FIRST] = True
     bits = SectionBits(SECTION)
@@ -132,13 +132,13 @@ def test_frames_without_a_bit_cost_a_quarter_of_those_with_one_at_most(kernel):
     for _ in range(8):
         bits.look(kernel)
     assert len(kernel.writes) == 8 * WORDS // 4
-    # And the one word that is armed in each.
+    # Plus the one armed word at each look.
     assert len(kernel.reads) == 8 * WORDS // 4 + 8
-    # And each word has had its turn.
+    # Each word has had its turn.
     assert set(kernel.writes) == set(range(WORDS, 2 * WORDS))
 
 
-def test_what_is_still_idle_is_not_marked_again(kernel):
+def test_idle_frames_are_not_marked_again(kernel):
     kernel.lru[FIRST:] = True
     bits = SectionBits(SECTION)
     bits.look(kernel)
@@ -147,7 +147,7 @@ def test_what_is_still_idle_is_not_marked_again(kernel):
     assert kernel.writes == []
 
 
-def test_a_second_look_reads_the_words_concerned_alone_and_concludes_nothing_from_no_access(kernel):
+def test_a_second_look_reads_only_its_words_and_is_inconclusive_without_an_access(kernel):
     bits = SectionBits(SECTION)
     bits.look(kernel)
     again = some(FIRST + 1, FIRST + 2, FIRST + 700)
@@ -157,7 +157,7 @@ def test_a_second_look_reads_the_words_concerned_alone_and_concludes_nothing_fro
     assert set(kernel.reads) == {WORDS, WORDS + 700 // 64}
     assert bits.rechecked_hot().tolist() == [FIRST + 2]
     kernel.touch(some(FIRST + 1, FIRST + 2))
-    # What else was accessed in those words is not lost, and FIRST + 2 is marked again only now.
+    # Other accesses in those words are not lost, and FIRST + 2 is marked again only now.
     assert bits.look(kernel).tolist() == [FIRST + 1, FIRST + 3, FIRST + 300]
     assert bits.rechecked_hot().tolist() == []
     kernel.touch(some(FIRST + 2))
@@ -165,7 +165,7 @@ def test_a_second_look_reads_the_words_concerned_alone_and_concludes_nothing_fro
 
 
 def test_a_section_whose_pages_are_all_hot_is_not_empty(kernel):
-    """Second looks have found all of them accessed, and nothing is marked until the next look."""
+    """Second looks find all pages accessed, and nothing is marked until the next look."""
     hot = some(FIRST + 3, FIRST + 700)
     kernel.lru[:] = False
     kernel.lru[hot] = True
@@ -178,7 +178,7 @@ def test_a_section_whose_pages_are_all_hot_is_not_empty(kernel):
         assert not bits.empty
 
 
-#: Frames in a few words, so that they meet often.
+#: Frames in a few words, so that they collide often.
 FRAMES = st.integers(0, 200).map(lambda place: FIRST + place)
 EVENTS = st.lists(
     st.tuples(
@@ -190,28 +190,28 @@ EVENTS = st.lists(
 
 @given(EVENTS)
 @settings(deadline=None)
-def test_a_report_is_of_a_frame_that_was_idle_and_is_not_any_more(events):
-    kernel = MadeUpIdle(2 * S)
+def test_reported_frames_were_idle_and_are_no_longer(events):
+    kernel = FakeIdle(2 * S)
     kernel.lru[FIRST : FIRST + 100] = True
     bits = SectionBits(SECTION)
-    #: PFNs whose bit reads 1, as far as anybody was told; and what happened to each since it was marked.
+    #: PFNs whose bit read 1 when last read, and what happened to each since it was marked.
     armed: set[int] = set()
     happened: dict[int, set[str]] = {}
 
     def reads_1(pfn: int) -> bool:
-        """Return what the bitmap would say, without changing it."""
+        """Return whether a PFN's bit would read 1, without changing it."""
         there = kernel.lru[pfn] and not kernel.tail[pfn] and kernel.idle[pfn]
         return bool(there and (kernel.locked[pfn] or not kernel.young[pfn]))
 
-    def note(found: list[int], asked: set[int]) -> None:
-        expected = {pfn for pfn in asked & armed if not shown[pfn]}
+    def check(found: list[int], looked_at: set[int]) -> None:
+        expected = {pfn for pfn in looked_at & armed if not shown[pfn]}
         assert set(found) == expected
         assert found == sorted(found)
         for pfn in found:
             assert happened[pfn] & {"touch", "free", "tail"}
         now = {pfn for pfn in range(FIRST, FIRST + 201) if bits.armed[(pfn - FIRST) // 64] >> np.uint64(pfn % 64) & 1}
         for pfn in now:
-            # Armed is only what reads 1.
+            # Only frames that read 1 are armed.
             assert reads_1(pfn) or pfn in armed
         for pfn in now - armed | expected:
             happened[pfn] = {"touch"} if kernel.locked[pfn] else set()
@@ -221,10 +221,10 @@ def test_a_report_is_of_a_frame_that_was_idle_and_is_not_any_more(events):
     for what, pfn in events:
         shown = {one: reads_1(one) for one in range(FIRST, FIRST + 201)}
         if what == "look":
-            note(bits.look(kernel).tolist(), set(shown))
+            check(bits.look(kernel).tolist(), set(shown))
         elif what == "look again":
-            asked = np.arange(pfn, min(pfn + 5, FIRST + 201))
-            note(bits.look_again(kernel, asked).tolist(), set(asked.tolist()))
+            pfns = np.arange(pfn, min(pfn + 5, FIRST + 201))
+            check(bits.look_again(kernel, pfns).tolist(), set(pfns.tolist()))
         else:
             happened.setdefault(pfn, set()).add(what)
             if what == "touch":
@@ -239,12 +239,12 @@ def test_a_report_is_of_a_frame_that_was_idle_and_is_not_any_more(events):
                 kernel.locked[pfn] = what == "lock"
 
 
-def test_words_beside_each_other_are_read_in_one_call(kernel):
+def test_adjacent_words_are_read_in_one_call(kernel):
     bits = SectionBits(SECTION)
     bits.look(kernel)
     runs = []
     read = kernel.read
-    kernel.read = lambda first, words, asked: runs.append(asked.tolist()) or read(first, words, asked)
+    kernel.read = lambda first, words, which: runs.append(which.tolist()) or read(first, words, which)
     bits.look(kernel)
     # 1000 frames are in 16 words.
     assert runs[0] == [[0, 16]]

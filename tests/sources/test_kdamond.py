@@ -1,4 +1,4 @@
-"""Take a kdamond of a made-up kernel, read it and give it back, whatever happens in between."""
+"""A kdamond of a fake kernel is taken, read and given back, whatever happens in between."""
 
 import errno
 import os
@@ -8,17 +8,17 @@ import pytest
 from pghotd.procfs.stat import read_stat
 from pghotd.sources.damon.kdamond import Intervals, Kdamond
 from tests.requirements import require
-from tests.sources.damon_tree import THREAD, MadeUpDamon
+from tests.sources.damon_tree import THREAD, FakeDamon
 
 RANGES = [(32768, 65536), (98304, 131072)]
 
 
 @pytest.fixture
 def damon(tmp_path):
-    return MadeUpDamon(tmp_path)
+    return FakeDamon(tmp_path)
 
 
-def test_what_is_asked_of_it_is_in_its_files(damon):
+def test_all_settings_are_written(damon):
     damon.take(RANGES, Intervals(1000, 20_000, 500_000, 20, 400), least=5)
     context = damon.root / "0/contexts/0"
     read = {str(path.relative_to(context)): path.read_text() for path in context.glob("**/*") if path.is_file()}
@@ -37,20 +37,20 @@ def test_what_is_asked_of_it_is_in_its_files(damon):
     assert [read[f"{pattern}/nr_accesses/{end}"] for end in ("min", "max")] == ["5", str(2**31 - 1)]
     assert [read[f"{pattern}/age/{end}"] for end in ("min", "max")] == ["0", str(2**31 - 1)]
     assert damon.state == "on"
-    # On in the end, when all the rest is there.
+    # Turned on last, after everything else.
     assert damon.written[-1] == ("0/state", "on")
     own = read_stat(os.getpid())
     assert damon.note.read_text() == f"{own.pid} {own.start_ticks} {THREAD}\n"
 
 
 @pytest.mark.parametrize(("least", "most"), [(3, 5), (10, 1000), (2000, 4000), (10, 10)])
-def test_the_least_is_above_the_most_at_no_moment(damon, least, most):
-    # The made-up kernel refuses it on each write.
+def test_the_minimum_of_regions_never_exceeds_the_maximum(damon, least, most):
+    # The fake kernel refuses it at each write.
     damon.take(RANGES, Intervals(min_regions=least, max_regions=most))
     assert damon.state == "on"
 
 
-def test_it_is_left_as_it_was_found(damon):
+def test_giving_back_restores_the_initial_state(damon):
     damon.take(RANGES, Intervals())
     damon.give_back()
     assert damon.number == 0
@@ -60,34 +60,34 @@ def test_it_is_left_as_it_was_found(damon):
     assert damon.written[-2:] == [("0/state", "off"), ("nr_kdamonds", "0")]
 
 
-def test_nothing_of_another_user_is_touched(damon):
+def test_the_kdamond_of_another_user_is_untouched(damon):
     damon.owned_by_another()
-    with pytest.raises(OSError, match="in use by another program") as busy:
+    with pytest.raises(OSError, match="in use by another program") as error:
         damon.take(RANGES, Intervals())
     damon.give_back()
-    assert busy.value.errno == errno.EBUSY
+    assert error.value.errno == errno.EBUSY
     assert damon.written == []
     assert not damon.note.exists()
 
 
-def test_what_is_left_over_and_off_is_not_in_use_and_not_touched(damon):
+def test_leftover_settings_are_reported_and_untouched(damon):
     damon.owned_by_another()
     (damon.root / "0/state").write_text("off\n")
-    for ask in (lambda: damon.take(RANGES, Intervals()), damon.probe):
+    for act in (lambda: damon.take(RANGES, Intervals()), damon.probe):
         with pytest.raises(
             OSError, match=f"DAMON is off, but .*to clear them: echo 0 > {damon.root}/nr_kdamonds$"
-        ) as busy:
-            ask()
-        assert busy.value.errno == errno.EBUSY
+        ) as error:
+            act()
+        assert error.value.errno == errno.EBUSY
     assert damon.written == []
 
 
-def test_a_kernel_that_cannot_list_regions_is_found_before_anything_is_started(damon):
+def test_a_kernel_that_cannot_list_regions_is_detected_before_anything_is_started(damon):
     damon.lists_regions = False
-    for ask in (lambda: damon.take(RANGES, Intervals()), damon.probe):
-        with pytest.raises(OSError, match=r"cannot list regions \(6.2 and later can\)") as cannot:
-            ask()
-        assert cannot.value.errno == errno.EOPNOTSUPP
+    for act in (lambda: damon.take(RANGES, Intervals()), damon.probe):
+        with pytest.raises(OSError, match=r"cannot list regions \(6.2 and later can\)") as error:
+            act()
+        assert error.value.errno == errno.EOPNOTSUPP
         assert (damon.number, damon.note.exists()) == (0, False)
     assert ("0/state", "on") not in damon.written
 
@@ -103,10 +103,10 @@ def test_a_probe_starts_nothing_and_leaves_nothing(damon):
     }
 
 
-def test_one_that_was_stopped_is_not_one_that_refuses(damon):
+def test_a_stopped_kdamond_is_distinguished_from_a_refusal(damon):
     damon.take(RANGES, Intervals())
     update = ("0/state", "update_schemes_tried_regions")
-    damon.answers[update] = [errno.EINVAL]
+    damon.errnos[update] = [errno.EINVAL]
     with pytest.raises(OSError, match="Invalid argument"):
         damon.read()
     (damon.root / "0/state").write_text("off")
@@ -114,16 +114,16 @@ def test_one_that_was_stopped_is_not_one_that_refuses(damon):
         damon.read()
 
 
-def test_who_was_faster_keeps_it(damon):
-    damon.answers["nr_kdamonds", "1"] = [errno.EBUSY]
+def test_a_user_who_was_faster_keeps_damon(damon):
+    damon.errnos["nr_kdamonds", "1"] = [errno.EBUSY]
     with pytest.raises(OSError, match="DAMON is in use by another program"):
         damon.take(RANGES, Intervals())
     assert damon.written == [("nr_kdamonds", "1")]
     assert not damon.note.exists()
 
 
-def test_it_is_noted_whose_it_is_before_there_is_one(damon, monkeypatch):
-    """Killed in between, the daemon would otherwise leave one of which nothing tells that it may be taken away."""
+def test_the_note_is_written_before_the_kdamond_is_created(damon, monkeypatch):
+    """Otherwise a daemon killed in between would leave a kdamond that no note marks as removable."""
     noted = []
     write = damon._write
 
@@ -137,12 +137,12 @@ def test_it_is_noted_whose_it_is_before_there_is_one(damon, monkeypatch):
     assert noted[0] == ("nr_kdamonds", 1, f"{own.pid} {own.start_ticks} -1\n")
 
 
-def test_one_that_cannot_be_started_is_given_back(damon):
-    # As when DAMON_STAT or another part of the kernel has it: known at the very end only.
+def test_a_kdamond_that_cannot_be_started_is_given_back(damon):
+    # As when DAMON_STAT or another part of the kernel uses DAMON, which shows only at the very end.
     module = damon.root.parents[4] / "module/damon_stat/parameters/enabled"
     module.parent.mkdir(parents=True)
     module.write_text("Y\n")
-    damon.answers["0/state", "on"] = [errno.EBUSY, errno.EBUSY]
+    damon.errnos["0/state", "on"] = [errno.EBUSY, errno.EBUSY]
     with pytest.raises(
         OSError, match="the kernel's damon_stat uses DAMON; to stop it: echo N > /sys/module/damon_stat"
     ):
@@ -154,23 +154,23 @@ def test_one_that_cannot_be_started_is_given_back(damon):
     assert not damon.note.exists()
 
 
-def test_giving_back_waits_for_another_write(damon):
+def test_giving_back_retries_while_busy(damon):
     damon.take(RANGES, Intervals())
-    damon.answers["0/state", "off"] = [errno.EBUSY] * 3
-    damon.answers["nr_kdamonds", "0"] = [errno.EBUSY]
+    damon.errnos["0/state", "off"] = [errno.EBUSY] * 3
+    damon.errnos["nr_kdamonds", "0"] = [errno.EBUSY]
     damon.give_back()
     assert (damon.number, damon.pauses) == (0, 4)
 
 
-def test_what_cannot_be_given_back_stays_noted_for_the_next_start(damon):
+def test_the_note_of_a_kdamond_that_cannot_be_given_back_stays(damon):
     damon.take(RANGES, Intervals())
-    damon.answers["0/state", "off"] = [errno.EBUSY] * 1000
+    damon.errnos["0/state", "off"] = [errno.EBUSY] * 1000
     damon.give_back()
     assert damon.note.exists()
     assert damon.pauses < 1000
 
 
-def test_regions_in_order_of_address(damon):
+def test_regions_are_read_in_order_of_address(damon):
     damon.take(RANGES, Intervals())
     damon.regions = [(40000, 40010, 3), *((32768 + n, 32769 + n, n) for n in range(12))]
     regions = damon.read()
@@ -182,14 +182,14 @@ def test_regions_in_order_of_address(damon):
 
 
 @pytest.mark.parametrize("lost", ["1", "1/end", "2/nr_accesses"])
-def test_a_region_that_is_taken_away_meanwhile_is_left_out(damon, lost):
+def test_a_region_that_vanishes_during_the_reading_is_left_out(damon, lost):
     damon.take(RANGES, Intervals())
     damon.regions = [(32768, 32800, 1), (32800, 32900, 2), (32900, 33000, 3)]
     base = damon.root / "0/contexts/0/schemes/0/tried_regions"
 
     def lose():
         path = base / lost
-        # The folder was listed, and then it is empty: as one that goes.
+        # The folder was listed and is then empty, as when it vanishes.
         for file in path.iterdir() if path.is_dir() else [path]:
             file.unlink()
 
@@ -198,64 +198,64 @@ def test_a_region_that_is_taken_away_meanwhile_is_left_out(damon, lost):
 
 
 class TestLeftover:
-    """What a killed daemon left running."""
+    """A kdamond that a killed daemon left running."""
 
     @pytest.fixture
     def killed(self, tmp_path):
-        """Set up the tree as left by a killed daemon with this process's pid, but another start time."""
-        left = MadeUpDamon(tmp_path)
+        """The tree as left by a killed daemon with this process's pid, but another start time."""
+        left = FakeDamon(tmp_path)
         left.take(RANGES, Intervals())
         left.note.write_text(f"{os.getpid()} 1 {THREAD}\n")
         return left
 
-    def test_of_a_pid_that_is_no_more_is_given_back(self, killed, tmp_path):
+    def test_of_a_process_that_has_ended_is_given_back(self, killed, tmp_path):
         killed.note.write_text(f"{(1 << 22) + 1} 1 {THREAD}\n")
-        assert MadeUpDamon(tmp_path).give_back_leftover()
+        assert FakeDamon(tmp_path).give_back_leftover()
         assert killed.number == 0
 
     def test_is_given_back(self, killed, tmp_path):
-        assert MadeUpDamon(tmp_path).give_back_leftover()
+        assert FakeDamon(tmp_path).give_back_leftover()
         assert killed.number == 0
         assert not killed.note.exists()
 
-    def test_of_a_daemon_that_lives_is_not(self, tmp_path):
-        alive = MadeUpDamon(tmp_path)
+    def test_of_a_running_daemon_is_kept(self, tmp_path):
+        alive = FakeDamon(tmp_path)
         alive.take(RANGES, Intervals())
-        assert not MadeUpDamon(tmp_path).give_back_leftover()
+        assert not FakeDamon(tmp_path).give_back_leftover()
         assert (alive.number, alive.state) == (1, "on")
         assert alive.note.exists()
 
-    def test_one_taken_over_by_another_user_is_theirs(self, killed, tmp_path):
+    def test_taken_over_by_another_user_is_kept(self, killed, tmp_path):
         killed.owned_by_another(THREAD + 1)
-        assert not MadeUpDamon(tmp_path).give_back_leftover()
+        assert not FakeDamon(tmp_path).give_back_leftover()
         assert killed.state == "on"
         assert not killed.note.exists()
 
     @pytest.mark.parametrize("text", ["", "x", "1 2", "1 2 3 4", "-1 -1 -1"])
-    def test_with_an_invalid_note_is_not_ours(self, damon, text):
+    def test_with_an_invalid_note_is_kept(self, damon, text):
         damon.owned_by_another()
         damon.note.write_text(text)
         assert not damon.give_back_leftover()
         assert damon.written == []
 
-    def test_without_a_note(self, damon):
+    def test_without_a_note_is_kept(self, damon):
         assert not damon.give_back_leftover()
 
     def test_half_set_up_is_given_back(self, killed, tmp_path):
         (killed.root / "0/pid").write_text("-1\n")
         (killed.root / "0/state").write_text("off")
         killed.note.write_text(f"{os.getpid()} 1 -1\n")
-        assert MadeUpDamon(tmp_path).give_back_leftover()
+        assert FakeDamon(tmp_path).give_back_leftover()
         assert killed.number == 0
 
 
-def test_a_machine_without_damon(tmp_path):
+def test_a_kernel_without_damon_is_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match="this kernel has no DAMON for user space"):
         Kdamond(str(tmp_path), tmp_path / "note").take(RANGES, Intervals())
     assert not (tmp_path / "note").exists()
 
 
-def test_a_real_one_of_another_user_is_not_taken(tmp_path):
+def test_a_real_kdamond_of_another_user_is_not_taken(tmp_path):
     try:
         with open("/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds") as file:
             number = int(file.read())

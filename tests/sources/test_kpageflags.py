@@ -1,4 +1,4 @@
-"""See unmapped page-cache pages whose flags rise, in a made-up kpageflags."""
+"""Unmapped page-cache pages whose flags rise, in a fake kpageflags."""
 
 import numpy as np
 import pytest
@@ -18,8 +18,8 @@ from pghotd.procfs.kpageflags import (
     KPF_SWAPBACKED,
 )
 from pghotd.sources.scan.kpageflags import Kpageflags, KpageflagsSettings, risen, seen
+from tests.fake_world import at_once
 from tests.machines import Rig, two_nodes
-from tests.made_up_world import at_once
 
 S = PAGES_PER_SECTION
 FILE = KPF_LRU
@@ -43,7 +43,7 @@ def one(before: int, after: int) -> bool:
         (FILE, FILE, False),
         (FILE | KPF_REFERENCED, FILE | KPF_REFERENCED, False),
         (FILE | KPF_ACTIVE | KPF_REFERENCED, FILE, False),
-        # Another page has this frame since.
+        # Another page now has this frame.
         (0, FILE | KPF_REFERENCED, False),
         (KPF_LRU | KPF_ANON, FILE | KPF_ACTIVE, False),
         (FILE, 0, False),
@@ -57,16 +57,16 @@ def one(before: int, after: int) -> bool:
                 KPF_ACTIVE,
             )
         ),
-        # Mapped in between: its flags no longer show anything.
+        # Mapped in between, so its flags no longer show anything.
         (FILE, FILE | KPF_MMAP | KPF_REFERENCED, False),
     ],
 )
-def test_which_change_of_the_flags_is_an_access(before, after, accessed):
+def test_which_changes_of_the_flags_are_an_access(before, after, accessed):
     assert one(before, after) == accessed
 
 
 @given(st.integers(0, 2**32))
-def test_a_section_at_once_is_its_pages_one_by_one(seed):
+def test_a_section_at_once_equals_its_pages_one_by_one(seed):
     random = np.random.default_rng(seed)
     bits = np.array([KPF_LRU, KPF_REFERENCED, KPF_ACTIVE, KPF_MMAP, KPF_ANON], dtype=np.uint64)
     before, after = (
@@ -76,8 +76,8 @@ def test_a_section_at_once_is_its_pages_one_by_one(seed):
     found = risen(seen(before), after)
     for place in random.integers(0, S, 20).tolist():
         then, now = int(before[place]), int(after[place])
-        ours = all(flags & KPF_LRU and not flags & (KPF_MMAP | KPF_ANON) for flags in (then, now))
-        assert (place in found) == (ours and bool(now & ~then & (KPF_REFERENCED | KPF_ACTIVE)))
+        tracked = all(flags & KPF_LRU and not flags & (KPF_MMAP | KPF_ANON) for flags in (then, now))
+        assert (place in found) == (tracked and bool(now & ~then & (KPF_REFERENCED | KPF_ACTIVE)))
 
 
 class Bench:
@@ -115,7 +115,7 @@ async def test_a_rise_is_one_access(bench, nursery, autojump_clock):
     bench.write()
     nursery.start_soon(bench.source.run)
     await trio.sleep(0.5)
-    # The first scan knows of nothing before it.
+    # The first scan has nothing to compare with.
     assert bench.recorded == 0
     bench.flags[bench.pfns[40:60]] |= np.uint64(KPF_REFERENCED)
     bench.flags[:S] |= np.uint64(KPF_REFERENCED)
@@ -128,7 +128,7 @@ async def test_a_rise_is_one_access(bench, nursery, autojump_clock):
     assert (stat["works"], stat["scans"], stat["accessed"]) == ("yes", 3, 10)
 
 
-async def test_a_section_that_has_gone_is_forgotten(bench, nursery, autojump_clock):
+async def test_flags_of_a_section_that_went_offline_are_dropped(bench, nursery, autojump_clock):
     section = int(bench.pfns[0]) // S
     nursery.start_soon(bench.source.run)
     await trio.sleep(0.5)
@@ -142,7 +142,7 @@ async def test_a_section_that_has_gone_is_forgotten(bench, nursery, autojump_clo
     assert bench.recorded == 0
 
 
-async def test_what_happens_while_it_is_off_is_not_credited(bench, nursery, autojump_clock):
+async def test_accesses_while_it_is_off_are_not_recorded(bench, nursery, autojump_clock):
     nursery.start_soon(bench.source.run)
     await trio.sleep(0.5)
     bench.source.enabled = False
@@ -154,7 +154,7 @@ async def test_what_happens_while_it_is_off_is_not_credited(bench, nursery, auto
     assert bench.recorded == 0
 
 
-async def test_a_reading_that_fails_is_counted(bench, nursery, autojump_clock):
+async def test_a_failed_reading_is_counted(bench, nursery, autojump_clock):
     nursery.start_soon(bench.source.run)
     await trio.sleep(0.5)
     (bench.folder / "kpageflags").unlink()
@@ -183,7 +183,7 @@ async def test_a_late_look_is_inconclusive(bench, nursery, autojump_clock):
     assert bench.source.stat()["late"] == 2
 
 
-async def test_a_machine_that_hides_them(bench, tmp_path):
+async def test_hidden_flags_are_reported(bench, tmp_path):
     bench.flags[:] = 0
     bench.write()
     await bench.source.run()

@@ -1,4 +1,4 @@
-"""Lower-tier folios of sections that go while they are read."""
+"""Lower-tier folios of sections that go offline while they are read."""
 
 import numpy as np
 import pytest
@@ -19,13 +19,13 @@ def rig():
     return Rig(two_nodes(2, 2), [ProcessSpec("a", 10, 1)])
 
 
-async def test_states_are_those_of_a_section_that_is_tracked(rig):
+async def test_only_tracked_sections_have_states(rig):
     assert (await states_in(rig.pghot, 2, PFNS) == rig.machine.states(PFNS)).all()
     for section in (-1, 0, 4, 1000):
         assert await states_in(rig.pghot, section, np.array([section * S])) is None
 
 
-async def test_a_section_that_goes_while_it_is_read_has_no_states_and_gets_no_access(rig, monkeypatch):
+async def test_a_section_that_goes_offline_while_it_is_read_has_no_states_and_gets_no_access(rig, monkeypatch):
     async def goes(pfns, age_ms=None):
         await trio.lowlevel.checkpoint()
         rig.machine.hotplug.set_online(2, False)
@@ -38,7 +38,7 @@ async def test_a_section_that_goes_while_it_is_read_has_no_states_and_gets_no_ac
     assert rig.total("pghot_recorded_pgtscans") == 0
 
 
-def test_pfns_of_sections_that_are_not_tracked_or_not_there_are_left_out():
+def test_pfns_of_untracked_or_missing_sections_are_left_out():
     tracked = np.array([True, False, True])
     pfns = np.array([0, 3 * S, 2 * S + 5, 7, S, 2 * S + 5, 1 << 50, -1, 2 * S - 1])
     assert only_tracked(pfns, tracked).tolist() == [7, 2 * S + 5]

@@ -1,4 +1,4 @@
-"""Score hint faults by the time since pages were armed, and say that the kernel promotes as well."""
+"""Hint faults scored by the time since pages were armed, and the report that the kernel promotes as well."""
 
 import os
 
@@ -11,8 +11,8 @@ from pghotd.memory.model.spec import ProcessSpec
 from pghotd.sources.perf import numab2, sampling
 from pghotd.sources.perf.numab2 import Armings, Numab2, Numab2Settings
 from pghotd.sources.perf.ring import SAMPLE, Records
+from tests.fake_world import at_once
 from tests.machines import Rig, two_nodes
-from tests.made_up_world import at_once
 
 S = PAGES_PER_SECTION
 MS = 1_000_000
@@ -26,23 +26,23 @@ def faults(pfns, at_ms):
     return rows
 
 
-def test_armings_are_seen_by_the_counter_that_grew():
+def test_armings_are_detected_by_growth_of_the_counter():
     armings = Armings()
     for at, updates in ((0, 500), (10, 500), (20, 700), (30, 700), (40, 701)):
         armings.look(updates, at)
     assert armings.count == 2
-    # At the look before the one that saw it.
+    # From the look before the one that detected it.
     assert armings.since(np.array([9, 10, 25, 30, 99])).tolist() == [np.iinfo(np.int64).max, 0, 15, 0, 69]
 
 
-def test_a_counter_that_went_back_is_no_arming():
+def test_a_counter_that_decreases_is_no_arming():
     armings = Armings()
     for at, updates in ((0, 500), (10, 5), (20, 6)):
         armings.look(updates, at)
     assert armings.count == 1
 
 
-def test_old_armings_are_forgotten():
+def test_old_armings_are_dropped():
     armings = Armings()
     for number in range(3000):
         armings.look(number, number)
@@ -80,8 +80,8 @@ class Bench:
         return self.rig.total("pghot_recorded_hintfaults")
 
 
-class SilentRing:
-    """Fake Ring that is always empty."""
+class EmptyRing:
+    """A fake Ring that is always empty."""
 
     def __init__(self, event, cpu, period, pages) -> None:
         self.fd, self._other = os.pipe()
@@ -99,14 +99,14 @@ class SilentRing:
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    monkeypatch.setattr(sampling, "Ring", SilentRing)
+    monkeypatch.setattr(sampling, "Ring", EmptyRing)
     monkeypatch.setattr(numab2, "online_cpus", lambda sys: (0,))
     return Bench(tmp_path)
 
 
-async def test_a_fault_soon_after_the_arming_is_one_of_a_hot_page(bench):
+async def test_a_fault_soon_after_the_arming_counts_as_hot(bench):
     bench.source.armings.look(1, 1000 * MS)
-    # The arming itself is seen when the samples are there.
+    # The arming itself is detected when the samples are there.
     bench.vmstat(2, 0)
     hot, cold, before = bench.pfns[:3], bench.pfns[3:5], bench.pfns[5:6]
     await bench.source.take(faults([*hot, *cold, *before], [1010, 1030, 1040, 1041, 1100, 900]))
@@ -115,14 +115,14 @@ async def test_a_fault_soon_after_the_arming_is_one_of_a_hot_page(bench):
     assert (bench.source.stat()["hot"], bench.source.stat()["cold"]) == (3, 3)
 
 
-async def test_what_the_kernel_has_promoted_at_the_fault_is_dropped(bench):
+async def test_pages_that_the_kernel_promoted_at_the_fault_are_dropped(bench):
     bench.source.armings.look(1, 0)
     bench.source.armings.look(2, 1)
     await bench.source.take(faults([5, 0, (1 << 52) - 1], [1, 1, 1]))
     assert bench.recorded == 0
 
 
-async def test_it_says_that_the_kernel_promotes_as_well_and_how_much(bench, nursery, autojump_clock):
+async def test_promotions_by_the_kernel_are_reported_and_counted(bench, nursery, autojump_clock):
     bench.vmstat(10, 700)
     nursery.start_soon(bench.source.run)
     await trio.sleep(1)
@@ -134,7 +134,7 @@ async def test_it_says_that_the_kernel_promotes_as_well_and_how_much(bench, nurs
 
 
 @pytest.mark.parametrize("mode", [0, 1])
-async def test_another_mode_has_no_such_faults(bench, nursery, autojump_clock, mode):
+async def test_without_mode_2_or_3_it_does_not_work(bench, nursery, autojump_clock, mode):
     bench.set_mode(mode)
     nursery.start_soon(bench.source.run)
     await trio.sleep(1)
@@ -146,7 +146,7 @@ async def test_another_mode_has_no_such_faults(bench, nursery, autojump_clock, m
     assert bench.source.stat()["works"] == "yes"
 
 
-async def test_a_mode_that_is_changed_while_it_runs_ends_it(bench, nursery, autojump_clock):
+async def test_a_change_of_the_mode_ends_it(bench, nursery, autojump_clock):
     nursery.start_soon(bench.source.run)
     await trio.sleep(1)
     bench.set_mode(0)
@@ -155,7 +155,7 @@ async def test_a_mode_that_is_changed_while_it_runs_ends_it(bench, nursery, auto
     assert bench.source.stat()["cpus"] == 0
 
 
-async def test_switched_off_it_does_nothing(bench, nursery, autojump_clock):
+async def test_switched_off_it_reads_nothing(bench, nursery, autojump_clock):
     nursery.start_soon(bench.source.run)
     await trio.sleep(1)
     bench.source.enabled = False
@@ -165,7 +165,7 @@ async def test_switched_off_it_does_nothing(bench, nursery, autojump_clock):
     assert (bench.source.stat()["cpus"], bench.source.stat()["armings"]) == (0, 0)
 
 
-async def test_a_kernel_without_numa_balancing(bench, nursery, autojump_clock):
+async def test_a_kernel_without_numa_balancing_is_reported(bench, nursery, autojump_clock):
     (bench.folder / "sys/kernel/numa_balancing").unlink()
     nursery.start_soon(bench.source.run)
     await trio.sleep(1)

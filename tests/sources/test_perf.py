@@ -1,4 +1,4 @@
-"""Report samples: which ones, from which node, how often they are taken, and what a machine without them says."""
+"""Samples that are reported: which ones, from which node, how often, and the report of a machine without them."""
 
 import errno
 import mmap
@@ -20,8 +20,8 @@ from pghotd.sources.perf.perf import Perf, PerfSettings, next_period
 from pghotd.sources.perf.pmu import Sampled
 from pghotd.sources.perf.ring import SAMPLE, Records
 from pghotd.sources.status import NOT_YET_PROBED
+from tests.fake_world import at_once
 from tests.machines import Rig, node
-from tests.made_up_world import at_once
 from tests.requirements import require
 
 S = PAGES_PER_SECTION
@@ -60,23 +60,23 @@ async def test_each_sample_is_an_access_from_the_node_of_its_cpu():
     assert (bench.source.stat()["accessed"], bench.source.stat()["distinct_pages"]) == (6, 5)
 
 
-async def test_what_is_no_access_to_slow_memory_is_dropped():
+async def test_samples_that_are_no_access_to_slow_memory_are_dropped():
     bench = Bench()
     pfns = bench.pfns[:2]
     await bench.source.take(samples(pfns, addr=0))
     await bench.source.take(samples(pfns, level=3))
-    # No frame; of the fast tier; beyond all memory.
+    # No frame; in the fast tier; beyond all memory.
     await bench.source.take(samples([0, 5, 4 * S + 1, (1 << 52) - 1]))
     assert bench.recorded == 0
 
 
 async def test_samples_are_counted_as_the_kernels_sampler_does():
     bench = Bench()
-    await bench.source.take(samples(bench.pfns[:4]))  # DRAM
-    await bench.source.take(samples(bench.pfns[:2], level=0x9))  # CXL
-    await bench.source.take(samples(bench.pfns[:1], level=0xE))  # PMem
-    await bench.source.take(samples(bench.pfns[:8], level=0x3))  # a cache
-    await bench.source.take(samples(bench.pfns[:16], addr=0))  # no address
+    await bench.source.take(samples(bench.pfns[:4]))  # DRAM.
+    await bench.source.take(samples(bench.pfns[:2], level=0x9))  # CXL.
+    await bench.source.take(samples(bench.pfns[:1], level=0xE))  # PMem.
+    await bench.source.take(samples(bench.pfns[:8], level=0x3))  # A cache.
+    await bench.source.take(samples(bench.pfns[:16], addr=0))  # No address.
     await bench.source._sampling._count(Records(lost=32))
     hwhints = {name: value for name, value in bench.rig.counters.total.items() if name.startswith("hwhint_")}
     assert hwhints == {
@@ -89,39 +89,39 @@ async def test_samples_are_counted_as_the_kernels_sampler_does():
 
 
 @pytest.mark.parametrize("cpu", [2, 3, 4_000_000_000])
-async def test_a_cpu_of_no_known_node_is_an_access_from_anywhere(cpu):
+async def test_a_sample_from_an_unknown_node_goes_to_target_nid(cpu):
     bench = Bench()
     await bench.source.take(samples(bench.pfns[:1], cpu=cpu))
     assert bench.recorded == 1
     assert int(bench.rig.pghot.records_of(bench.pfns[:1])[0]) & 0x3FF == bench.rig.pghot.tunables.target_nid
 
 
-def test_the_period_follows_what_samples_cost():
+def test_the_period_follows_the_cost_of_samples():
     assert next_period(10_000, 0.02, 0.01) > 19_000
     assert next_period(10_000, 0.008, 0.01) == 10_000
     assert next_period(10_000, 0.0051, 0.01) == 10_000
     assert next_period(10_000, 0.0049, 0.01) < 8_000
-    # Sixteen times too much is not answered by a standstill.
+    # Sixteen times the budget does not raise it by as much.
     assert next_period(10_000, 0.16, 0.01) <= 81_000
 
 
 @given(st.integers(1000, 10**9), st.floats(0, 1), st.floats(0.0001, 1))
-def test_a_period_stays_one_the_hardware_takes(period, spent, allowed):
+def test_a_period_stays_valid_for_the_hardware(period, spent, allowed):
     found = next_period(period, spent, allowed)
     assert found == period or (found % 16 == 0 and 1000 <= found <= 1 << 30)
 
 
-def test_the_period_comes_to_rest():
+def test_the_period_converges():
     period, cost = 1_008, 400.0
     for _ in range(100):
         period = next_period(period, cost / period, 0.01)
     assert 0.005 <= cost / period <= 0.01
 
 
-class MadeUpRing:
-    """Fake Ring that has samples once, and records its calls."""
+class FakeRing:
+    """A fake Ring that has samples once, and records its calls."""
 
-    opened: ClassVar[list["MadeUpRing"]] = []
+    opened: ClassVar[list["FakeRing"]] = []
 
     def __init__(self, event, cpu, period, pages) -> None:
         if cpu == 9:
@@ -149,15 +149,15 @@ class MadeUpRing:
 
 @pytest.fixture
 def rings(monkeypatch):
-    MadeUpRing.opened = []
-    monkeypatch.setattr(sampling, "Ring", MadeUpRing)
+    FakeRing.opened = []
+    monkeypatch.setattr(sampling, "Ring", FakeRing)
     monkeypatch.setattr(perf, "memory_events", lambda ldlat, sys: [Sampled(Event(4), (0, 1, 9), "loads")])
     monkeypatch.setattr(perf, "node_of_cpus", lambda sys: np.array([0, 1, -1]))
     monkeypatch.setattr(perf, "online_cpus", lambda sys: (0, 1))
-    return MadeUpRing.opened
+    return FakeRing.opened
 
 
-async def test_a_ring_for_each_cpu_read_within_a_second_and_closed_in_the_end(rings, autojump_clock):
+async def test_each_cpu_has_a_ring_that_is_read_within_a_second_and_closed_at_the_end(rings, autojump_clock):
     bench = Bench(period=100_000)
     with trio.move_on_after(1.5):
         await bench.source.run()
@@ -170,16 +170,16 @@ async def test_a_ring_for_each_cpu_read_within_a_second_and_closed_in_the_end(ri
     assert stat["cpus"] == 0
 
 
-async def test_samples_that_cost_little_come_more_often(rings, nursery, autojump_clock):
+async def test_cheap_samples_are_taken_more_often(rings, nursery, autojump_clock):
     bench = Bench(period=100_000)
     nursery.start_soon(bench.source.run)
     await trio.sleep(5.5)
-    # The made-up kernel has none any more: nothing is spent on them.
+    # The fake kernel has no more samples, so nothing is spent on them.
     assert bench.source.stat()["period"] < 50_000
     assert all(ring.period == bench.source.stat()["period"] for ring in rings)
 
 
-async def test_a_cpu_that_comes_is_sampled_too(rings, monkeypatch, nursery, autojump_clock):
+async def test_a_cpu_that_comes_online_is_sampled_too(rings, monkeypatch, nursery, autojump_clock):
     bench = Bench()
     nursery.start_soon(bench.source.run)
     await trio.sleep(1.5)
@@ -202,7 +202,7 @@ async def test_switched_off_nothing_is_sampled(rings, nursery, autojump_clock):
     assert bench.source.stat()["cpus"] == 2
 
 
-async def test_hardware_without_memory_sampling_is_said(monkeypatch):
+async def test_hardware_without_memory_sampling_is_reported(monkeypatch):
     bench = Bench()
     monkeypatch.setattr(perf, "memory_events", lambda ldlat, sys: [])
     await bench.source.run()
@@ -210,15 +210,15 @@ async def test_hardware_without_memory_sampling_is_said(monkeypatch):
     assert str(bench.source.stat()["why"]).startswith("no memory sampling:")
 
 
-async def test_an_event_that_the_kernel_refuses_is_said(rings, monkeypatch):
+async def test_an_event_that_the_kernel_refuses_is_reported(rings, monkeypatch):
     bench = Bench()
     monkeypatch.setattr(perf, "memory_events", lambda ldlat, sys: [Sampled(Event(4), (9,), "loads")])
     await bench.source.run()
     assert (bench.source.stat()["works"], bench.source.stat()["why"]) == ("no", "No such device")
 
 
-async def test_samples_of_this_kernel_come_through_its_rings(monkeypatch, nursery):
-    """Page faults stand in for memory samples: they come the same way, and every machine has them."""
+async def test_samples_of_this_kernel_arrive_through_its_rings(monkeypatch, nursery):
+    """Page faults stand in for memory samples: they arrive the same way, and every machine has them."""
     cpus = tuple(sorted(os.sched_getaffinity(0)))
     monkeypatch.setattr(perf, "memory_events", lambda ldlat, sys: [Sampled(MINOR_FAULTS, cpus, "faults")])
     bench = Bench()

@@ -1,4 +1,4 @@
-"""Parse perf rings: made-up ones, any bytes at all, and what this kernel writes about page faults."""
+"""Perf rings: generated ones, random bytes, and those that this kernel writes for page faults."""
 
 import mmap
 import os
@@ -13,7 +13,7 @@ from pghotd.sources.perf.event import Event, Ring
 from pghotd.sources.perf.ring import SAMPLE, from_memory, parse
 from tests.requirements import require
 
-#: PERF_TYPE_SOFTWARE: page faults, and those that need no reading, told when they are done.
+#: PERF_TYPE_SOFTWARE: page faults, and those without I/O, which are reported when they are done.
 PAGE_FAULTS, MINOR_FAULTS = Event(1, 2), Event(1, 5)
 PAGES = 200
 
@@ -36,19 +36,19 @@ def test_runs_of_samples_between_other_records():
     assert (found.lost, found.throttled, found.malformed) == (21, 1, 0)
 
 
-def test_nothing():
+def test_an_empty_ring_has_no_samples():
     assert len(parse(b"").samples) == 0
 
 
 @pytest.mark.parametrize("length", [0, 4, 12, 60000])
-def test_a_size_that_cannot_be_ends_it(length):
+def test_an_impossible_size_ends_the_parsing(length):
     broken = struct.pack("<IHH", 2, 0, length) + bytes(40)
     found = parse(samples(1, 2) + broken + samples(3))
     assert found.samples["addr"].tolist() == [1, 2]
     assert found.malformed == len(broken) + SAMPLE.itemsize
 
 
-def test_a_sample_of_another_layout_is_not_read_as_one_of_ours():
+def test_a_sample_of_another_layout_is_malformed():
     found = parse(samples(1) + record(9, 1, 2) + samples(2))
     assert found.samples["addr"].tolist() == [1]
     assert found.malformed > 0
@@ -60,14 +60,14 @@ def test_any_bytes_are_parsed_to_the_end_or_counted(data):
     assert len(found.samples) * SAMPLE.itemsize + found.malformed <= len(data)
 
 
-def test_what_a_cache_answered():
+def test_samples_answered_by_a_cache_are_recognized():
     levels = np.array([1, 2, 3, 4, 0xB, 0xC, 9, 0xD, 0xE, 0xF, 0, 8], dtype=np.uint64)
     assert from_memory(levels << np.uint64(33)).tolist() == [False] * 6 + [True] * 6
 
 
 @pytest.fixture
 def cpu():
-    """Keep this process on one CPU."""
+    """The only CPU that this process may use."""
     before = os.sched_getaffinity(0)
     cpu = min(before)
     os.sched_setaffinity(0, {cpu})
@@ -100,7 +100,7 @@ def memory():
 
 
 @pytest.mark.parametrize("event", [PAGE_FAULTS, MINOR_FAULTS])
-def test_page_faults_of_this_kernel_are_all_there_with_their_addresses(event, cpu, memory):
+def test_page_faults_of_this_kernel_are_complete_and_have_their_addresses(event, cpu, memory):
     ring = open_ring(event, cpu)
     ring.enable()
     addresses = touch(memory)
@@ -115,7 +115,7 @@ def test_page_faults_of_this_kernel_are_all_there_with_their_addresses(event, cp
     assert (found.lost, found.malformed) == (0, 0)
 
 
-def test_a_fault_that_is_done_has_the_frame_it_found(cpu, memory):
+def test_a_minor_fault_has_its_page_frame(cpu, memory):
     ring = open_ring(MINOR_FAULTS, cpu)
     ring.enable()
     addresses = touch(memory)
@@ -127,12 +127,12 @@ def test_a_fault_that_is_done_has_the_frame_it_found(cpu, memory):
         pagemap.seek(addresses[0] // 4096 * 8)
         entries = np.frombuffer(pagemap.read(PAGES * 8), dtype=np.uint64)
     pfns = entries & np.uint64((1 << 55) - 1)
-    require(pfns.any(), "PFNs, which are for root")
+    require(pfns.any(), "PFNs, which are visible only to root")
     # Some may have moved since.
     assert np.mean((mine["phys_addr"] >> np.uint64(12)) == pfns) > 0.9
 
 
-def test_a_full_ring_reports_how_many_were_lost_and_wraps(cpu):
+def test_a_full_ring_counts_lost_samples_and_wraps(cpu):
     ring = open_ring(PAGE_FAULTS, cpu, pages=1)
     room = 4096 // SAMPLE.itemsize
     seen = lost = 0

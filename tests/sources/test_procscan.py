@@ -1,4 +1,4 @@
-"""procscan on made-up processes: what it does to the model, and what it leaves alone."""
+"""procscan on fake processes: what it does to the model, and what it leaves alone."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from pghotd.procfs.smaps import read_smaps
 from pghotd.sources.model.procscan import look as procscan_look
 from pghotd.sources.model.procscan.scan import Procscan
 from pghotd.sources.model.procscan.settings import ProcscanSettings
-from tests.made_up_world import HEAP
+from tests.fake_world import HEAP
 from tests.requirements import require
 
 EVERYTHING = Target()
@@ -48,7 +48,7 @@ async def test_the_model_follows_the_resident_pages(world):
     assert procscan.stat()["vanished"] == 1
 
 
-async def test_a_target_that_has_fitted_nothing_for_a_while_is_named(world):
+async def test_a_target_that_has_matched_nothing_for_a_while_is_named(world):
     world.proc.process(10, comm=b"db")
     procscan = world.procscan(Target(name="db", size_only=True), Target(cgroup="/wrok", size_only=True))
     await world.scan(procscan)
@@ -90,7 +90,7 @@ async def test_the_largest_process_loses_what_does_not_fit(world):
     assert world.process(10).pages_not_modelled == 0
     assert world.process(11).pages_not_modelled == 100
     assert procscan.stat()["pages_not_modelled"] == 100
-    # A process that comes later finds room, too: within two scans the largest one has given it.
+    # A later process also finds room: within two scans the largest one has given it up.
     world.proc.process(12, 50)
     await world.scan(procscan)
     await world.scan(procscan)
@@ -101,14 +101,14 @@ async def test_the_largest_process_loses_what_does_not_fit(world):
     assert world.process(11).pages_not_modelled == 50
 
 
-async def test_what_has_not_moved_is_not_read_again(world):
+async def test_an_unchanged_process_is_not_read_again(world):
     world.proc.process(10, 8)
     procscan = world.procscan(SIZES)
     await world.scan(procscan)
     (world.proc.root / "10/maps").unlink()
     await world.scan(procscan, 5000)
     assert procscan.stat()["vanished"] == 0
-    # But not for ever: its figures may miss a change.
+    # But not forever, since its figures may miss a change.
     await world.scan(procscan, 5000)
     assert procscan.stat()["vanished"] == 1
 
@@ -121,11 +121,11 @@ def three_mappings(world, **more) -> None:
     world.proc.process(10, resident, comm=b"db", referenced={HOT[0]: 8, PART[0]: 3}, **more)
 
 
-async def test_clear_refs_credits_a_mapping_touched_as_a_whole(world):
+async def test_clear_refs_records_a_mapping_touched_as_a_whole(world):
     three_mappings(world)
     procscan = world.procscan(Target(home_nid=1), clear_refs=("db",))
     await world.scan(procscan)
-    # What was referenced before the first clearing was not within an interval.
+    # References before the first clearing were not within an interval.
     assert world.total("pghot_recorded_pgtscans") == 0
     assert world.proc.cleared(10)
     await world.scan(procscan)
@@ -142,7 +142,7 @@ async def test_clear_refs_credits_a_mapping_touched_as_a_whole(world):
     assert (stat["touched_pages"], stat["touched_best_ppm"], stat["touched_worst_ppm"]) == (11, 0, 0)
 
 
-async def test_bounds_of_what_was_touched(world):
+async def test_bounds_of_the_share_of_touched_pages_in_fast_memory(world):
     three_mappings(world)
     procscan = world.procscan(Target(home_nid=1), clear_refs=(10,))
     await world.scan(procscan)
@@ -158,7 +158,7 @@ async def test_bounds_of_what_was_touched(world):
 
 
 @pytest.mark.parametrize("names", [(), ("d",), ("db2", "DB", 11, "10")])
-async def test_clear_refs_is_for_named_processes_alone(world, names):
+async def test_clear_refs_is_used_only_on_named_processes(world, names):
     three_mappings(world)
     procscan = world.procscan(EVERYTHING, clear_refs=names)
     await world.scan(procscan)
@@ -191,14 +191,14 @@ async def test_clear_refs_is_refused_above_its_maximum(world):
     assert world.proc.cleared(10)
 
 
-async def test_the_interval_stretches_with_what_clear_refs_takes(world, monkeypatch):
+async def test_the_interval_grows_with_the_time_of_clear_refs(world, monkeypatch):
     three_mappings(world)
     monkeypatch.setattr(procscan_look, "clear_referenced", lambda *_: 0.04)
     procscan = world.procscan(EVERYTHING, clear_refs=("db",))
     await world.scan(procscan)
     await world.scan(procscan, 7000)
     assert procscan.stat()["clear_refs_writes"] == 1
-    # 40 ms are 0.5 % of 8 s; reading smaps comes on top of it.
+    # 40 ms is 0.5 % of 8 s; reading smaps comes on top of that.
     await world.scan(procscan, 1000)
     assert procscan.stat()["clear_refs_writes"] == 1
     await world.scan(procscan, 60_000)
@@ -223,7 +223,7 @@ async def test_one_long_write_ends_clear_refs_for_that_process(world, monkeypatc
     assert procscan.stat()["clear_refs_writes"] == 4 + 2 + 1
 
 
-async def test_nothing_is_looked_at_while_disabled(world, autojump_clock):
+async def test_nothing_is_read_while_disabled(world, autojump_clock):
     three_mappings(world)
     procscan = world.procscan(EVERYTHING, clear_refs=("db",))
     async with trio.open_nursery() as nursery:
@@ -237,7 +237,7 @@ async def test_nothing_is_looked_at_while_disabled(world, autojump_clock):
         assert procscan.stat()["scans"] == 1
         procscan.enabled = True
         await trio.sleep(1)
-        # The first look after it only begins an interval: nothing is credited.
+        # The first look afterwards only begins an interval: nothing is recorded.
         assert world.proc.cleared(10)
         assert world.total("pghot_recorded_pgtscans") == 0
         world.time.now += 60_000
@@ -246,7 +246,7 @@ async def test_nothing_is_looked_at_while_disabled(world, autojump_clock):
         nursery.cancel_scope.cancel()
 
 
-async def test_pages_that_are_not_4_kib_are_said_and_not_followed(world, monkeypatch, autojump_clock):
+async def test_pages_that_are_not_4_kib_are_reported_and_not_followed(world, monkeypatch, autojump_clock):
     world.proc.process(10)
     procscan = world.procscan(SIZES)
     monkeypatch.setattr(page_size, "SYSTEM_PAGE_SIZE", 65536)
@@ -268,14 +268,14 @@ async def test_it_scans_once_an_interval(world, autojump_clock):
 
 @pytest.fixture
 def idle(world):
-    """Return the bitmap of a machine with idle page tracking; its probe looks at pages of this process."""
-    require(os.geteuid() == 0, "PFNs are for root")
+    """The bitmap of a machine with idle page tracking; its probe uses pages of this process."""
+    require(os.geteuid() == 0, "PFNs are visible only to root")
     (world.proc.root / str(os.getpid())).symlink_to(f"/proc/{os.getpid()}")
     return world.idle_tracking()
 
 
 def use(bitmap, *pfns: int) -> None:
-    """Access page frames as a process does: they are idle no more."""
+    """Access page frames as a process does: they are no longer idle."""
     with open(bitmap, "r+b") as file:
         for pfn in pfns:
             file.seek(pfn // 64 * 8)
@@ -284,7 +284,7 @@ def use(bitmap, *pfns: int) -> None:
             file.write((word & ~(1 << pfn % 64)).to_bytes(8, "little"))
 
 
-async def test_idle_page_tracking_comes_first(world, idle):
+async def test_idle_page_tracking_is_preferred(world, idle):
     world.proc.process(10, 8, comm=b"db", pfn=1000)
     procscan = world.procscan(Target(home_nid=1), clear_refs=("db",))
     await world.scan(procscan)
@@ -297,12 +297,12 @@ async def test_idle_page_tracking_comes_first(world, idle):
     hot = [world.machine.resolve(10, page << 12) for page in (HEAP + 2, HEAP + 5)]
     kept = world.pghot.store.node(1)
     assert np.flatnonzero(kept.records).tolist() == sorted(pfn - kept.first_pfn for pfn in hot)
-    # They were marked again: without a new access there is none.
+    # They were marked again, and are not recorded without a new access.
     await world.scan(procscan)
     assert world.total("pghot_recorded_pgtscans") == 2
 
 
-async def test_a_page_with_another_frame_is_not_judged(world, idle):
+async def test_a_page_with_another_frame_is_inconclusive(world, idle):
     world.proc.process(10, 8, pfn=1000)
     procscan = world.procscan(EVERYTHING)
     await world.scan(procscan)
@@ -314,7 +314,7 @@ async def test_a_page_with_another_frame_is_not_judged(world, idle):
     assert world.total("pghot_recorded_pgtscans") == 1
 
 
-async def test_pages_on_no_lru_list_are_not_judged(world, idle):
+async def test_pages_on_no_lru_list_are_not_recorded(world, idle):
     (world.proc.root / "kpageflags").write_bytes(bytes(8 * 1100))
     world.proc.process(10, 8, pfn=1000)
     procscan = world.procscan(EVERYTHING)
@@ -327,7 +327,7 @@ async def test_pages_on_no_lru_list_are_not_judged(world, idle):
 HOSTILE = [b"a b\nc", b") S 1 1 (", b"\x1b[2J\x1b[31m", b"\xff\xfe\x00", b"# name pid", b"", b"\xe2\x80\xa8"]
 
 
-async def test_hostile_names_break_no_line(world):
+async def test_hostile_names_stay_within_one_column(world):
     for offset, comm in enumerate(HOSTILE):
         world.proc.process(10 + offset, 2, comm=comm, cgroup=b"0::/" + comm.replace(b"\n", b" ") + b"\n")
     procscan = world.procscan(SIZES)
@@ -343,7 +343,7 @@ async def test_hostile_names_break_no_line(world):
         assert str(value).isprintable()
 
 
-async def test_what_cannot_be_read_is_counted(world):
+async def test_processes_that_cannot_be_read_are_counted(world):
     for pid in (10, 11, 12, 13):
         world.proc.process(pid, 4)
     (world.proc.root / "10/maps").unlink()
@@ -358,7 +358,7 @@ async def test_what_cannot_be_read_is_counted(world):
     assert world.process(13).pages_top == 4
 
 
-async def test_without_any_proc_there_is_nothing_to_watch(world):
+async def test_without_proc_no_process_is_followed(world):
     world.proc.process(10, 4)
     procscan = world.procscan(SIZES)
     await world.scan(procscan)
@@ -381,7 +381,7 @@ async def test_denial_is_counted(world, monkeypatch):
     assert procscan.stat()["means_10"] == "none (EACCES)"
 
 
-async def test_a_hundred_thousand_mappings(world):
+async def test_a_hundred_thousand_mappings_are_followed(world):
     resident = {(2 * i, 2 * i + 1): [2 * i] for i in range(8, 100_008)}
     world.proc.process(10, resident)
     procscan = world.procscan(SIZES)
@@ -389,9 +389,9 @@ async def test_a_hundred_thousand_mappings(world):
     assert world.process(10).pages_top + world.process(10).pages_lower == 100_000
 
 
-async def test_a_real_process_from_its_touching_to_the_record(world):
-    require(os.geteuid() == 0, "clear_refs of another process is for root")
-    with subprocess.Popen(  # noqa: ASYNC220 - starting it is all that is done with it
+async def test_a_real_process_from_access_to_record(world):
+    require(os.geteuid() == 0, "clear_refs of another process is writable only by root")
+    with subprocess.Popen(  # noqa: ASYNC220 - it is only started
         [sys.executable, "-m", "tests.demo", "--mappings", "64", "--hot", "8", "--move-after", "0"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

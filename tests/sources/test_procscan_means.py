@@ -1,4 +1,4 @@
-"""Choice of the best available means to detect accesses, and the reasons against better ones."""
+"""The choice of the best available means to detect accesses, and the reasons against better ones."""
 
 import errno
 
@@ -8,7 +8,7 @@ import trio
 
 from pghotd.procfs import page_idle, soft_dirty
 from pghotd.procfs.process_targets import Target
-from tests.made_up_world import HEAP, World
+from tests.fake_world import HEAP, World
 
 SOFT_DIRTY = np.uint64(1 << 55)
 ANY = Target(home_nid=1)
@@ -39,12 +39,12 @@ def write_to(world, pid, pages) -> None:
     path.write_bytes(entries.tobytes())
 
 
-async def test_soft_dirty_bits_credit_the_pages_written_to(world, soft_dirty_bits):
+async def test_soft_dirty_bits_record_the_pages_written_to(world, soft_dirty_bits):
     world.proc.process(10, 8)
     procscan = world.procscan(ANY, softdirty=("worker",), clear_refs=("worker",))
     write_to(world, 10, [HEAP, HEAP + 1])
     await world.scan(procscan)
-    # Nothing was cleared before: what it says is of no interval.
+    # Nothing was cleared before, so the bits belong to no interval.
     assert world.total("pghot_recorded_pgtscans") == 0
     assert world.proc.cleared(10)
     write_to(world, 10, [HEAP + 5])
@@ -55,7 +55,7 @@ async def test_soft_dirty_bits_credit_the_pages_written_to(world, soft_dirty_bit
     assert (stat["idle"], stat["softdirty"]) == ("no (no idle page tracking: ENOENT)", "yes")
 
 
-async def test_page_flags_that_the_mount_hides_are_not_those_that_are_not_there(world, soft_dirty_bits):
+async def test_page_flags_hidden_by_the_mount_are_reported_as_hidden(world, soft_dirty_bits):
     world.idle_tracking()
     (world.proc.root / "kpageflags").unlink()
     (world.proc.root / "self").mkdir()
@@ -69,7 +69,7 @@ async def test_page_flags_that_the_mount_hides_are_not_those_that_are_not_there(
     assert stat["means_10"] == "softdirty"
 
 
-async def test_soft_dirty_bits_are_for_named_processes_alone(world, soft_dirty_bits):
+async def test_soft_dirty_bits_are_used_only_on_named_processes(world, soft_dirty_bits):
     world.proc.process(10, 8)
     world.proc.process(11, 8, comm=b"other")
     procscan = world.procscan(ANY, softdirty=("worker",))
@@ -79,7 +79,7 @@ async def test_soft_dirty_bits_are_for_named_processes_alone(world, soft_dirty_b
     assert procscan.stat()["means_11"].startswith("none")
 
 
-async def test_without_the_bits_clear_refs_is_next(world, no_soft_dirty_bits):
+async def test_without_the_bits_clear_refs_is_used(world, no_soft_dirty_bits):
     world.proc.process(10, 8)
     procscan = world.procscan(ANY, softdirty=("worker",), clear_refs=("worker",))
     await world.scan(procscan)
@@ -87,7 +87,7 @@ async def test_without_the_bits_clear_refs_is_next(world, no_soft_dirty_bits):
     assert (stat["means_10"], stat["softdirty"]) == ("clear_refs", "no (this kernel has no soft-dirty bits)")
 
 
-async def test_idle_page_tracking_is_better_than_either(world, soft_dirty_bits, monkeypatch):
+async def test_idle_page_tracking_is_preferred_to_either(world, soft_dirty_bits, monkeypatch):
     world.proc.process(10, 8)
     monkeypatch.setattr(page_idle, "probe", lambda proc, sys: page_idle.PageIdle(sys))
     world.idle_tracking()
@@ -111,9 +111,7 @@ async def test_a_process_above_the_limit_is_left_alone(world, soft_dirty_bits):
     assert not world.proc.cleared(10)
 
 
-async def test_idle_page_tracking_that_fails_in_a_look_is_named_and_nothing_is_credited(
-    world, soft_dirty_bits, monkeypatch
-):
+async def test_idle_page_tracking_that_fails_during_a_look_is_reported(world, soft_dirty_bits, monkeypatch):
     monkeypatch.setattr(page_idle, "probe", lambda proc, sys: page_idle.PageIdle(sys))
     world.idle_tracking()
     world.proc.process(10, 8, pfn=100)

@@ -15,8 +15,8 @@ def machine() -> Machine:
     return Rig(two_nodes(1, 1)).machine
 
 
-def follow(mirror: Mirror, resident: list[int], most: int) -> None:
-    plan = mirror.plan(np.array(sorted(resident), dtype=np.int64), most)
+def follow(mirror: Mirror, resident: list[int], limit: int) -> None:
+    plan = mirror.plan(np.array(sorted(resident), dtype=np.int64), limit)
     if plan is not None:
         trio.run(mirror.apply, plan)
 
@@ -32,15 +32,15 @@ def pages(mirror: Mirror) -> dict[int, int]:
 
 
 @given(st.lists(st.tuples(st.sets(st.integers(0, 40)), st.integers(0, 50)), max_size=12))
-def test_follows_any_history_as_a_dict_would(history):
+def test_a_mirror_follows_any_history_like_a_dict(history):
     model = machine()
     free = dict(model.frames.free_pages)
     mirror = Mirror(model, model.residency.add_process(ProcessSpec("p", 0, 0), 5))
     reference: dict[int, int] = {}
-    for resident, most in history:
-        follow(mirror, list(resident), most)
-        stay = sorted(resident & reference.keys())[:most]
-        new = sorted(resident - reference.keys())[: most - len(stay)]
+    for resident, limit in history:
+        follow(mirror, list(resident), limit)
+        stay = sorted(resident & reference.keys())[:limit]
+        new = sorted(resident - reference.keys())[: limit - len(stay)]
         found = pages(mirror)
         assert sorted(found) == sorted(stay + new)
         assert all(found[vpn] == reference[vpn] for vpn in stay)
@@ -56,7 +56,7 @@ def test_follows_any_history_as_a_dict_would(history):
     assert not model.processes
 
 
-def test_nothing_to_do_is_no_plan():
+def test_without_changes_there_is_no_plan():
     model = machine()
     mirror = Mirror(model, model.residency.add_process(ProcessSpec("p", 0, 0), 5))
     assert mirror.plan(np.zeros(0, dtype=np.int64), 10) is None
@@ -83,7 +83,7 @@ def test_a_page_without_memory_is_tried_again():
     assert filler.pages_top + filler.pages_lower == SECTION - 2000
 
 
-async def test_a_change_broken_off_is_made_good():
+async def test_an_interrupted_change_is_repaired_by_the_next():
     model = machine()
     mirror = Mirror(model, model.residency.add_process(ProcessSpec("p", 0, 0), 5))
     plan = mirror.plan(np.arange(5000), 10_000)
@@ -101,7 +101,7 @@ async def test_a_change_broken_off_is_made_good():
     assert model.resolve(5, 10 << 12) is not None
 
 
-async def test_only_what_is_modelled_has_slots():
+async def test_only_modelled_pages_have_slots():
     model = machine()
     mirror = Mirror(model, model.residency.add_process(ProcessSpec("p", 0, 0), 5))
     plan = mirror.plan(np.array([3, 5, 9]), 10)
@@ -114,7 +114,7 @@ async def test_only_what_is_modelled_has_slots():
 
 
 @given(st.lists(st.integers(0, 60), max_size=8), st.integers(0, 200))
-def test_the_largest_loses_first(sizes, capacity):
+def test_the_largest_process_loses_first(sizes, capacity):
     level = water_level(sizes, capacity)
     reference = list(sizes)
     while sum(reference) > capacity:
@@ -123,7 +123,7 @@ def test_the_largest_loses_first(sizes, capacity):
         assert reference == sizes
     else:
         held = sum(min(size, level) for size in sizes)
-        # Not even one page more for each.
+        # One page more for each would be too much.
         assert held <= capacity < held + len(sizes)
         assert all(abs(min(size, level) - one) <= 1 for size, one in zip(sizes, reference, strict=True))
 
@@ -131,7 +131,7 @@ def test_the_largest_loses_first(sizes, capacity):
 @pytest.mark.parametrize(
     ("sizes", "capacity", "level"), [([10, 90], 60, 50), ([10, 20], 30, None), ([5], 0, 0), ([], 0, None)]
 )
-def test_levels(sizes, capacity, level):
+def test_the_water_level(sizes, capacity, level):
     assert water_level(sizes, capacity) == level
 
 
@@ -139,5 +139,5 @@ def test_levels(sizes, capacity, level):
     ("sizes", "capacity", "level"),
     [([], 0, None), ([5, 5], 10, None), ([5, 5], 9, 4), ([100, 3, 5], 20, 12), ([1, 1, 1], 2, 0)],
 )
-def test_the_level_to_which_the_largest_are_cut(sizes, capacity, level):
+def test_the_level_to_which_the_largest_processes_are_cut(sizes, capacity, level):
     assert water_level(sizes, capacity) == level

@@ -1,4 +1,4 @@
-"""Which intervals serve the rule, held against records of both formats."""
+"""Which intervals satisfy the rule, compared with records of both formats."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_the_longest_gap():
 
 
 @given(FORMATS, st.integers(0, 10**9), st.integers(1000, 3968), st.integers(2, 3), st.data())
-def test_looks_no_further_apart_make_a_page_ready_and_true_to_the_rule(fmt, start, window_ms, threshold, data):
+def test_looks_no_further_apart_make_a_page_ready_within_the_window(fmt, start, window_ms, threshold, data):
     gap = longest_gap_ms(window_ms, threshold, fmt.granularity_ms)
     now, record = start, np.zeros(1, dtype=fmt.dtype)
     for look in range(threshold):
@@ -34,7 +34,7 @@ def test_looks_no_further_apart_make_a_page_ready_and_true_to_the_rule(fmt, star
 
 @given(st.integers(0, 10**6))
 def test_the_default_format_may_miss_accesses_further_apart(start):
-    """Why its granularity counts: with the whole window in between it depends on where buckets end."""
+    """Why its granularity counts: a whole window apart, readiness depends on where buckets end."""
     fmt, nothing = DefaultFormat(), np.zeros(1, dtype=np.uint8)
     ready = {
         int(fmt.step(then + 3000, 3000, 2, "v6")(fmt.step(then, 3000, 2, "v6")(nothing))[0]) >= fmt.ready_bit
@@ -44,7 +44,7 @@ def test_the_default_format_may_miss_accesses_further_apart(start):
 
 
 @pytest.mark.parametrize(("mode", "longest"), [("default", 2872), ("precise", 4999)])
-def test_the_rule_is_read_from_the_tunables_as_they_are(mode, longest):
+def test_the_rule_follows_the_tunables(mode, longest):
     rig = Rig(mode=mode)
     assert Rule.of(rig.pghot).longest_gap_ms == longest
     assert Rule.of(rig.pghot).violation("interval_ms x", longest) is None
@@ -53,7 +53,7 @@ def test_the_rule_is_read_from_the_tunables_as_they_are(mode, longest):
     assert Rule.of(rig.pghot).violation("interval_ms x", longest) is not None
 
 
-def test_what_does_not_fit_is_said_with_what_would():
+def test_a_misfit_is_reported_with_what_would_fit():
     assert Rule(3000, 2, 128).violation("interval_ms 5000", 5000) == (
         "interval_ms 5000 is too long: freq_threshold 2 looks within promote_freq_window_ms 3000 "
         "need one at least every 2872 ms"

@@ -1,4 +1,4 @@
-"""The ranges of every setting of a driver, at their ends and one beyond."""
+"""The range of every setting of a driver, at its ends and just beyond."""
 
 import tomllib
 
@@ -45,7 +45,7 @@ def parse(driver: str, key: str, value: int, more: str) -> object:
 
 
 @pytest.mark.parametrize(("driver", "key", "low", "high", "more"), RANGES)
-def test_a_setting_may_be_anything_in_its_range_and_nothing_beyond(driver, key, low, high, more):
+def test_the_ends_of_a_range_are_accepted_and_values_beyond_refused(driver, key, low, high, more):
     for value in (low, high):
         assert parse(driver, key, value, more)
     for value in (low - 1, high + 1):
@@ -54,15 +54,15 @@ def test_a_setting_may_be_anything_in_its_range_and_nothing_beyond(driver, key, 
 
 
 @pytest.mark.parametrize("key", ["pid", "largest"])
-def test_a_target_is_at_least_1(key):
-    most = 2**31 - 1 if key == "pid" else 2**22
-    for value in (1, most):
+def test_a_pid_or_number_of_a_target_is_at_least_1(key):
+    highest = 2**31 - 1 if key == "pid" else 2**22
+    for value in (1, highest):
         assert parse("procscan", "interval_ms", 1000, f"target = [{{ {key} = {value} }}]")
-    for value in (0, most + 1):
+    for value in (0, highest + 1):
         with pytest.raises(ConfigError, match=key):
             parse("procscan", "interval_ms", 1000, f"target = [{{ {key} = {value} }}]")
 
 
-def test_a_home_is_a_node_that_there_is():
+def test_a_home_is_an_existing_node():
     with pytest.raises(ConfigError, match=r"home_nid: there is no node 7"):
         parse("workload", "home_nid", 7, "")

@@ -1,4 +1,4 @@
-"""Follow writes by soft-dirty bits on made-up processes: who is looked at, what is credited, what ends it."""
+"""Writes followed by soft-dirty bits on fake processes: which are looked at, what is recorded, what ends it."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from pghotd.memory.model.spec import ProcessSpec
 from pghotd.sources import written_pages
 from pghotd.sources.scan import softdirty
 from pghotd.sources.scan.softdirty import Softdirty, SoftdirtySettings
+from tests.fake_world import HEAP, FakeProc, at_once
 from tests.machines import Rig, two_nodes
-from tests.made_up_world import HEAP, MadeUpProc, at_once
 
 WRITTEN = np.uint64(1 << 55)
 
@@ -23,7 +23,7 @@ class Bench:
             [ProcessSpec("a", 2048, 1, folio_order=order)],
             clock=lambda: int(trio.current_time() * 1000),
         )
-        self.proc = MadeUpProc(folder / "proc")
+        self.proc = FakeProc(folder / "proc")
         self.pfn = int(self.rig.machine.processes[1].table.astype(np.int64).min()) - 1
 
     def source(self, *processes: str | int, **settings) -> Softdirty:
@@ -34,7 +34,7 @@ class Bench:
         self.proc.process(pid, pages, comm=comm, pfn=self.pfn, start=start)
 
     def write(self, pid: int, pages: range) -> None:
-        """Let a process write to pages of its heap."""
+        """Have a process write to pages of its heap."""
         path = self.proc.root / f"{pid}/pagemap"
         entries = np.frombuffer(path.read_bytes(), dtype=np.uint64).copy()
         entries &= ~WRITTEN
@@ -52,13 +52,13 @@ async def bench(tmp_path, monkeypatch):
     return Bench(tmp_path)
 
 
-async def test_what_was_written_between_two_looks_is_reported_once(bench, nursery, autojump_clock):
+async def test_pages_written_between_two_looks_are_reported_once(bench, nursery, autojump_clock):
     bench.process(10)
     bench.write(10, range(64))
     source = bench.source("db")
     nursery.start_soon(source.run)
     await trio.sleep(0.5)
-    # Never cleared by us before: no write within an interval.
+    # Never cleared before, so no write was within an interval.
     assert bench.recorded == 0
     assert (bench.proc.root / "10/clear_refs").read_bytes() == b"4"
     bench.write(10, range(5, 25))
@@ -72,7 +72,7 @@ async def test_what_was_written_between_two_looks_is_reported_once(bench, nurser
     assert (stat["works"], stat["scans"], stat["written"], stat["pid_10"]) == ("yes", 3, 20, "softdirty")
 
 
-async def test_only_those_named_are_ever_written_to(bench, nursery, autojump_clock):
+async def test_only_clear_refs_of_named_processes_are_written_to(bench, nursery, autojump_clock):
     for pid, comm in ((10, b"db"), (11, b"db2"), (12, b"other"), (13, b"DB")):
         bench.process(pid, comm=comm)
     nursery.start_soon(bench.source("db", 12).run)
@@ -94,7 +94,7 @@ async def test_a_huge_page_is_one_folio(tmp_path, monkeypatch, nursery, autojump
     source = bench.source("db")
     nursery.start_soon(source.run)
     await trio.sleep(0.5)
-    # Its entries all have the bit; and two processes that share it wrote to it.
+    # All of its entries have the bit, and two processes that share it wrote to it.
     bench.write(10, range(512))
     bench.write(11, range(512))
     await trio.sleep(1)
@@ -119,7 +119,7 @@ async def test_a_large_process_is_left_alone(bench, nursery, autojump_clock):
     assert source.stat()["pid_10"] == f"none (above clear_refs_max: {64 << 12} bytes resident)"
 
 
-async def test_a_write_that_takes_long_is_the_last_one_for_that_process(bench, monkeypatch, nursery, autojump_clock):
+async def test_a_slow_write_to_clear_refs_is_the_last_for_that_process(bench, monkeypatch, nursery, autojump_clock):
     calls = []
     monkeypatch.setattr(
         written_pages, "clear_soft_dirty", lambda pid, *_: calls.append(pid) or (0.051 if pid == 10 else 0)
@@ -145,7 +145,7 @@ async def test_a_process_is_locked_for_half_a_percent_of_the_time(bench, monkeyp
     assert len(calls) > 30
 
 
-async def test_a_process_whose_looks_would_be_too_rare_is_spared_them(bench, monkeypatch, nursery, autojump_clock):
+async def test_a_process_with_too_rare_looks_is_not_followed(bench, monkeypatch, nursery, autojump_clock):
     calls = []
     monkeypatch.setattr(
         written_pages, "clear_soft_dirty", lambda pid, *_: calls.append(pid) or (0.02 if pid == 10 else 0)
@@ -182,7 +182,7 @@ async def test_an_interval_that_does_not_fit_is_not_used(bench, nursery, autojum
     assert (source.stat()["works"], source.stat()["covered_ppm"]) == ("yes", 1_000_000)
 
 
-async def test_what_a_late_look_finds_is_dropped_and_counted(bench, nursery, autojump_clock):
+async def test_writes_found_by_a_late_look_are_dropped_and_counted(bench, nursery, autojump_clock):
     bench.process(10)
     source = bench.source("db")
     nursery.start_soon(source.run)
@@ -193,12 +193,12 @@ async def test_what_a_late_look_finds_is_dropped_and_counted(bench, nursery, aut
     assert bench.recorded == 0
     assert (source.stat()["late"], source.stat()["works"]) == (1, "no")
     await trio.sleep(1)
-    # Its bits in this made-up pagemap are never cleared: written again, and in time.
+    # Bits in this fake pagemap are never cleared: as if written again, and in time.
     assert bench.recorded == 64
     assert source.stat()["works"] == "yes"
 
 
-async def test_a_pid_that_comes_back_is_another_process(bench, nursery, autojump_clock):
+async def test_a_reused_pid_is_another_process(bench, nursery, autojump_clock):
     bench.process(10)
     nursery.start_soon(bench.source(10).run)
     await trio.sleep(0.5)
@@ -221,9 +221,7 @@ async def test_races_are_counted(bench, nursery, autojump_clock):
     assert source.stat()["processes"] == 0
 
 
-async def test_switched_off_it_writes_nothing_and_what_was_written_meanwhile_is_not_credited(
-    bench, nursery, autojump_clock
-):
+async def test_switched_off_it_clears_no_bits_and_writes_are_not_recorded(bench, nursery, autojump_clock):
     bench.process(10)
     source = bench.source("db")
     nursery.start_soon(source.run)
@@ -238,7 +236,7 @@ async def test_switched_off_it_writes_nothing_and_what_was_written_meanwhile_is_
     assert bench.recorded == 0
 
 
-async def test_a_kernel_without_the_bits_is_said(bench, monkeypatch):
+async def test_a_kernel_without_soft_dirty_bits_is_reported(bench, monkeypatch):
     def none(proc):
         raise OSError(95, "this kernel has no soft-dirty bits")
 

@@ -1,4 +1,4 @@
-"""What every driver's stat begins with, before it has run."""
+"""The common beginning of every driver's stat, before it has run."""
 
 import pytest
 
@@ -21,19 +21,19 @@ def test_a_driver_has_the_name_of_its_row(name):
 
 
 @pytest.mark.parametrize("name", DRIVERS)
-def test_every_driver_says_whether_it_works_and_why_not_better(name):
+def test_every_driver_reports_whether_it_works_and_why_not(name):
     stat = driver(name).stat()
     assert list(stat)[: len(NAMES)] == NAMES
     assert stat["works"] in ("yes", "partly", "no")
     assert stat["works"] == "yes" or stat["why"] != "-"
     assert all(isinstance(stat[key], int) for key in NAMES[2:])
     assert 0 <= stat["covered_ppm"] <= ALL_PPM
-    # One line, and a value in each.
+    # Each has a value of one line.
     assert all("\n" not in str(value) and str(value) for value in stat.values())
 
 
 @pytest.mark.parametrize("name", DRIVERS)
-def test_one_that_is_switched_off_covers_nothing(name):
+def test_a_driver_that_is_switched_off_covers_nothing(name):
     source = driver(name)
     source.enabled = False
     stat = source.stat()
@@ -41,7 +41,7 @@ def test_one_that_is_switched_off_covers_nothing(name):
     assert stat["why"] in ("switched off", "not yet probed")
 
 
-def test_why_it_cannot_work_is_said_also_when_it_is_switched_off():
+def test_the_reason_why_it_cannot_work_is_shown_even_when_it_is_switched_off():
     status = SourceStatus()
     status.set("no", "this kernel has no such thing")
     assert status.stat(False, 0.0)["why"] == "this kernel has no such thing"

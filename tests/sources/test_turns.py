@@ -1,4 +1,4 @@
-"""Plan turns on a clock of passes: what is covered, how far apart looks are, and that every section has its turn."""
+"""Turns on a clock of passes: what is covered, how far apart looks are, and that every section has its turn."""
 
 from itertools import pairwise
 
@@ -12,7 +12,7 @@ VISITS = 4
 
 
 class Scan:
-    """Simulated scan of sections with known loads, pass after pass."""
+    """A simulated scan of sections with known loads, pass after pass."""
 
     def __init__(self, loads: list[float], watched=frozenset(), interval_ms: int = 500) -> None:
         self.loads = dict(enumerate(loads))
@@ -21,7 +21,7 @@ class Scan:
         self.turns = Turns()
         self.now = 0
         self.pace_ms = interval_ms
-        #: By section the times of the looks of each of its turns.
+        #: By section, the times of the looks in each of its turns.
         self.looks: dict[int, list[list[int]]] = {section: [] for section in self.loads}
 
     def one_pass(self, room_ms: float = LONGEST_MS) -> list[int]:
@@ -50,9 +50,9 @@ LOADS = st.lists(st.floats(0.5, 3000), min_size=1, max_size=40)
 @given(LOADS, st.sets(st.integers(0, 39)))
 @example([248.0, 2471.0, 3000.0, 1906.0, 1.0], {0})
 @settings(deadline=None)
-def test_every_section_has_its_turn_of_enough_looks_that_are_not_too_far_apart(loads, watched):
+def test_every_section_has_a_turn_of_enough_looks_not_too_far_apart(loads, watched):
     scan = Scan(loads, watched)
-    # Where single sections load more than a pass may, a small watched one is looked at many times for each of them: in
+    # If single sections load more than a pass allows, a small watched one is visited many times for each of them: in
     # the example the last section has its turn in pass 173.
     passes = VISITS * len(loads) * 6 + 20
     for number in range(10 * passes):
@@ -60,12 +60,12 @@ def test_every_section_has_its_turn_of_enough_looks_that_are_not_too_far_apart(l
             break
         members = scan.one_pass()
         total = sum(loads[section] for section in members)
-        # What joined may have turned out to load more than was expected of it: one section a pass, and it leaves.
+        # A section that joined may load more than expected: at most one in a pass, and it leaves.
         if len(members) > 1 and total > LONGEST_MS:
             assert total - max(loads[section] for section in members) <= LONGEST_MS
     for section, turns in scan.looks.items():
         assert turns, section
-        # One that turned out to load too much leaves at once, and joins again when there is room for it.
+        # A section that loads too much leaves at once, and joins again when there is room for it.
         assert any(len(times) >= VISITS for times in turns), section
         for times in turns:
             assert all(after - before <= LONGEST_MS for before, after in pairwise(times))
@@ -74,7 +74,7 @@ def test_every_section_has_its_turn_of_enough_looks_that_are_not_too_far_apart(l
         assert not scan.turns.waiting
 
 
-def test_where_all_fit_at_the_interval_they_are_looked_at_at_the_interval():
+def test_sections_that_all_fit_are_visited_at_the_interval():
     scan = Scan([30.0] * 16)
     scan.one_pass()
     assert scan.one_pass() == list(range(16))
@@ -82,16 +82,16 @@ def test_where_all_fit_at_the_interval_they_are_looked_at_at_the_interval():
     assert scan.turns.round_ms(LONGEST_MS, VISITS, scan.pace_ms) == 500
 
 
-def test_where_all_fit_within_the_longest_gap_looks_are_as_far_apart_as_they_load():
+def test_sections_that_fit_within_the_longest_gap_are_visited_as_often_as_their_load_allows():
     scan = Scan([100.0] * 16)
-    # More is expected at first, for a first visit finds nothing.
+    # More is expected at first, since a first visit finds nothing.
     assert len(scan.one_pass()) == 10
     assert scan.one_pass() == list(range(16))
     scan.one_pass()
     assert scan.pace_ms == 1600
 
 
-def test_where_they_do_not_fit_a_round_takes_as_many_turns_as_it_needs():
+def test_a_round_over_sections_that_do_not_fit_takes_the_estimated_time():
     scan = Scan([300.0] * 70)
     assert len(scan.one_pass()) == 3
     assert 5 <= len(scan.one_pass()) <= 7
@@ -123,7 +123,7 @@ def test_watched_sections_that_do_not_fit_get_three_turns_of_four():
     assert min(looks) > 0
 
 
-def test_a_section_that_loads_more_than_there_is_room_for_is_looked_at_alone():
+def test_a_section_that_loads_more_than_the_room_is_visited_by_itself():
     scan = Scan([5000.0, 5000.0])
     for _ in range(20):
         assert len(scan.one_pass()) <= 2
@@ -141,13 +141,13 @@ def test_sections_come_and_go():
     assert scan.one_pass() == [0, 1, 3, 7]
 
 
-def test_loads_that_grow_cost_members_and_no_more_than_needed():
+def test_growing_loads_cost_no_more_members_than_needed():
     scan = Scan([100.0] * 20)
     for _ in range(VISITS):
         scan.one_pass()
     assert len(scan.one_pass()) == 20
     scan.loads = dict.fromkeys(scan.loads, 200.0)
-    # The load that counts is smoothed over two visits, so it takes a few passes to be known.
+    # The load is smoothed over two visits, so it takes a few passes to be known.
     for _ in range(6 * VISITS):
         scan.one_pass()
     assert 9 <= len(scan.turns.members) <= 10
@@ -156,7 +156,7 @@ def test_loads_that_grow_cost_members_and_no_more_than_needed():
     assert all(any(len(times) >= VISITS for times in turns[-4:]) for turns in scan.looks.values())
 
 
-def test_the_turn_of_an_empty_section_is_over_at_once():
+def test_the_turn_of_an_empty_section_ends_at_once():
     scan = Scan([300.0] * 40)
     empty = set(range(5, 35))
 
@@ -168,11 +168,11 @@ def test_the_turn_of_an_empty_section_is_over_at_once():
     while not all(scan.looks.values()):
         scan.one_pass()
         passes += 1
-    # As many turns as ten sections need, and not as forty.
+    # As many turns as ten sections need, not forty.
     assert passes <= 3 * VISITS
 
 
-def test_a_small_section_takes_room_that_is_too_little_for_those_before_it():
+def test_a_small_section_takes_room_too_small_for_those_before_it():
     turns = Turns()
     turns.follow(range(3), frozenset())
     for section, load_ms in enumerate((600.0, 600.0, 50.0)):
@@ -180,13 +180,13 @@ def test_a_small_section_takes_room_that_is_too_little_for_those_before_it():
         turns.visited(section, load_ms)
         del turns._visits[section]
     assert [turns.join(1000.0), turns.join(1000.0), turns.join(1000.0)] == [0, 2, None]
-    # It takes nothing from the one that it went before.
+    # It takes nothing from the section that it overtook.
     turns._visits.update({0: VISITS, 2: 1})
     assert turns.leave(1000.0, VISITS) == [0]
     assert turns.join(1000.0) == 1
 
 
-def test_a_turn_that_is_to_take_longer_takes_twice_as_many_visits():
+def test_an_extended_turn_takes_twice_as_many_visits():
     scan = Scan([1000.0] * 4)
     leave = scan.turns.leave
     scan.turns.leave = lambda room_ms, visits: leave(room_ms, visits, frozenset({2}))
@@ -196,7 +196,7 @@ def test_a_turn_that_is_to_take_longer_takes_twice_as_many_visits():
     assert all({len(times) for times in scan.looks[section][1:-1]} == {VISITS} for section in (0, 1, 3))
 
 
-def test_what_follows_from_a_visit_loads_as_well():
+def test_rechecks_after_a_visit_count_as_load():
     scan = Scan([100.0] * 10)
     for _ in range(VISITS):
         scan.one_pass()
@@ -210,8 +210,8 @@ def test_what_follows_from_a_visit_loads_as_well():
     assert scan.turns.load_ms == 100
 
 
-def test_after_a_first_visit_the_next_comes_soon_also_where_others_seem_to_have_to_wait():
-    """Fifteen load 1.5 s, and expected of them is twice that: one is kept waiting for nothing."""
+def test_the_pass_after_a_first_visit_comes_soon_even_if_others_seem_to_wait():
+    """Fifteen sections load 1.5 s but are expected to load twice that, so one waits for nothing."""
     scan = Scan([100.0] * 16)
     scan.one_pass()
     assert scan.turns.waiting
@@ -221,7 +221,7 @@ def test_after_a_first_visit_the_next_comes_soon_also_where_others_seem_to_have_
     assert not scan.turns.waiting
 
 
-def test_a_load_that_was_expected_is_corrected_once_when_its_section_leaves():
+def test_an_expected_load_is_corrected_once_when_its_section_leaves():
     turns = Turns()
     turns.follow([1, 2, 3], frozenset())
     for section in (1, 2, 3):
@@ -231,7 +231,7 @@ def test_a_load_that_was_expected_is_corrected_once_when_its_section_leaves():
         turns.visited(2, 20)
     turns.visited(3, 4)
     for _ in range(2):
-        # Loads are beyond the room by more than a section.
+        # Loads exceed the room by more than one section.
         assert turns.leave(10, 8) == [3, 2]
         assert [turns.join(1000), turns.join(1000)] == [2, 3]
         assert turns.load_ms == 20 + 20 + 4

@@ -1,4 +1,4 @@
-"""What procscan expects of a process between two looks."""
+"""What procscan expects of a process between two readings."""
 
 from types import SimpleNamespace
 from typing import Any

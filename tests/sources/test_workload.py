@@ -1,4 +1,4 @@
-"""Run workloads on a virtual clock: they repeat, are seen as real sources see, move, grow and shrink."""
+"""Workloads on a virtual clock: they are repeatable, observed as real sources would, move, grow and shrink."""
 
 import itertools
 from typing import get_args
@@ -36,7 +36,7 @@ async def run(workload: Workload, seconds: float) -> None:
 
 @pytest.mark.parametrize("observe", get_args(Observe))
 @pytest.mark.parametrize("pattern", ["zipf", "uniform"])
-async def test_runs_repeat(observe, pattern, autojump_clock):
+async def test_runs_are_repeatable(observe, pattern, autojump_clock):
     results = []
     for seed in (7, 7, 8):
         rig, workload = make(observe=observe, pattern=pattern, period=50, move_after_ms=700, seed=seed)
@@ -49,7 +49,7 @@ async def test_runs_repeat(observe, pattern, autojump_clock):
     assert results[0][0]["seen"] > 0
 
 
-async def test_it_accesses_at_its_rate_and_every_access_is_counted(nursery, autojump_clock):
+async def test_accesses_come_at_the_rate_and_every_one_is_counted(nursery, autojump_clock):
     rig, workload = make(observe="all", folio_order=2)
     nursery.start_soon(workload.run)
     await trio.sleep(3.01)
@@ -62,7 +62,7 @@ async def test_it_accesses_at_its_rate_and_every_access_is_counted(nursery, auto
     assert rig.total("pghot_recorded_accesses") == rig.total("pghot_recorded_hwhints") == happened
 
 
-async def test_its_process_exits_when_it_ends(autojump_clock):
+async def test_the_process_exits_when_the_workload_ends(autojump_clock):
     rig, workload = make()
     free = dict(rig.machine.frames.free_pages)
     await run(workload, 1)
@@ -70,7 +70,7 @@ async def test_its_process_exits_when_it_ends(autojump_clock):
     assert rig.machine.frames.free_pages == free
 
 
-async def test_it_stops_while_it_is_not_enabled_and_makes_up_for_nothing(nursery, autojump_clock):
+async def test_accesses_stop_while_it_is_not_enabled_and_are_not_made_up_for(nursery, autojump_clock):
     _, workload = make(observe="all")
     nursery.start_soon(workload.run)
     await trio.sleep(1.01)
@@ -130,7 +130,7 @@ async def test_phases_allocate_and_free(nursery, autojump_clock):
     assert rig.machine.frames.free_pages[1] == 2 * S - 4596
 
 
-async def test_what_finds_no_room_is_counted(nursery, autojump_clock):
+async def test_pages_without_room_are_counted(nursery, autojump_clock):
     rig, workload = make(pages=4 * S, rate=0)
     nursery.start_soon(workload.run)
     await trio.sleep(1)
@@ -141,7 +141,7 @@ async def test_what_finds_no_room_is_counted(nursery, autojump_clock):
 
 
 @pytest.mark.parametrize(("observe", "kind"), [("hwhints", 1), ("pgtscans", 2), ("hintfaults", 0), ("all", 1)])
-def test_each_view_reports_as_its_kind(observe, kind):
+def test_each_observer_reports_as_its_kind(observe, kind):
     rig = Rig(two_nodes(1, 2))
     settings = WorkloadSettings(pages=64, hot_pages=8, observe=observe, home_nid=1)
     workload = Workload(settings, rig.machine, rig.pghot, rig.clock)
@@ -149,7 +149,7 @@ def test_each_view_reports_as_its_kind(observe, kind):
     assert workload.stat()["kind"] == KINDS[kind]
 
 
-def test_sampling_sees_one_access_in_period_whatever_the_chunks():
+def test_sampling_sees_one_access_in_each_period_whatever_the_chunks():
     accesses = np.arange(10_000)
     whole = Sampling(7, 3).see(accesses, 0)
     assert np.diff(whole).tolist() == [7] * (len(whole) - 1)
@@ -165,7 +165,7 @@ def test_sampling_sees_one_access_in_period_whatever_the_chunks():
 NONE = np.array([], dtype=np.int64)
 
 
-def test_scanning_sees_one_bit_a_folio_and_look_and_the_first_one_only_marks():
+def test_scanning_sees_one_bit_a_folio_at_each_look_and_the_first_look_only_marks():
     view = Scanning(64, 2)
     assert not len(view.see(np.array([60]), 1000))
     assert not len(view.see(np.array([0, 1, 2]), 1499))
@@ -177,7 +177,7 @@ def test_scanning_sees_one_bit_a_folio_and_look_and_the_first_one_only_marks():
     assert (Scanning.kind, Scanning.knows_nid) == (PGTSCANS, False)
 
 
-def test_a_scan_takes_its_time():
+def test_a_scan_takes_scan_ns_a_page():
     view = Scanning(100_000, 0, scan_ns=2000)
     assert not len(view.see(NONE, 0))
     assert not len(view.see(np.array([7]), 699))
@@ -186,17 +186,17 @@ def test_a_scan_takes_its_time():
     assert view.cpu_ms == 400
 
 
-def test_what_was_seen_once_is_looked_at_again_soon():
+def test_pages_seen_once_are_rechecked_soon():
     view = Scanning(64, 0, recheck_ms=lambda: 250)
     view.see(NONE, 0)
     assert view.see(np.array([1, 2]), 500).tolist() == [1, 2]
     assert not len(view.see(np.array([2, 3]), 749))
     assert view.see(NONE, 750).tolist() == [2]
-    # What the second look does not show is left to the next one, and 2 was told of.
+    # What the recheck does not show is left to the next look, and 2 has been reported.
     assert view.see(np.array([1]), 1000).tolist() == [1, 3]
 
 
-def test_faulting_sees_the_first_access_of_each_folio_armed():
+def test_faulting_sees_the_first_access_to_each_armed_folio():
     view = Faulting(200_000, 0)
     everything = np.repeat(np.arange(200_000), 2)
     assert not len(view.see(everything, 0))
@@ -209,7 +209,7 @@ def test_faulting_sees_the_first_access_of_each_folio_armed():
     assert (Faulting.kind, Faulting.knows_nid) == (HINTFAULTS, True)
 
 
-def test_faulting_goes_round_and_arms_no_more_than_there_is():
+def test_faulting_wraps_around_and_arms_each_folio_once():
     view = Faulting(1000, 1)
     view.see(np.array([0]), 0)
     view.see(np.array([], dtype=np.int64), 100_000)
@@ -224,7 +224,7 @@ def test_the_reported_node_is_the_home_if_accesses_can_come_from_there(mode, hom
     process.home_nid = home
     observer = Observer(Everything(), rig.pghot, rig.machine, process)
     observer.saw(np.array([3]), rig.time.now)
-    # Told as coming from its own node, the access would have been dropped.
+    # Reported as coming from its own node, the access would have been dropped.
     assert np.flatnonzero(rig.pghot.store.node(1).records).tolist() == [3]
 
 
@@ -236,7 +236,7 @@ def test_recall_and_precision_of_a_tiny_case(order):
     observer.begin()
     hot = np.array([0, 1, 2, 3, 4, 5, 6, 7])
     assert observer.quality(hot) == (0, 0)
-    # Ready by two accesses: 0-3 of the hot ones; 8-9, which are not hot; 15 was seen once only.
+    # Ready by two accesses: 0-3 of the hot ones; 8-9, which are not hot; 14 was seen only once.
     ready = np.array([1, 2, 9]) if order else np.array([0, 1, 2, 3, 8, 9])
     observer.saw(np.append(np.repeat(ready, 2), 14), rig.time.now)
     assert observer.quality(hot) == (500_000, 666_666)
@@ -245,7 +245,7 @@ def test_recall_and_precision_of_a_tiny_case(order):
     assert observer.quality(hot) == (0, 0)
 
 
-def test_recall_is_among_what_was_on_the_lower_tier():
+def test_recall_counts_only_pages_of_the_lower_tier():
     rig = Rig(two_nodes(1, 1), [ProcessSpec("a", 4, 1)])
     process = rig.machine.processes[1]
     trio.run(rig.machine.promote, np.array([S, S + 1]), 0)

@@ -1,4 +1,4 @@
-"""Boot a real systemd as PID 1 of namespaces, and be at its console."""
+"""A real systemd, booted as PID 1 of namespaces, and commands in it."""
 
 import os
 import select
@@ -21,11 +21,11 @@ T = TypeVar("T")
 
 
 class BootError(Exception):
-    """Return in one line why no systemd boots in namespaces here."""
+    """No systemd boots in namespaces here, for the reason in the message."""
 
 
 def until(look: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T:
-    """Look again and again until there is something, and return it; fail with what there was instead."""
+    """Call `look` until its result is true, and return that; `what` is for the message of a failure."""
     deadline = time.monotonic() + deadline_s
     while not (seen := look()):
         assert time.monotonic() < deadline, f"not within {deadline_s} s: {what}"
@@ -34,7 +34,7 @@ def until(look: Callable[[], T], what: str, deadline_s: float = DEADLINE_S) -> T
 
 
 def cgroup2() -> Path | None:
-    """Return where the one hierarchy of cgroup2 is mounted, also where those of version 1 are as well."""
+    """Return where cgroup2 is mounted, even beside hierarchies of version 1."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         place, _, filesystem = line.partition(" - ")
         if filesystem.startswith("cgroup2 "):
@@ -43,7 +43,7 @@ def cgroup2() -> Path | None:
 
 
 class System:
-    """A booted system, seen from outside; what is run in it and what is written into it goes with it."""
+    """A booted system, seen from outside; its processes and what is written in it vanish with it."""
 
     def __init__(self, pid: int, boot_s: float) -> None:
         self.pid = pid
@@ -51,13 +51,13 @@ class System:
         self._root = Path(f"/proc/{pid}/root")
 
     def path(self, inside: str) -> Path:
-        """Return the outside's name of a file inside. Not for what may hang: that is for `run`, which can be killed."""
+        """Return the path of an inside file from outside. For files that may hang use `run`, which can be killed."""
         return self._root / inside.lstrip("/")
 
     def run(
         self, *command: str, check: bool = True, deadline_s: float = DEADLINE_S
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command inside and return what it said; it has to succeed, unless `check` is false."""
+        """Run a command inside and return the result; it has to succeed, unless `check` is false."""
         done = subprocess.run(
             [*self.enter(), *command], capture_output=True, text=True, timeout=deadline_s, check=False
         )
@@ -70,19 +70,19 @@ class System:
         return subprocess.Popen([*self.enter(), *command], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
     def enter(self) -> list[str]:
-        """Return the beginning of a command that is to run inside."""
+        """Return the prefix of a command that runs inside."""
         environment = ENVIRONMENT | {"LANG": "C.UTF-8", "HOME": "/root", "SYSTEMD_PAGER": "", "SYSTEMD_COLORS": "0"}
         words = [f"{name}={value}" for name, value in environment.items()]
         return ["nsenter", "-t", str(self.pid), "-m", "-p", "-C", "-u", "-i", "-n", "-r", "-w", "env", "-i", *words]
 
     def state(self) -> str:
-        """Return what systemd says of the system: running, degraded, starting, ..."""
+        """Return the state of the system by systemd: running, degraded, starting, ..."""
         return self.run("systemctl", "is-system-running", check=False).stdout.strip()
 
 
 @contextmanager
 def booted() -> Iterator[System]:
-    """Boot a system that is up; afterwards nothing is left of it. BootError where this machine cannot."""
+    """Boot a system, yield it once it is up and remove it afterwards. Raise BootError where that is impossible."""
     hierarchy = cgroup2()
     assert hierarchy is not None
     began = time.monotonic()
@@ -98,10 +98,10 @@ def booted() -> Iterator[System]:
     assert guard.stdin is not None
     assert guard.stdout is not None
     try:
-        said = guard.stdout.readline() if select.select([guard.stdout], [], [], DEADLINE_S)[0] else "nothing was said"
-        if not said.strip().isdigit():
-            raise BootError(said.strip())
-        system = System(int(said), 0.0)
+        line = guard.stdout.readline() if select.select([guard.stdout], [], [], DEADLINE_S)[0] else "no output"
+        if not line.strip().isdigit():
+            raise BootError(line.strip())
+        system = System(int(line), 0.0)
         until(lambda: system.state() in ("running", "degraded"), f"up, but {system.state()}")
         system.boot_s = time.monotonic() - began
         yield system

@@ -1,4 +1,4 @@
-"""Fixtures: one booted system for all tests, and for each the service in it as shipped."""
+"""One booted system for all tests, and in it the service as shipped for each test."""
 
 import os
 import shutil
@@ -18,12 +18,12 @@ from tests.systemd.service import Service
 
 @pytest.fixture(scope="session")
 def system() -> Iterator[System]:
-    """Boot; without what it takes the tests are skipped, with the reason."""
+    """The booted system; without its requirements the tests are skipped with the reason."""
     require(os.geteuid() == 0, "booting a systemd needs root")
     require(os.path.exists(PROGRAM), f"no {PROGRAM}", of="systemd")
     require(os.path.exists("/dev/fuse"), "no /dev/fuse")
     hierarchy = cgroup2()
-    require(hierarchy is not None and os.access(hierarchy, os.W_OK), "no cgroup2 to write to", of="systemd")
+    require(hierarchy is not None and os.access(hierarchy, os.W_OK), "no writable cgroup2", of="systemd")
     for name in ("unshare", "nsenter", "setpriv", "pivot_root", "journalctl"):
         require(shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin"), f"no {name}", of="systemd")
     programs = Path(sys.executable).parent
@@ -40,6 +40,6 @@ def system() -> Iterator[System]:
 
 @pytest.fixture
 def service(system: System) -> Iterator[Service]:
-    """Return the service as shipped, not started."""
+    """The service as shipped, not started."""
     with services.fresh(system) as service:
         yield service

@@ -1,7 +1,7 @@
-"""Guard of a booted system: leave nothing of it once the process that started this has ended, for any reason.
+"""A guard of a booted system: it leaves nothing of it once the process that started the guard has ended in any way.
 
-Run with a pipe as stdin, whose end is the sign to clean up: SIGKILL gives it as well. All of the system is in a cgroup
-and in namespaces of its own, so with its processes everything else goes, mounts included, but the cgroup.
+Run with a pipe as stdin, whose end is the signal to clean up, after SIGKILL too. The system is in its own cgroup and
+namespaces, so with its processes everything else goes too, mounts included, except the cgroup.
 """
 
 import os
@@ -13,39 +13,39 @@ from contextlib import suppress
 from pathlib import Path
 
 DEADLINE_S = 10.0
-#: Not a user namespace: systemd and mounting have to be those of real root.
+#: No user namespace: systemd and mounting need real root.
 NAMESPACES = ("--mount", "--pid", "--cgroup", "--uts", "--ipc", "--net")
 INIT = Path(__file__).with_name("init.py")
 
 
 def main(cgroup: Path, needed: list[str]) -> None:
-    """Start the system in this cgroup, wait, and clean up; what `init.py` says goes to this one's stdout."""
+    """Start the system in this cgroup, wait, and clean up; the output of `init.py` goes to stdout."""
     cgroup.mkdir()
     try:
         with started(cgroup, needed) as system:
             end = os.pidfd_open(system.pid)
             select.select([0, end], [], [])
             os.close(end)
-            system.kill()  # --kill-child: PID 1 of the namespace goes with it, and with that every process
+            system.kill()  # --kill-child: PID 1 of the namespace dies with it, and with that every process.
     finally:
         remove(cgroup)
 
 
 def started(cgroup: Path, needed: list[str]) -> subprocess.Popen[bytes]:
-    """Start `init.py` in new namespaces. It is in the cgroup before it makes them: they take that for the root."""
+    """Start `init.py` in new namespaces. It enters the cgroup before it creates them, so that it is their root."""
     unshare = ["unshare", *NAMESPACES, "--fork", "--kill-child", "--propagation", "private"]
     enter = ["sh", "-c", 'echo 0 > "$0/cgroup.procs" && exec "$@"', str(cgroup)]
-    # Should this process be killed: unshare goes too.
-    dies = ["setpriv", "--pdeathsig", "KILL"]
+    # If this process is killed, unshare dies too.
+    dies_with_parent = ["setpriv", "--pdeathsig", "KILL"]
     return subprocess.Popen(
-        [*enter, *dies, *unshare, sys.executable, str(INIT), *needed],
+        [*enter, *dies_with_parent, *unshare, sys.executable, str(INIT), *needed],
         stdin=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
     )
 
 
 def remove(cgroup: Path) -> None:
-    """Kill what is left in a cgroup, and remove it with those in it, the deepest first."""
+    """Kill what is left in a cgroup, and remove it with its descendants, the deepest first."""
     deadline = time.monotonic() + DEADLINE_S
     while cgroup.exists():
         with suppress(OSError):

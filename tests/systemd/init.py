@@ -1,7 +1,7 @@
-"""Become systemd as PID 1: build its world, in namespaces of its own, and execute it. Run by `guard.py`.
+"""Become systemd as PID 1: build its file system, in new namespaces, and execute it. Run by `guard.py`.
 
 The root is a copy-on-write view of this machine's: an overlay with its upper layer in memory, so the checkout and its
-.venv are at the same paths and nothing that is written survives. Of this machine's units the journal alone is started.
+.venv are at the same paths and nothing that is written survives. Of this machine's units only the journal is started.
 """
 
 import os
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-#: Any directory that is there everywhere: the overlay is put together in a tmpfs on it, which nobody else sees.
+#: Any directory that exists everywhere: the overlay is assembled in a tmpfs on it, visible only here.
 SCRATCH = Path("/mnt")
 ROOT = SCRATCH / "root"
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "fuse")
@@ -21,8 +21,8 @@ ENVIRONMENT = {"container": "pghotd-test", "PATH": "/usr/local/sbin:/usr/local/b
 
 
 def main(needed: Iterable[str]) -> None:
-    """Make the world, say the pid that this process has outside, and be systemd."""
-    # /proc is still that of the outer namespace.
+    """Build the file system, print the pid that this process has outside, and execute systemd."""
+    # /proc still belongs to the outer namespace.
     pid = os.readlink("/proc/self")
     make_root(needed)
     mount_kernel_file_systems()
@@ -35,9 +35,9 @@ def main(needed: Iterable[str]) -> None:
     os.rmdir("/old")
     call("mount", "--make-rshared", "/")
     print(pid, flush=True)
-    nowhere = os.open(os.devnull, os.O_RDWR)
+    null = os.open(os.devnull, os.O_RDWR)
     for fd in range(3):
-        os.dup2(nowhere, fd)
+        os.dup2(null, fd)
     os.execve(
         PROGRAM,
         [PROGRAM, "--system", f"--unit={TARGET}", "--log-target=journal", "--show-status=no"],
@@ -46,7 +46,7 @@ def main(needed: Iterable[str]) -> None:
 
 
 def make_root(needed: Iterable[str]) -> None:
-    """Lay the overlay, and bind into it what is needed and not of the root's own file system."""
+    """Mount the overlay, and bind into it what is needed from other file systems."""
     mount("tmpfs", SCRATCH)
     for name in ("upper", "work", "root"):
         (SCRATCH / name).mkdir()
@@ -59,7 +59,7 @@ def make_root(needed: Iterable[str]) -> None:
 
 
 def mount_kernel_file_systems() -> None:
-    """Set up what a container has: read-only kernel settings, and few devices."""
+    """Mount what a container has: read-only kernel settings, and few devices."""
     mount("proc", ROOT / "proc")
     mount("sysfs", ROOT / "sys", "ro")
     mount("cgroup2", ROOT / "sys/fs/cgroup")
@@ -79,10 +79,10 @@ def mount_kernel_file_systems() -> None:
 
 
 def clear_units(own: Path, shipped: Path) -> None:
-    """Mask whatever this machine would start besides; targets do nothing but order, and stay."""
+    """Mask everything else that this machine would start, except targets, which only order."""
     shutil.rmtree(own)
     own.mkdir()
-    # Clearing /tmp is one of them, and it would hide the checkout.
+    # One of these units clears /tmp, which would hide the checkout.
     for unit in shipped.glob("*.target.wants/*"):
         mask = own / unit.name
         if unit.suffix != ".target" and not unit.name.startswith("systemd-journald") and not mask.is_symlink():
@@ -91,7 +91,7 @@ def clear_units(own: Path, shipped: Path) -> None:
 
 
 def configure(etc: Path) -> None:
-    """Let it be nobody, with an empty fstab, and a journal in memory."""
+    """Give it an identity of its own, an empty fstab, and a journal in memory."""
     (etc / "machine-id").write_text("1".rjust(32, "0") + "\n")
     (etc / "hostname").write_text("pghotd-test\n")
     (etc / "fstab").write_text("")

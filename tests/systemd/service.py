@@ -1,4 +1,4 @@
-"""Install pghotd's service in a booted system, and ask systemd about it."""
+"""pghotd's service in a booted system, and queries of systemd about it."""
 
 import json
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ class JournalLine:
 
 
 def install(system: System, programs: Path) -> None:
-    """Lay out what `make install` does, with links to the programs of the checkout's environment."""
+    """Install what `make install` does, with links to the programs of the checkout's environment."""
     for name, link in (
         ("pghotd", f"{PREFIX}/bin/pghotd"),
         ("pghotctl", f"{PREFIX}/bin/pghotctl"),
@@ -40,7 +40,7 @@ def install(system: System, programs: Path) -> None:
 
 
 class Service:
-    """pghotd's service, as shipped until a test says otherwise."""
+    """pghotd's service, as shipped unless a test changes it."""
 
     def __init__(self, system: System) -> None:
         self.system = system
@@ -52,30 +52,30 @@ class Service:
         return done.stdout + done.stderr
 
     def start(self) -> None:
-        """Start it; it is up when this returns."""
+        """Start it and check that it is up."""
         self.systemctl("start")
         assert self.read("version").startswith("pghotd ")
 
     def properties(self, *names: str) -> list[str]:
-        """Return what systemd knows of it, by name."""
-        said = self.system.run("systemctl", "show", NAME, *(f"-p{name}" for name in names)).stdout
-        values = dict(line.split("=", 1) for line in said.splitlines())
+        """Return its properties in systemd, by name."""
+        output = self.system.run("systemctl", "show", NAME, *(f"-p{name}" for name in names)).stdout
+        values = dict(line.split("=", 1) for line in output.splitlines())
         return [values[name] for name in names]
 
     def property(self, name: str) -> str:
-        """Return one thing that systemd knows of it."""
+        """Return one of its properties in systemd."""
         return self.properties(name)[0]
 
     def pid(self) -> str:
-        """Return the daemon's pid inside, as systemd knows it; 0 for none."""
+        """Return the daemon's pid inside, according to systemd; 0 for none."""
         return self.property("MainPID")
 
     def signal(self, name: str) -> None:
-        """Send the daemon a signal, by kill(1), of which systemd knows nothing."""
+        """Send the daemon a signal with kill(1), behind systemd's back."""
         self.system.run("kill", f"-{name}", self.pid())
 
     def read(self, file: str) -> str:
-        """Read a file of the tree as a client inside does, which may be killed when there is no answer."""
+        """Read a file of the tree as a client inside does, which is killed if there is no answer."""
         return self.system.run("cat", f"{TREE}/{file}").stdout
 
     def configure(self, text: str) -> None:
@@ -94,23 +94,23 @@ class Service:
         self.drop_in(name, (SHIPPED / f"{NAME}.d" / name).read_text())
 
     def mounts(self) -> list[str]:
-        """Return the mount points of pghotd's that systemd sees, dead ones as well."""
+        """Return pghotd's mount points that systemd sees, dead ones included."""
         text = Path(f"/proc/{self.system.pid}/mountinfo").read_text()
         return [line.split()[4] for line in text.splitlines() if " - fuse.pghotd " in line]
 
     def journal(self, unit: str = NAME) -> list[JournalLine]:
         """Return the journal's lines since this object was made, of a unit's processes or of systemd about it."""
         self.system.run("journalctl", "--sync")
-        # Asked for those of the service alone, journalctl --after-cursor leaves out the first of them (systemd 252).
-        said = self.system.run("journalctl", "-q", "-o", "json", f"--after-cursor={self._cursor}").stdout
+        # For only the service's lines, journalctl --after-cursor would leave out the first one (systemd 252).
+        output = self.system.run("journalctl", "-q", "-o", "json", f"--after-cursor={self._cursor}").stdout
         return [
             JournalLine(int(one["PRIORITY"]), one["MESSAGE"], one.get("SYSLOG_IDENTIFIER", ""))
-            for one in map(json.loads, said.splitlines())
+            for one in map(json.loads, output.splitlines())
             if unit in (one.get("_SYSTEMD_UNIT"), one.get("UNIT"))
         ]
 
-    def says(self, part: str, unit: str = NAME) -> JournalLine:
-        """Wait for a line of the journal that has this in it."""
+    def wait_for_line(self, part: str, unit: str = NAME) -> JournalLine:
+        """Wait for a line of the journal that contains `part`, and return it."""
         return until(
             lambda: [line for line in self.journal(unit) if part in line.message], f"{part!r} in the journal of {unit}"
         )[0]

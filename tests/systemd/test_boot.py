@@ -1,4 +1,4 @@
-"""A booted system leaves nothing, however the one who booted it ends."""
+"""A booted system leaves nothing, however the process that booted it ends."""
 
 import os
 import select
@@ -20,21 +20,21 @@ with booted() as system:
 """
 
 
-def test_it_is_systemd_with_nothing_but_a_journal(system):
+def test_systemd_runs_only_a_journal(system):
     assert system.path("/proc/1/comm").read_text() == "systemd\n"
     assert system.run("systemctl", "--failed", "--no-legend").stdout == ""
     running = system.run("systemctl", "list-units", "--no-legend", "--type=service", "--state=running").stdout
     assert [line.split()[0] for line in running.splitlines()] == ["systemd-journald.service"]
 
 
-def test_what_is_written_inside_is_not_outside(system):
+def test_files_written_inside_do_not_appear_outside(system):
     system.run("touch", "/etc/pghotd-test-was-here")
     assert not Path("/etc/pghotd-test-was-here").exists()
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.usefixtures("system")  # for its requirements
-def test_nothing_is_left_when_the_tests_are_ended(how):
+@pytest.mark.usefixtures("system")  # For its requirements.
+def test_nothing_is_left_after_a_signal(how):
     tests = subprocess.Popen(
         [sys.executable, "-c", BOOT],
         cwd=CHECKOUT,
@@ -49,7 +49,7 @@ def test_nothing_is_left_when_the_tests_are_ended(how):
         end = os.pidfd_open(pid)
         tests.send_signal(how)
         tests.wait(DEADLINE_S)
-    # That it ended. Its parent is then this machine's PID 1, which may take its time to wait for what has ended.
-    assert select.select([end], [], [], DEADLINE_S)[0], "the booted systemd runs on"
+    # It has ended, though its parent, now this machine's PID 1, may be slow to reap it.
+    assert select.select([end], [], [], DEADLINE_S)[0], "the booted systemd still runs"
     os.close(end)
     until(lambda: not cgroup.exists(), "nothing left of the booted system's processes")

@@ -1,4 +1,4 @@
-"""`make install` and `make uninstall`: what they put where, that it runs from there, and what is left."""
+"""`make install` and `make uninstall`: what they install where, that it runs from there, and what is left."""
 
 import os
 import shutil
@@ -53,7 +53,7 @@ def files(below):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """Return a DESTDIR with everything in it."""
+    """A DESTDIR with everything installed."""
     require(shutil.which("make"), "no make")
     place = tmp_path_factory.mktemp("pip")
     look = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(place), "setuptools>=77"]
@@ -65,7 +65,7 @@ def installed(tmp_path_factory):
     return destination
 
 
-def test_everything_is_in_place_and_nothing_else(installed):
+def test_exactly_the_expected_files_are_installed(installed):
     found = files(installed)
     own = {name for name in found if name.startswith(("usr/local/lib/pghotd/", f"{DOC}/"))}
     assert found - own == FILES
@@ -74,7 +74,7 @@ def test_everything_is_in_place_and_nothing_else(installed):
     assert f"ExecStart={PREFIX}/bin/pghotd\n" in (installed / f"usr/local/lib/systemd/system/{NAME}").read_text()
 
 
-def test_nothing_that_runs_or_is_read_knows_where_it_was_put_together(installed):
+def test_no_installed_file_contains_destdir(installed):
     pieces = [*(installed / "usr/local/lib/pghotd/bin").iterdir(), installed / "usr/local/lib/pghotd/pyvenv.cfg"]
     pieces += [installed / name for name in FILES - {CONFIG}]
     for piece in pieces:
@@ -84,7 +84,7 @@ def test_nothing_that_runs_or_is_read_knows_where_it_was_put_together(installed)
             assert os.fsencode(installed) not in piece.read_bytes(), piece
 
 
-def test_pages_and_completions_are_what_they_should_be(installed):
+def test_manual_pages_and_completions_are_valid(installed):
     for page in PAGES:
         assert (installed / "usr/local/share/man" / page).read_text().startswith(".TH ")
     for name in COMPLETIONS:
@@ -93,8 +93,8 @@ def test_pages_and_completions_are_what_they_should_be(installed):
 
 
 @pytest.fixture
-def system_with_it(installed, system):
-    """Return the booted system with the installed files instead of links to the checkout."""
+def installed_system(installed, system):
+    """The booted system with the installed files instead of links to the checkout."""
     system.run("rm", f"{UNITS}/{NAME}", f"{PREFIX}/bin/pghotd", f"{PREFIX}/bin/pghotctl", "/usr/sbin/mount.pghotd")
     unpack = ["tar", "-x", "--keep-directory-symlink", "--no-overwrite-dir", "-C", "/"]
     with subprocess.Popen(["tar", "-C", str(installed), "-c", "."], stdout=subprocess.PIPE) as pack:
@@ -107,10 +107,10 @@ def system_with_it(installed, system):
     system.run("systemctl", "daemon-reload")
 
 
-def test_it_runs_from_there(system_with_it):
-    service = Service(system_with_it)
-    done = system_with_it.run("systemd-analyze", "verify", f"/usr/local/lib/systemd/system/{NAME}")
-    assert (done.stdout, done.stderr) == ("", ""), "or a manual page is not found"
+def test_service_and_mount_helper_run_from_the_prefix(installed_system):
+    service = Service(installed_system)
+    done = installed_system.run("systemd-analyze", "verify", f"/usr/local/lib/systemd/system/{NAME}")
+    assert (done.stdout, done.stderr) == ("", ""), "a manual page may not have been found"
     service.start()
     try:
         command = service.system.path(f"/proc/{service.pid()}/cmdline").read_text()
@@ -118,21 +118,21 @@ def test_it_runs_from_there(system_with_it):
         assert service.system.run("pghotctl", "status").stdout
     finally:
         service.systemctl("stop")
-    system_with_it.run("mkdir", "-p", "/mnt/pghot")
-    system_with_it.run("mount", "-t", "pghotd", "none", "/mnt/pghot")
+    installed_system.run("mkdir", "-p", "/mnt/pghot")
+    installed_system.run("mount", "-t", "pghotd", "none", "/mnt/pghot")
     try:
-        (pid,) = system_with_it.run("pgrep", "-f", "pghotd --until-unmounted").stdout.split()
+        (pid,) = installed_system.run("pgrep", "-f", "pghotd --until-unmounted").stdout.split()
         assert service.system.path(f"/proc/{pid}/cmdline").read_text().startswith(f"{PREFIX}/lib/pghotd/bin/python")
     finally:
-        system_with_it.run("umount", "/mnt/pghot")
+        installed_system.run("umount", "/mnt/pghot")
     until(
-        lambda: system_with_it.run("pgrep", "-f", "pghotd --until-unmounted", check=False).returncode == 1,
+        lambda: installed_system.run("pgrep", "-f", "pghotd --until-unmounted", check=False).returncode == 1,
         "the daemon's end",
     )
 
 
-def test_again_it_leaves_the_configuration_and_uninstalled_that_alone(installed):
-    """The last one: it takes away what the others look at."""
+def test_a_second_install_and_an_uninstall_keep_the_configuration(installed):
+    """The last test: it removes what the others need."""
     (installed / CONFIG).write_text("# mine\n")
     again = make("install", f"DESTDIR={installed}")
     assert again.returncode == 0, again.stdout + again.stderr
@@ -149,8 +149,8 @@ def test_again_it_leaves_the_configuration_and_uninstalled_that_alone(installed)
     ("prefix", "units"),
     [("/usr", "/usr/lib/systemd/system"), ("/opt/pghot", "/etc/systemd/system")],
 )
-def test_other_prefixes(prefix, units):
-    """A unit below /opt would not be found."""
-    said = make("-n", "install", f"PREFIX={prefix}").stdout
-    assert f"sed 's|@PREFIX@|{prefix}|g' systemd/{NAME} > {units}/{NAME}" in said
-    assert "xargs" not in said
+def test_other_prefixes_have_their_unit_directory(prefix, units):
+    """systemd would not find a unit below /opt."""
+    commands = make("-n", "install", f"PREFIX={prefix}").stdout
+    assert f"sed 's|@PREFIX@|{prefix}|g' systemd/{NAME} > {units}/{NAME}" in commands
+    assert "xargs" not in commands

@@ -1,4 +1,4 @@
-"""Start, stop, and be killed, hung and unmounted under a real systemd."""
+"""Starts, stops, kills, hangs and unmounts under a real systemd."""
 
 import select
 import time
@@ -9,7 +9,7 @@ from tests.program.daemons import LOWER_FIRST, SMALL
 from tests.systemd.boot import until
 from tests.systemd.service import LOCK, PREFIX, TREE
 
-#: From the kill to the answer of the next daemon; on a machine too busy for that, as many times as long as any start.
+#: From the kill to the answer of the next daemon; on a machine too busy for that, this many times as long as a start.
 BACK_S = 1.0
 STARTS = 2.0
 ATTEMPTS = 5
@@ -23,7 +23,7 @@ def nothing_left(service):
 
 
 def answers(service, not_pid):
-    """Return whether the tree answers, by another daemon than that with this pid. Not for one that hangs."""
+    """Return whether the tree answers, from a daemon with another pid. Not for one that hangs."""
     try:
         text = service.system.path(f"{TREE}/version").read_text()
     except OSError:
@@ -31,7 +31,7 @@ def answers(service, not_pid):
     return text.startswith("pghotd ") and service.pid() != not_pid
 
 
-def test_it_starts_and_stops(service):
+def test_start_and_stop(service):
     service.start()
     assert service.properties("ActiveState", "SubState") == ["active", "running"]
     assert service.property("StatusText").startswith("running; default mode, model backend;")
@@ -43,7 +43,7 @@ def test_it_starts_and_stops(service):
     assert not service.system.path(TREE).exists()
 
 
-def test_it_restarts(service):
+def test_restart(service):
     service.start()
     before = service.pid()
     service.systemctl("restart")
@@ -52,8 +52,8 @@ def test_it_restarts(service):
     assert service.mounts() == [TREE]
 
 
-def test_killed_with_a_client_inside_it_is_back_within_a_second(service, capsys):
-    """The best of a few: what else this machine does at the time is not the service's."""
+def test_a_daemon_killed_with_a_client_inside_is_back_within_a_second(service, capsys):
+    """The best of a few attempts, since other work on this machine may slow some of them."""
     began = time.monotonic()
     service.start()
     limit = max(BACK_S, STARTS * (time.monotonic() - began))
@@ -76,8 +76,8 @@ def test_killed_with_a_client_inside_it_is_back_within_a_second(service, capsys)
     nothing_left(service)
 
 
-def test_killed_fifty_times_at_any_moment_it_comes_back_by_itself_and_from_zero(service):
-    """Kill it while accesses come in and pages move, a little later each time."""
+def test_a_daemon_killed_fifty_times_at_any_moment_comes_back_with_counters_from_zero(service):
+    """It is killed while accesses come in and pages move, a little later each time."""
     service.configure(SMALL)
     service.start()
     tree = service.system.path(TREE)
@@ -88,7 +88,7 @@ def test_killed_fifty_times_at_any_moment_it_comes_back_by_itself_and_from_zero(
         with open(tree / "inject", "wb", buffering=0) as inject:
             for batch in range(number % 10 + 1):
                 inject.write(f"{LOWER_FIRST + 512 * batch}+512 -1 pgtscans 2\n".encode())
-            select.select([], [], [], number * 37 % 100 / 1000)  # the moment
+            select.select([], [], [], number * 37 % 100 / 1000)  # The moment.
             service.system.run("kill", "-KILL", before)
             until(lambda pid=before: answers(service, pid), "back after SIGKILL")
         assert service.mounts() == [TREE]
@@ -97,18 +97,18 @@ def test_killed_fifty_times_at_any_moment_it_comes_back_by_itself_and_from_zero(
     nothing_left(service)
 
 
-def test_killed_and_not_restarted_it_leaves_nothing(service):
+def test_a_killed_daemon_that_is_not_restarted_leaves_nothing(service):
     service.drop_in("once.conf", "[Service]\nRestart=no\n")
     service.start()
     service.signal("KILL")
     until(lambda: service.property("ActiveState") == "failed", "failed")
     assert service.property("Result") == "signal"
     nothing_left(service)
-    # A directory would take what is written to control files then, and be in the way of the next start.
+    # A directory would take files written as control files, which would prevent the next start.
     assert not service.system.path(TREE).exists()
 
 
-def test_it_leaves_alone_a_daemon_started_by_hand(service):
+def test_a_daemon_started_by_hand_is_left_alone(service):
     command = ["systemd-run", "--unit=by-hand", "--service-type=notify", f"{PREFIX}/bin/pghotd"]
     service.system.run(*command)
     try:
@@ -122,33 +122,33 @@ def test_it_leaves_alone_a_daemon_started_by_hand(service):
     nothing_left(service)
 
 
-def test_hung_it_is_killed_by_the_watchdog_and_comes_back(service):
+def test_a_hanging_daemon_is_killed_by_the_watchdog_and_comes_back(service):
     service.drop_in("short.conf", "[Service]\nWatchdogSec=2\n")
     service.start()
     before = service.pid()
     service.signal("STOP")
-    # A client that is waiting for an answer gets an error.
+    # A client waiting for an answer gets an error.
     client = service.system.start("cat", f"{TREE}/vmstat")
     until(lambda: int(service.property("NRestarts")), "killed by the watchdog")
     client.communicate(timeout=30)
     assert client.returncode != 0
     until(lambda: answers(service, before), "back after the watchdog")
-    assert service.says("Failed with result 'watchdog'")
+    assert service.wait_for_line("Failed with result 'watchdog'")
 
 
 @pytest.mark.parametrize("how", [("umount",), ("umount", "-l")])
-def test_unmounted_from_outside_it_mounts_again(service, how):
+def test_the_service_mounts_again_after_an_unmount_from_outside(service, how):
     service.start()
     before = service.pid()
-    # Its own watchdog is a client for a moment.
+    # Its own watchdog may be a client at the moment.
     until(lambda: not service.system.run(*how, TREE, check=False).returncode, "unmounted")
     until(lambda: answers(service, before), "back after an unmount")
     assert service.property("NRestarts") == "1"
-    line = service.says("was unmounted from outside")
+    line = service.wait_for_line("was unmounted from outside")
     assert (line.priority, line.message) == (3, f"{TREE} was unmounted from outside")
 
 
-def test_a_wrong_configuration_keeps_it_down_and_the_reason_is_in_its_status(service):
+def test_an_invalid_configuration_keeps_it_down_with_the_reason_in_its_status(service):
     service.configure("[pghot]\nmode = 'fast'\n")
     service.systemctl("start", check=False)
     states = service.properties("ActiveState", "Result", "ExecMainStatus", "NRestarts")
@@ -156,18 +156,18 @@ def test_a_wrong_configuration_keeps_it_down_and_the_reason_is_in_its_status(ser
     reason = "/etc/pghotd.toml: pghot.mode: 'fast' is not one of default, precise"
     assert service.property("StatusText") == reason
     assert f'Status: "{reason}"' in service.systemctl("status", check=False)
-    assert service.says("pghot.mode").priority == 3
+    assert service.wait_for_line("pghot.mode").priority == 3
     nothing_left(service)
 
 
 def test_lines_of_the_journal_have_their_levels(service):
-    # Elsewhere it is not cleared when the service ends, but when it starts, with a word.
+    # Elsewhere a dead mount is cleared not when the service ends but when it starts, with a warning.
     service.configure('[mount]\nmountpoint = "/run/elsewhere"\n')
     service.systemctl("start")
     service.signal("KILL")
-    warning = service.says("removed the stale mount of a killed pghotd")
+    warning = service.wait_for_line("removed the stale mount of a killed pghotd")
     assert (warning.priority, warning.identifier) == (4, "pghotd")
-    info = service.says("mounted at")
+    info = service.wait_for_line("mounted at")
     assert (info.priority, info.identifier) == (6, "pghotd")
     service.systemctl("stop")
-    assert service.says("SIGTERM: stopping").priority == 6
+    assert service.wait_for_line("SIGTERM: stopping").priority == 6

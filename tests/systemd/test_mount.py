@@ -1,4 +1,4 @@
-"""mount(8), fstab, .mount units and umount(8) with the helper where mount(8) looks for it."""
+"""mount(8), fstab, .mount units and umount(8), with the helper installed where mount(8) looks for it."""
 
 import pytest
 
@@ -11,13 +11,13 @@ MOUNTPOINT_LOCK = "/run/pghotd-mnt-pghot.lock"
 
 
 def daemons(system):
-    """Return the pids inside of the daemons that mount(8) started."""
+    """Return the pids, inside, of the daemons that mount(8) started."""
     return system.run("pgrep", "-f", "pghotd --until-unmounted", check=False).stdout.split()
 
 
 @pytest.fixture
 def place(service):
-    """Yield the system with an empty directory to mount on; afterwards nothing is mounted there, nor in fstab."""
+    """The system with an empty directory to mount on, which is unmounted and removed from fstab at the end."""
     system = service.system
     system.run("mkdir", "-p", PLACE)
     yield system
@@ -46,7 +46,7 @@ def test_mount_returns_when_the_tree_answers_and_umount_ends_the_daemon(place):
 
 @pytest.mark.parametrize("how", [("umount",), ("umount", "-l")])
 def test_the_daemon_ends_with_0(place, how):
-    """As a service of its own, for that its exit code is seen."""
+    """As a separate service, which shows its exit code."""
     command = ["/usr/local/bin/pghotd", "--until-unmounted", "--mountpoint", PLACE]
     place.run("systemd-run", "--unit=by-mount", "--service-type=notify", "--remain-after-exit", *command)
     try:
@@ -63,7 +63,7 @@ def test_the_daemon_ends_with_0(place, how):
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "said"),
+    ("options", "code", "message"),
     [
         ("mode=fast", 1, "mount.pghotd: option mode: fast is not one of default, precise\n"),
         ("config=/nonexistent.toml", 1, "pghotd: /nonexistent.toml: No such file or directory\n"),
@@ -71,14 +71,14 @@ def test_the_daemon_ends_with_0(place, how):
         ("fast", 1, "mount.pghotd: unknown option 'fast'; known options: mode"),
     ],
 )
-def test_mount_fails_with_the_reason(place, options, code, said):
+def test_mount_fails_with_the_reason(place, options, code, message):
     done = place.run("mount", "-t", "pghotd", "none", PLACE, "-o", options, check=False)
     assert done.returncode == code
-    assert done.stderr.startswith(said)
+    assert done.stderr.startswith(message)
     assert not daemons(place)
 
 
-def test_a_mount_that_cannot_be_is_a_failed_mount(place):
+def test_a_mount_on_a_directory_that_is_not_empty_fails(place):
     place.run("touch", f"{PLACE}/something")
     try:
         done = place.run("mount", "-t", "pghotd", "none", PLACE, check=False)
@@ -89,7 +89,7 @@ def test_a_mount_that_cannot_be_is_a_failed_mount(place):
         place.run("rm", f"{PLACE}/something")
 
 
-def test_a_dead_mount_is_mounted_again(place):
+def test_a_dead_mount_is_replaced(place):
     place.run("mount", "-t", "pghotd", "none", PLACE)
     place.run("kill", "-KILL", *daemons(place))
     until(lambda: not daemons(place), "killed")
@@ -101,27 +101,27 @@ def test_a_dead_mount_is_mounted_again(place):
     place.run("umount", PLACE)
 
 
-def test_unmounted_and_mounted_at_once(place):
-    """The old daemon may still be about to end when the new one starts."""
+def test_a_mount_right_after_an_unmount_works(place):
+    """The old daemon may still be ending when the new one starts."""
     place.run("mount", "-t", "pghotd", "none", PLACE)
     for _ in range(3):
         place.run("sh", "-c", f"umount {PLACE} && mount -t pghotd none {PLACE}")
     assert read(place, "version").startswith("pghotd ")
 
 
-def test_a_line_in_fstab(place):
+def test_a_line_in_fstab_mounts(place):
     place.path("/etc/fstab").write_text(f"none {PLACE} pghotd mode=precise,config={CONFIG},noauto 0 0\n")
     place.run("mount", PLACE)
     assert read(place, "mode") == "precise\n"
     place.run("umount", PLACE)
     until(lambda: not daemons(place), "the daemon's end")
-    # systemd makes a unit of it.
+    # systemd generates a unit from it.
     place.run("systemctl", "daemon-reload")
-    started_and_stopped(place)
+    start_and_stop(place)
 
 
 @pytest.mark.parametrize("source", ["none", "pghotd", "hot"])
-def test_mount_a_passes_over_what_is_mounted(place, source):
+def test_mount_a_skips_what_is_mounted(place, source):
     place.path("/etc/fstab").write_text(f"{source} {PLACE} pghotd defaults,ro,lazytime 0 0\n")
     for _ in range(2):
         done = place.run("mount", "-a", check=False)
@@ -129,7 +129,7 @@ def test_mount_a_passes_over_what_is_mounted(place, source):
         assert len(daemons(place)) == 1
 
 
-def test_read_only_and_remounted(place):
+def test_read_only_is_accepted_and_a_remount_is_refused(place):
     place.path("/etc/fstab").write_text(f"none {PLACE} pghotd freq_threshold=2 0 0\n")
     place.run("mount", "-r", PLACE)
     done = place.run("mount", "-o", "remount,freq_threshold=3", PLACE, check=False)
@@ -141,30 +141,30 @@ def test_read_only_and_remounted(place):
     assert read(place, "freq_threshold") == "2\n"
 
 
-def test_a_mount_unit(place, service):
+def test_a_mount_unit_starts_and_stops(place, service):
     place.path(f"/etc/systemd/system/{UNIT}").write_text(
         f"[Mount]\nWhat=none\nWhere={PLACE}\nType=pghotd\nOptions=mode=precise,config={CONFIG}\n"
     )
     place.run("systemctl", "daemon-reload")
-    started_and_stopped(place)
+    start_and_stop(place)
     # Its daemon logs to syslog, with levels.
-    assert service.says("unmounted", UNIT) == JournalLine(6, "unmounted: stopping", "pghotd")
+    assert service.wait_for_line("unmounted", UNIT) == JournalLine(6, "unmounted: stopping", "pghotd")
 
 
-def test_a_mount_unit_that_fails_says_why(place):
+def test_a_failed_mount_unit_has_the_reason_in_its_status(place):
     place.path(f"/etc/systemd/system/{UNIT}").write_text(
         f"[Mount]\nWhat=none\nWhere={PLACE}\nType=pghotd\nOptions=mode=fast\n"
     )
     place.run("systemctl", "daemon-reload")
     place.run("systemctl", "start", UNIT, check=False)
-    said = place.run("systemctl", "status", UNIT, "--no-pager", "-l", check=False).stdout
-    assert "Active: failed" in said
-    assert "option mode: fast is not one of default, precise" in said
+    status = place.run("systemctl", "status", UNIT, "--no-pager", "-l", check=False).stdout
+    assert "Active: failed" in status
+    assert "option mode: fast is not one of default, precise" in status
     place.run("systemctl", "reset-failed", UNIT)
 
 
-def started_and_stopped(system):
-    """Start and stop the unit; the daemon runs in between."""
+def start_and_stop(system):
+    """Start the unit, check that its daemon runs, and stop it."""
     system.run("systemctl", "start", UNIT)
     assert read(system, "mode") == "precise\n"
     assert "ActiveState=active" in system.run("systemctl", "show", UNIT, "-pActiveState").stdout

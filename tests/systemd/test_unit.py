@@ -1,4 +1,4 @@
-"""What systemd says of the unit itself: no complaint, and how exposed it is; and that it runs with each drop-in."""
+"""The unit by systemd's own analysis: no complaint, little exposure; and that it runs with each drop-in."""
 
 import json
 import re
@@ -13,36 +13,36 @@ DROP_INS = sorted(path.name for path in (SHIPPED / f"{NAME}.d").iterdir())
 
 
 def exposure(service):
-    """Return the figure of systemd-analyze, from 0 for the least to 10."""
-    said = service.system.run("systemd-analyze", "security", "--offline=true", "--no-pager", NAME).stdout
-    return float(re.search(rf"Overall exposure level for {NAME}: ([0-9.]+)", said)[1])
+    """Return the figure of systemd-analyze, from 0 (least exposed) to 10."""
+    output = service.system.run("systemd-analyze", "security", "--offline=true", "--no-pager", NAME).stdout
+    return float(re.search(rf"Overall exposure level for {NAME}: ([0-9.]+)", output)[1])
 
 
 @pytest.mark.parametrize("drop_in", [None, *DROP_INS])
-def test_verify_has_nothing_to_say(service, drop_in):
+def test_verify_reports_nothing(service, drop_in):
     if drop_in:
         service.shipped_drop_in(drop_in)
     done = service.system.run("systemd-analyze", "verify", "--man=no", f"{UNITS}/{NAME}")
     assert (done.stdout, done.stderr) == ("", "")
 
 
-def test_verify_would_have_said_something(service):
+def test_verify_would_report_a_mistake(service):
     service.drop_in("wrong.conf", "[Service]\nProtectClok=yes\n")
     assert "ProtectClok" in service.system.run("systemd-analyze", "verify", "--man=no", f"{UNITS}/{NAME}").stderr
 
 
-@pytest.mark.parametrize(("drop_in", "most"), [(None, 3.5), ("linux.conf", 4.0)])
-def test_it_is_exposed_no_more_than_this(service, capsys, drop_in, most):
+@pytest.mark.parametrize(("drop_in", "limit"), [(None, 3.5), ("linux.conf", 4.0)])
+def test_exposure_is_limited(service, capsys, drop_in, limit):
     if drop_in:
         service.shipped_drop_in(drop_in)
     figure = exposure(service)
     with capsys.disabled():
-        print(f" exposure {figure} of {most}", end="")
-    assert figure <= most
+        print(f" exposure {figure} of {limit}", end="")
+    assert figure <= limit
 
 
 @pytest.mark.parametrize("drop_in", DROP_INS)
-def test_it_starts_with_each_drop_in(service, drop_in):
+def test_the_service_starts_with_each_drop_in(service, drop_in):
     service.shipped_drop_in(drop_in)
     service.start()
     assert service.mounts() == [TREE]
@@ -50,8 +50,8 @@ def test_it_starts_with_each_drop_in(service, drop_in):
     assert service.property("Result") == "success"
 
 
-def test_it_runs_confined(service):
-    """What the settings say is so for the running daemon, not only in the file."""
+def test_the_running_daemon_is_confined(service):
+    """The settings apply to the running daemon; they are not only in the file."""
     service.start()
     status = dict(
         line.split(":\t", 1)
@@ -63,34 +63,34 @@ def test_it_runs_confined(service):
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
     inside = service.system.path(f"/proc/{service.pid()}/ns/net").readlink()
     assert inside != service.system.path("/proc/1/ns/net").readlink()
-    # The mount is the host's only if this is.
+    # The host sees the mount only if it has the same mount namespace.
     assert service.system.path(f"/proc/{service.pid()}/ns/mnt").readlink() == (
         service.system.path("/proc/1/ns/mnt").readlink()
     )
 
 
-def test_procscan_mirrors_another_users_process_with_its_drop_in_alone(service):
+def test_procscan_follows_a_process_of_another_user_only_with_its_drop_in(service):
     service.configure('[sources.procscan]\ninterval_ms = 100\n[[sources.procscan.target]]\nname = "sleep"\n')
 
-    def look():
+    def stat():
         return dict(line.split(" ", 1) for line in service.read("sources/procscan/stat").splitlines())
 
     sleeper = service.system.start("setpriv", "--reuid=65534", "--clear-groups", "sleep", "3600")
     try:
         service.start()
-        until(lambda: int(look()["scans"]) and int(look()["denied"]), "denied without the drop-in")
-        assert look()["pages"] == "0"
+        until(lambda: int(stat()["scans"]) and int(stat()["denied"]), "denied without the drop-in")
+        assert stat()["pages"] == "0"
         service.systemctl("stop")
         service.shipped_drop_in("procscan.conf")
         service.start()
-        until(lambda: int(look()["pages"]), "pages of another user's process")
-        assert look()["denied"] == "0"
+        until(lambda: int(stat()["pages"]), "pages of another user's process")
+        assert stat()["denied"] == "0"
     finally:
         service.system.run("pkill", "-x", "sleep", "-u", "65534")
         sleeper.communicate()
 
 
-def test_on_a_machine_without_slow_memory_the_linux_backend_says_so_and_stays_down(service):
+def test_without_slow_memory_the_linux_backend_stays_down_with_the_reason(service):
     service.shipped_drop_in("linux.conf")
     service.configure('[memory]\nbackend = "linux"\n')
     service.systemctl("start", check=False)
@@ -98,8 +98,8 @@ def test_on_a_machine_without_slow_memory_the_linux_backend_says_so_and_stays_do
     assert "no lower tier" in service.property("StatusText")
 
 
-def test_the_linux_backend_gets_with_its_drop_in_all_that_it_gets_unconfined(service):
-    """By what the program itself finds when it looks at the machine, in the service and out of it."""
+def test_with_its_drop_in_the_linux_backend_has_all_that_it_has_unconfined(service):
+    """Compared by the program's own check of the machine, inside the service and outside."""
     report = "/run/report.json"
     service.drop_in(
         "check.conf",
@@ -118,7 +118,7 @@ def test_the_linux_backend_gets_with_its_drop_in_all_that_it_gets_unconfined(ser
     assert confined() == unconfined
 
 
-def test_it_is_enabled_by_its_name_alone(service):
+def test_it_can_be_enabled_and_disabled(service):
     service.systemctl("enable", "--now")
     assert service.properties("ActiveState", "UnitFileState") == ["active", "enabled"]
     assert service.read("version").startswith("pghotd ")

@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.rows import Row, table
+from tests.vm.cache import Cache
 from tests.vm.emulator import Emulator, Ended
+from tests.vm.errors import CannotRunError
 from tests.vm.image import ROOT, Images
 from tests.vm.machine import ROOMY, THREE_NODES, TWO_NODES, Machine
-from tests.vm.rooms import Rooms
-from tests.vm.trouble import TroubleError
 
 _CASES = ROOT / "tests" / "vm" / "guest" / "cases"
 
@@ -36,11 +36,12 @@ class Run:
     limit_s: float = 900
     #: Which kernel it boots: a row of KERNELS.
     kernel: str = "debian"
-    #: Its clock counts instructions, of so many ns, 1 or 2: figures do not depend on what else the host does then.
+    #: Its clock counts instructions, of this many ns (1 or 2), so figures do not depend on the load of the host; 0:
+    #: not.
     ns_each: int = 0
 
     def tests(self, wanted: Sequence[str]) -> list[str]:
-        """Return the names of its tests that hold one of `wanted`, or of all."""
+        """Return the names of its tests that contain one of `wanted`, or of all."""
         found = [
             f"{case}.{name}"
             for case in self.cases
@@ -49,7 +50,7 @@ class Run:
         return [name for name in found if not wanted or any(one in name for one in wanted)]
 
 
-#: As many at a time as there are CPUs, for an emulator takes one; so the longest come first.
+#: As many at a time as there are CPUs, since an emulator takes one; so the longest come first.
 RUNS = (
     Run("two-nodes-1", TWO_NODES, ("balancing", "linux")),
     Run("two-nodes-2", TWO_NODES, ("topology", "room", "real_sources", "hotplug", "promotion_cost")),
@@ -58,11 +59,11 @@ RUNS = (
     Run("idle-sweep", TWO_NODES, ("idle_sweep", "idle_intervals"), 3600, "idle", 2),
     Run("idle-random", TWO_NODES, ("idle_random", "idle_moving"), 3600, "idle", 2),
     Run("idle-room", TWO_NODES, ("idle_uniform", "idle_full"), 3600, "idle", 2),
-    # With half a gigabyte in use on the slow node there is more to look at than 500 million instructions a second do.
+    # With half a gigabyte in use on the slow node there is more to scan than 500 million instructions a second allow.
     Run("idle-cgroups", TWO_NODES, ("idle_cgroups",), 3600, "idle", 1),
     Run("idle-roomy", ROOMY, ("idle_roomy",), 900, "idle", 2),
 )
-#: How each kernel is come by.
+#: Where each kernel comes from.
 KERNELS: dict[str, Callable[[Images], Path]] = {
     "debian": Images.kernel,
     "idle": lambda images: images.idle_kernel(build=False),
@@ -70,9 +71,9 @@ KERNELS: dict[str, Callable[[Images], Path]] = {
 
 
 def main() -> int:
-    """Run what is asked for and return the exit code."""
+    """Run the selected tests and return the exit code."""
     options = argparse.ArgumentParser(prog="python -m tests.vm", description="Test pghotd in virtual machines.")
-    options.add_argument("tests", nargs="*", metavar="TEST", help="run tests whose `module.name` holds one of these")
+    options.add_argument("tests", nargs="*", metavar="TEST", help="run tests whose `module.name` contains one of these")
     options.add_argument(
         "--machine",
         choices=[machine.name for machine in (TWO_NODES, THREE_NODES, ROOMY)],
@@ -90,8 +91,8 @@ def main() -> int:
     options.add_argument("--limit-s", type=float, help="end each machine after this time (default: each its own)")
     options.add_argument("--at-a-time", type=int, metavar="N", help="machines (default: as many as the CPUs allow)")
     arguments = options.parse_args()
-    rooms = Rooms(arguments.cache.absolute())
-    # As after Ctrl-C, nothing of QEMU may stay when this is ended from outside.
+    cache = Cache(arguments.cache.absolute())
+    # As after Ctrl-C, no QEMU may stay behind when this is terminated from outside.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         runs = [
@@ -102,15 +103,15 @@ def main() -> int:
             and run.tests(arguments.tests)
         ]
         if not runs:
-            raise TroubleError(f"no test is called like {' or '.join(arguments.tests)}")
-        with rooms.locked():
-            started, images = time.monotonic(), Images(rooms)
+            raise CannotRunError(f"no test name contains {' or '.join(arguments.tests)}")
+        with cache.locked():
+            started, images = time.monotonic(), Images(cache)
             if arguments.build_kernel:
                 print(f"vm: {images.idle_kernel(build=True)}")
                 return 0
-            failed, rows = boot_all(runs, images, rooms, arguments)
-    except TroubleError as trouble:
-        print(f"vm: {trouble}", file=sys.stderr)
+            failed, rows = boot_all(runs, images, cache, arguments)
+    except CannotRunError as error:
+        print(f"vm: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -122,7 +123,7 @@ def main() -> int:
 
 
 def boot_all(
-    runs: Sequence[Run], images: Images, rooms: Rooms, arguments: argparse.Namespace
+    runs: Sequence[Run], images: Images, cache: Cache, arguments: argparse.Namespace
 ) -> tuple[list[str], list[Row]]:
     """Run machines, some at a time; return the names of those where not all passed, and the rows of all."""
     qemu, _ = images.qemu_and_kernel()
@@ -130,7 +131,7 @@ def boot_all(
     emulators: list[Emulator] = []
 
     def boot(run: Run) -> tuple[bool, list[Row]]:
-        place = rooms.folder / "runs" / run.name
+        place = cache.folder / "runs" / run.name
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         wanted = {"tests": arguments.tests, "movers": arguments.mover, "full": arguments.full}
@@ -152,23 +153,23 @@ def boot_all(
         pool.shutdown(wait=False, cancel_futures=True)
         for emulator in emulators:
             emulator.end()
-    failed = [run.name for run, (well, _) in zip(runs, ended, strict=True) if not well]
+    failed = [run.name for run, (passed, _) in zip(runs, ended, strict=True) if not passed]
     return failed, [row for _, rows in ended for row in rows]
 
 
 def attend(run: Run, emulator: Emulator, limit_s: float) -> Ended:
     """Run one machine once; return how it ended."""
     started = time.monotonic()
-    # One write for a line: machines speak at the same time.
+    # One write per line, since machines print at the same time.
     ended = emulator.run(limit_s, lambda line: print(f"{run.name}: {line}\n", end="", flush=True))
     if ended.up and (ended.code is None or ended.why):
-        print(f"{run.name}: the guest did not end well: {ended.why}")
+        print(f"{run.name}: the guest did not end properly: {ended.why}")
     print(f"{run.name}: {time.monotonic() - started:.0f} s", flush=True)
     return ended
 
 
 def described(machine: Machine) -> dict[str, object]:
-    """Return a machine as guest tests compare it with what Linux shows."""
+    """Return a machine in the form that guest tests compare with what Linux shows."""
     initiators = [machine.initiator(nid) for nid in range(len(machine.nodes))]
     latencies = [machine.latency(source, nid) for nid, source in enumerate(initiators)]
     return asdict(machine) | {"initiators": initiators, "latencies": latencies}

@@ -1,7 +1,7 @@
-"""Run a machine under QEMU: relay its console, do what the guest asks for, and end it whatever happens.
+"""Run a machine under QEMU: relay its console, serve the guest's requests, and end it whatever happens.
 
-Emulation is single-threaded: with a thread for each CPU the guest dies while booting now and then. QEMU is started by
-the dynamic loader of the packages it came with, so that nothing depends on the host's libraries.
+Emulation is single-threaded: with a thread for each CPU the guest now and then dies while booting. QEMU is started by
+the dynamic loader of its own packages, so that nothing depends on the host's libraries.
 """
 
 import json
@@ -19,22 +19,22 @@ from pathlib import Path
 from typing import Any
 
 from tests.rows import Row, parse
+from tests.vm.errors import CannotRunError
 from tests.vm.machine import Machine
 from tests.vm.qmp import MachineProtocol, MachineProtocolError
-from tests.vm.trouble import TroubleError
 
 _END = re.compile(r"pghotd-vm: exit (\d+)")
 _FIGURE = re.compile(r"figure (\S+) (\S+)\s*$")
 _LIBRARIES = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/pulseaudio")
-#: An empty disk, for page cache: no node is as large.
+#: An empty disk, for page cache, larger than any node.
 _DISK = 4 << 30
-#: Without the string instructions that go byte by byte here: the kernel clears and copies pages by words then.
+#: Without the string instructions, which are emulated byte by byte: the kernel then clears and copies pages by words.
 _CPU = "max,la57=off,erms=off,fsrm=off"
-#: What costs an emulated CPU much and changes nothing of what is tested: hardening, clearing pages twice, waits.
+#: What is expensive on an emulated CPU and irrelevant to the tests: hardening, clearing pages twice, waits.
 _CHEAP = "mitigations=off init_on_alloc=0 hardened_usercopy=off rcupdate.rcu_expedited=1 nowatchdog audit=0"
 #: Long enough to power off and to write what is in the pipes.
 _POWEROFF_S = 20
-#: What the guest says first, and how long that may take.
+#: What the guest prints first, and how long that may take.
 _UP, _BOOT_S = "pghotd-vm: up after", 180
 
 
@@ -51,17 +51,17 @@ class Ended:
 
 
 def command(qemu: Path) -> list[str]:
-    """Return how QEMU is called; raise TroubleError if it cannot run here."""
+    """Return the command line of QEMU; raise CannotRunError if it cannot run here."""
     libraries = ":".join(str(qemu / directory) for directory in _LIBRARIES)
     words = [str(qemu / "lib64" / "ld-linux-x86-64.so.2"), "--library-path", libraries]
     words += [str(qemu / "usr" / "bin" / "qemu-system-x86_64")]
     try:
-        said = subprocess.run([*words, "--version"], capture_output=True, text=True, timeout=60)
+        version = subprocess.run([*words, "--version"], capture_output=True, text=True, timeout=60)
     except OSError as error:
-        raise TroubleError(f"QEMU cannot run on this machine, which has to be x86-64: {error.strerror}") from None
-    if said.returncode:
-        reason = (said.stderr.strip().splitlines() or [f"code {said.returncode}"])[-1]
-        raise TroubleError(f"QEMU cannot run on this machine: {reason}")
+        raise CannotRunError(f"QEMU cannot run on this machine, which has to be x86-64: {error.strerror}") from None
+    if version.returncode:
+        reason = (version.stderr.strip().splitlines() or [f"code {version.returncode}"])[-1]
+        raise CannotRunError(f"QEMU cannot run on this machine: {reason}")
     return words + [word for directory in ("seabios", "qemu") for word in ("-L", str(qemu / "usr/share" / directory))]
 
 
@@ -97,7 +97,7 @@ class Emulator:
         ]
 
     def run(self, limit_s: float, relay: Callable[[str], None]) -> Ended:
-        """Run the machine until it ends or `limit_s` are over; `relay` gets each line of its console."""
+        """Run the machine until it ends or `limit_s` have passed; `relay` gets each line of its console."""
         errors = self._place / "qemu.stderr"
         with errors.open("wb") as stderr:
             self._qemu = qemu = subprocess.Popen(
@@ -114,19 +114,19 @@ class Emulator:
             qemu.wait()
             self._sockets.cleanup()
         if ended.code is None and not ended.why:
-            said = errors.read_text(errors="replace").strip().splitlines()
-            ended.why = said[-1] if said else f"QEMU ended with code {qemu.returncode} before the guest was done"
+            lines = errors.read_text(errors="replace").strip().splitlines()
+            ended.why = lines[-1] if lines else f"QEMU ended with code {qemu.returncode} before the guest was done"
         self._unpack_files()
         return ended
 
     def end(self) -> None:
-        """Have run() return at once, in whatever thread it is."""
+        """Make run() return at once, whatever thread it is in."""
         if self._qemu is not None:
             self._qemu.kill()
 
     def _attend(self, qemu: "subprocess.Popen[bytes]", deadline: float, relay: Callable[[str], None]) -> Ended:
         assert qemu.stdout is not None
-        ended, console, asked = Ended(), Lines(), Lines()
+        ended, console, requested = Ended(), Lines(), Lines()
         requests: socket.socket | None = None
         boot_deadline = time.monotonic() + _BOOT_S
         with selectors.DefaultSelector() as selector, (self._place / "console.log").open("w") as log:
@@ -139,7 +139,7 @@ class Emulator:
                         data = requests.recv(1 << 16)
                         if not data:
                             selector.unregister(requests)
-                        for line in asked.split(data):
+                        for line in requested.split(data):
                             requests.sendall(json.dumps(self._serve(json.loads(line))).encode() + b"\n")
                         continue
                     data = os.read(qemu.stdout.fileno(), 1 << 16)
@@ -157,11 +157,11 @@ class Emulator:
                         relay(line)
                     if not data:
                         return ended
-        ended.why = "its time was over" if ended.up else f"it did not come up within {_BOOT_S} s"
+        ended.why = "its time limit was reached" if ended.up else f"it did not come up within {_BOOT_S} s"
         return ended
 
     def _serve(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Plug memory as the guest asks, and return the answer for it."""
+        """Plug memory as the guest requests, and return the answer."""
         try:
             control = MachineProtocol(self._control)
             try:
@@ -186,11 +186,11 @@ class Emulator:
 
 
 def _counted(ns_each: int) -> list[str]:
-    """Return how QEMU is asked for a clock that counts the instructions of all CPUs, of `ns_each` ns; 0: for none.
+    """Return QEMU's options for a clock that counts the instructions of all CPUs, `ns_each` ns each; 0: none.
 
-    Where all idle it leaps to the next timer. By the host's clock the CPUs are as fast as the host has time for: the
-    same test took 4.0 s or 5.4. Not for tests with a disk: what the host is slow to serve is late by this clock, and
-    NVMe's commands time out at once.
+    Where all are idle it jumps to the next timer. By the host's clock the CPUs are only as fast as the host has time
+    for: the same test took 4.0 s or 5.4. Not for tests with a disk: what the host serves slowly is late by this clock,
+    and NVMe commands time out at once.
     """
     if not ns_each:
         return []
@@ -198,13 +198,13 @@ def _counted(ns_each: int) -> list[str]:
 
 
 class Lines:
-    """Cut a stream of bytes into lines."""
+    """A stream of bytes, cut into lines."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def split(self, data: bytes) -> list[str]:
-        """Return the lines that are complete with `data`."""
+        """Return the lines that `data` completes."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         return [line.decode(errors="replace").rstrip("\r") for line in lines]
 

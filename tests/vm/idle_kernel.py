@@ -1,7 +1,7 @@
-"""A kernel with idle page tracking, which Debian's has not: Debian's own source and configuration, with that option.
+"""A kernel with idle page tracking, which Debian's lacks: Debian's source and configuration, with that option.
 
-It is the guest's release, so that whatever differs between two runs of a test is this option alone. Modules would have
-to be brought into the guest and debug information would double the time of half an hour that two busy CPUs need.
+It is the guest's release, so that two runs of a test differ only in this option. Modules would have to be copied into
+the guest, and debug information would double the half hour that two busy CPUs need.
 """
 
 import os
@@ -13,8 +13,8 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests.vm.errors import CannotRunError
 from tests.vm.packages import BACKPORTS, Apt, unpack
-from tests.vm.trouble import TroubleError
 
 #: What is set in Debian's configuration: None for off. Keys and signatures would need files of Debian's build machines.
 OPTIONS = {
@@ -28,33 +28,33 @@ OPTIONS = {
     "CONFIG_SYSTEM_REVOCATION_KEYS": '""',
     "CONFIG_WERROR": None,
 }
-#: What the build calls, with the Debian package that has it.
+#: What the build runs, with the Debian package that has it.
 _TOOLS = {"gcc": "gcc", "make": "make", "flex": "flex", "bison": "bison", "bc": "bc", "perl": "perl", "xz": "xz-utils"}
 _HEADERS = {"gelf.h": "libelf-dev", "openssl/bio.h": "libssl-dev"}
-#: What a build that has not ended by then is taken for.
+#: A build that has not ended by then is considered stuck.
 _TIMEOUT_S = 4 * 3600
 
 
 def check_tools() -> None:
-    """Raise TroubleError that names the packages that are missing."""
+    """Raise CannotRunError with the names of missing packages."""
     missing = [package for tool, package in _TOOLS.items() if not shutil.which(tool)]
     if not missing:
         missing = [package for header, package in _HEADERS.items() if not _compiles(header)]
     if missing:
-        raise TroubleError(f"the kernel's build needs more Debian packages; install: {' '.join(missing)}")
+        raise CannotRunError(f"the kernel's build needs more Debian packages; install: {' '.join(missing)}")
 
 
-def build(apt: Apt, release: str, room: Path) -> None:
-    """Build the kernel of `release` with idle page tracking; `room` gets its `vmlinuz` and `release`."""
+def build(apt: Apt, release: str, entry: Path) -> None:
+    """Build the kernel of `release` with idle page tracking; `entry` gets its `vmlinuz` and `release`."""
     check_tools()
     version = re.match(r"\d+\.\d+", release)
     if version is None:
-        raise TroubleError(f"{release} is no release of a kernel")
+        raise CannotRunError(f"{release} is not a kernel release")
     image, source = (
         apt.download(f"linux-image-{release}", BACKPORTS),
         apt.download(f"linux-source-{version[0]}", BACKPORTS),
     )
-    work = room / "work"
+    work = entry / "work"
     unpack([image, source], work)
     configuration = (work / "boot" / f"config-{release}").read_text()
     with tarfile.open(next((work / "usr" / "src").glob("linux-source-*.tar.xz"))) as archive:
@@ -68,10 +68,10 @@ def build(apt: Apt, release: str, room: Path) -> None:
         if line not in (tree / ".config").read_text().splitlines()
     ]
     if lost:
-        raise TroubleError(f"this kernel's configuration does not take {' '.join(lost)}")
+        raise CannotRunError(f"this kernel's configuration does not take {' '.join(lost)}")
     _make(tree, "-j", str(os.cpu_count() or 1), "bzImage")
-    shutil.copyfile(tree / "arch" / "x86" / "boot" / "bzImage", room / "vmlinuz")
-    (room / "release").write_text(f"{release} with idle page tracking")
+    shutil.copyfile(tree / "arch" / "x86" / "boot" / "bzImage", entry / "vmlinuz")
+    (entry / "release").write_text(f"{release} with idle page tracking")
     shutil.rmtree(work)
 
 
@@ -92,14 +92,14 @@ def _compiles(header: str) -> bool:
 
 
 def _make(tree: Path, *targets: str) -> None:
-    """Run the kernel's make; what it says is on the terminal as it comes, if it fails."""
+    """Run the kernel's make; if it fails, print the end of its log."""
     log = tree.parent.parent.parent / "build.log"
     environment = {**os.environ, "LC_ALL": "C", "KBUILD_BUILD_TIMESTAMP": "", "MAKEFLAGS": "", "MAKELEVEL": ""}
-    with log.open("ab") as said:
+    with log.open("ab") as output:
         done = subprocess.run(
             ["make", "-C", str(tree), *targets],
             stdin=subprocess.DEVNULL,
-            stdout=said,
+            stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
             timeout=_TIMEOUT_S,
@@ -107,4 +107,4 @@ def _make(tree: Path, *targets: str) -> None:
     if done.returncode:
         lines = log.read_text(errors="replace").splitlines()
         sys.stderr.write("".join(f"{line}\n" for line in lines[-20:]))
-        raise TroubleError(f"the kernel's build failed (make {' '.join(targets)}: {done.returncode})")
+        raise CannotRunError(f"the kernel's build failed (make {' '.join(targets)}: {done.returncode})")

@@ -1,10 +1,10 @@
-"""Make what the guest boots: Debian's kernel and Python, the daemon's dependencies, and the checkout.
+"""Build what the guest boots: Debian's kernel and Python, the daemon's dependencies, and the checkout.
 
 The daemon's code comes from the checkout and its dependencies from the virtual environment that runs this, so that the
 guest tests what is installed by pip here. Both have to be for Debian's Python.
 
-All is compiled beforehand: importing numpy and trio by an emulated CPU takes 9 s from sources and 2 s from bytecode.
-The bytecode is not checked against its sources, which spares the guest a stat for each module.
+Everything is compiled beforehand: importing numpy and trio by an emulated CPU takes 9 s from sources and 2 s from
+bytecode. The bytecode is not checked against its sources, which spares the guest a stat for each module.
 """
 
 import compileall
@@ -26,10 +26,10 @@ from threading import Lock
 from typing import Any
 
 from tests.vm import idle_kernel
+from tests.vm.cache import Cache
+from tests.vm.errors import CannotRunError
 from tests.vm.newc import Writer
 from tests.vm.packages import BACKPORTS, SUITE, Apt, unpack
-from tests.vm.rooms import Rooms
-from tests.vm.trouble import TroubleError
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Where the checkout is in the guest, and where its Python looks for packages that pip installed.
@@ -41,7 +41,7 @@ _QEMU = ("qemu-system-x86",)
 _GUEST = ("busybox-static", "libfuse3-3", "libstdc++6", "python3.11")
 _KERNEL = "linux-image-cloud-amd64"
 
-#: What the guest has no use for, from the root of its file system.
+#: What the guest does not need, from the root of its file system.
 _UNUSED = (
     *("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/lintian", "usr/share/bug", "usr/share/info"),
     *("usr/share/gdb", "usr/share/readline", "usr/lib/x86_64-linux-gnu/gconv", "var", "sbin", "usr/sbin"),
@@ -52,7 +52,7 @@ _UNUSED_IN_SITE = re.compile(r"/(tests?|_tests|f2py|distutils|__pycache__|_pyins
 #: Commands that guest tests and the daemon call by name.
 _APPLETS = ("cat", "dd", "dmesg", "grep", "ls", "mount", "ps", "sh", "sleep", "tar", "umount")
 _DIRECTORIES = ("dev", "out", "proc", "root", "run", "sys", "tmp", "etc", "usr/bin", "bin")
-#: What of the checkout the guest gets.
+#: Which parts of the checkout the guest gets.
 _OF_TESTS = (
     "tests/books.py",
     "tests/expected_precision.py",
@@ -66,10 +66,10 @@ _OF_CHECKOUT = ("pghotd", "fs", "docs/pghotd.toml", "tests/__init__.py", *_OF_TE
 
 
 def check_python() -> None:
-    """Raise TroubleError where this Python's compiled packages cannot run in the guest."""
+    """Raise CannotRunError where this Python's compiled packages cannot run in the guest."""
     if sys.version_info[:2] != _PYTHON or sys.implementation.name != "cpython":
         have = f"{sys.implementation.name} {sys.version_info[0]}.{sys.version_info[1]}"
-        raise TroubleError(
+        raise CannotRunError(
             f"the guest runs CPython 3.11 and takes the daemon's dependencies from this virtual environment of {have}: "
             "make it with one, as in `make vm-test PYTHON=python3.11 VENV=.venv-3.11`"
         )
@@ -78,42 +78,42 @@ def check_python() -> None:
 class Images:
     """What a machine needs to start, from the cache or built now."""
 
-    def __init__(self, rooms: Rooms) -> None:
+    def __init__(self, cache: Cache) -> None:
         check_python()
-        self._rooms = rooms
+        self._cache = cache
         self._apt: Apt | None = None
         self._apt_lock = Lock()
 
     def qemu_and_kernel(self) -> tuple[Path, Path]:
-        """Return qemu() and kernel(), when all rooms are there: those that are not are built at the same time."""
+        """Return qemu() and kernel(), once all entries exist: missing ones are built at the same time."""
         with ThreadPoolExecutor() as pool:
-            rooms = [pool.submit(build) for build in (self.qemu, self._debian, self.kernel, self._site)]
-        qemu, _, kernel, _ = [room.result() for room in rooms]
+            entries = [pool.submit(build) for build in (self.qemu, self._debian, self.kernel, self._site)]
+        qemu, _, kernel, _ = [entry.result() for entry in entries]
         return qemu, kernel
 
     def qemu(self) -> Path:
         """Return a root directory in which QEMU is unpacked with all libraries that it needs."""
-        return self._rooms.room("qemu", (SUITE, _QEMU), self._build_qemu)
+        return self._cache.entry("qemu", (SUITE, _QEMU), self._build_qemu)
 
     def kernel(self) -> Path:
         """Return a directory with the files `vmlinuz` and `release`."""
-        return self._rooms.room("kernel", (BACKPORTS, _KERNEL), self._build_kernel)
+        return self._cache.entry("kernel", (BACKPORTS, _KERNEL), self._build_kernel)
 
     def idle_kernel(self, build: bool) -> Path:
         """Return kernel(), with idle page tracking: built now if `build`, which takes half an hour, else as it is."""
         release = (self.kernel() / "release").read_text()
         made_from = (release, idle_kernel.OPTIONS)
         if not build:
-            if not (room := self._rooms.built("kernel-idle", made_from)):
-                raise TroubleError(
+            if not (entry := self._cache.built("kernel-idle", made_from)):
+                raise CannotRunError(
                     f"no kernel {release} with idle page tracking is cached; `make kernel-idle` builds it"
                 )
-            return room
-        return self._rooms.room("kernel-idle", made_from, lambda room: self._build_idle_kernel(release, room))
+            return entry
+        return self._cache.entry("kernel-idle", made_from, lambda entry: self._build_idle_kernel(release, entry))
 
-    def _build_idle_kernel(self, release: str, room: Path) -> None:
+    def _build_idle_kernel(self, release: str, entry: Path) -> None:
         with self._archive() as apt:
-            idle_kernel.build(apt, release, room)
+            idle_kernel.build(apt, release, entry)
 
     def initrd(self, run: dict[str, Any], place: Path) -> Path:
         """Write the first root file system of a run into `place` and return its path."""
@@ -127,40 +127,40 @@ class Images:
         return path
 
     def _debian(self) -> Path:
-        return self._rooms.room("debian", (SUITE, _GUEST, _UNUSED, _APPLETS), self._build_debian)
+        return self._cache.entry("debian", (SUITE, _GUEST, _UNUSED, _APPLETS), self._build_debian)
 
     def _site(self) -> Path:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
         found = list(closure(tuple(re.split(r"[^\w.-]", one, maxsplit=1)[0] for one in project["dependencies"])))
-        return self._rooms.room(
-            "site", [(one.name, one.version) for one in found], lambda room: _build_site(room, found)
+        return self._cache.entry(
+            "site", [(one.name, one.version) for one in found], lambda entry: _build_site(entry, found)
         )
 
     @contextmanager
     def _archive(self) -> Iterator[Apt]:
-        """Let one at a time use apt's state."""
+        """Give one thread at a time the use of apt's state."""
         with self._apt_lock:
             if self._apt is None:
-                apt = Apt(self._rooms.folder / "apt")
+                apt = Apt(self._cache.folder / "apt")
                 apt.update()
                 self._apt = apt
             yield self._apt
 
-    def _build_qemu(self, room: Path) -> None:
+    def _build_qemu(self, entry: Path) -> None:
         with self._archive() as apt:
             archives = apt.fetch("qemu", _QEMU, BACKPORTS)
-        unpack(archives, room)
+        unpack(archives, entry)
 
-    def _build_kernel(self, room: Path) -> None:
+    def _build_kernel(self, entry: Path) -> None:
         with self._archive() as apt:
             release, archive = apt.fetch_kernel(_KERNEL, BACKPORTS)
-        unpack([archive], room / "unpacked")
-        (room / "unpacked" / "boot" / f"vmlinuz-{release}").rename(room / "vmlinuz")
-        (room / "release").write_text(release)
-        shutil.rmtree(room / "unpacked")
+        unpack([archive], entry / "unpacked")
+        (entry / "unpacked" / "boot" / f"vmlinuz-{release}").rename(entry / "vmlinuz")
+        (entry / "release").write_text(release)
+        shutil.rmtree(entry / "unpacked")
 
-    def _build_debian(self, room: Path) -> None:
-        root = room / "root"
+    def _build_debian(self, entry: Path) -> None:
+        root = entry / "root"
         with self._archive() as apt:
             archives = apt.fetch("guest", _GUEST)
         unpack(archives, root)
@@ -174,7 +174,7 @@ class Images:
         (root / "etc" / "passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n")
         (root / "etc" / "group").write_text("root:x:0:\nnogroup:x:65534:\n")
         _compile(root / "usr" / "lib" / "python3.11", root)
-        with (room / "debian.cpio").open("wb") as file:
+        with (entry / "debian.cpio").open("wb") as file:
             writer = Writer(file)
             writer.add_tree(root)
             writer.close()
@@ -182,7 +182,7 @@ class Images:
 
 
 def closure(names: tuple[str, ...]) -> Iterator[Distribution]:
-    """Yield the installed distributions of these names and, each once, those that they need."""
+    """Yield the installed distributions with these names and those that they require, each once."""
     waiting, seen = list(names), set()
     while waiting:
         name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
@@ -193,16 +193,16 @@ def closure(names: tuple[str, ...]) -> Iterator[Distribution]:
             distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             if name in names:
-                raise TroubleError(f"{name} is not installed for {sys.executable}; `make vm-test` does it") from None
-            continue  # Needed by other systems or versions only: what pip left out here is not needed there.
+                raise CannotRunError(f"{name} is not installed for {sys.executable}; `make vm-test` does it") from None
+            continue  # Only needed on other systems or versions: what pip left out here is not needed there.
         yield distribution
         for requirement in distribution.requires or ():
             if "extra ==" not in requirement and (match := re.match(r"[\w.-]+", requirement)):
                 waiting.append(match.group())
 
 
-def _build_site(room: Path, distributions: list[Distribution]) -> None:
-    root = room / "root"
+def _build_site(entry: Path, distributions: list[Distribution]) -> None:
+    root = entry / "root"
     for distribution in distributions:
         for file in distribution.files or ():
             name = file.as_posix()
@@ -211,7 +211,7 @@ def _build_site(room: Path, distributions: list[Distribution]) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(str(distribution.locate_file(file)), target)
     _compile(root, root)
-    with (room / "site.cpio").open("wb") as archive:
+    with (entry / "site.cpio").open("wb") as archive:
         writer = Writer(archive)
         writer.add_tree(root)
         writer.close()

@@ -1,7 +1,7 @@
-"""Describe machines with several memory nodes, as arguments of QEMU and as what Linux should make of them.
+"""Machines with several memory nodes, as arguments of QEMU and as what Linux should make of them.
 
 The machine has an HMAT, so that Linux knows latencies and makes tiers of them. A machine of more than 2.75 GiB has
-none of its memory between 2 and 4 GiB, which splits a large node into two ranges of PFNs: a test of holes for nothing.
+none of its memory between 2 and 4 GiB, which splits a large node into two ranges of PFNs: a free test of holes.
 """
 
 from dataclasses import dataclass
@@ -64,11 +64,11 @@ class Machine:
         return words
 
     def initiator(self, nid: int) -> int:
-        """Return the node whose CPUs the firmware names as nearest to a node: one, however many are as near."""
+        """Return the node whose CPUs the firmware names as nearest to a node: one, even if several are as near."""
         return nid if self.nodes[nid].cpus else next(one for one, node in enumerate(self.nodes) if node.cpus)
 
     def latency(self, initiator: int, target: int) -> int:
-        """Return what a read takes, in ns: the node's own latency, scaled as the distance from another node's CPUs."""
+        """Return the time of a read, in ns: the node's own latency, scaled by the distance from the initiator."""
         node, distance = self.nodes[target], self.nodes[initiator].distance[target]
         local = 10 if node.cpus else min(d for nid, d in enumerate(node.distance) if self.nodes[nid].cpus)
         return node.latency_ns * distance // local
@@ -93,8 +93,8 @@ TWO_NODES = Machine(
     top=(0,),
     pluggable=True,
 )
-#: A fast node with so much free that the kernel's rule of free space holds (pgdat_free_space_enough()) and lets all
-#: through that is ready: more than a gigabyte in one zone.
+#: A fast node with so much free that the kernel's rule of free space holds (pgdat_free_space_enough()) and admits
+#: everything that is ready: more than a gigabyte in one zone.
 ROOMY = Machine(
     "roomy",
     (

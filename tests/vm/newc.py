@@ -1,8 +1,8 @@
-"""Write cpio archives of the "newc" kind, of which the kernel makes its first root file system.
+"""Write cpio archives of the "newc" kind, from which the kernel makes its initial root file system.
 
-The format: Documentation/driver-api/early-userspace/buffer-format.rst. The kernel takes several of them one behind
-another and lets later files replace earlier ones, so what changes often can be a small archive of its own. All belongs
-to root, regardless of who writes it.
+The format: Documentation/driver-api/early-userspace/buffer-format.rst. The kernel accepts several of them in
+a row, in which later files replace earlier ones, so what changes often can be a small archive of its own. Everything
+belongs to root, regardless of who writes it.
 """
 
 import os
@@ -15,7 +15,7 @@ _BLOCK = 512
 
 
 class Writer:
-    """Write one archive to a binary file; `close()` ends it."""
+    """A writer of one archive to a binary file; `close()` ends it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -23,7 +23,7 @@ class Writer:
         self._size = 0
 
     def add(self, name: str, mode: int, content: bytes = b"") -> None:
-        """Add an entry; the content of a symbolic link is where it leads."""
+        """Add an entry; the content of a symbolic link is its target."""
         self._entries += 1
         encoded = name.encode() + b"\0"
         fields = (self._entries, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(encoded), 0)

@@ -1,8 +1,8 @@
-"""Fetch Debian packages without installing anything, with an apt state of our own.
+"""Fetch Debian packages without installing anything, with a private apt state.
 
-Where the packages come from is what the host's apt is configured to use: the same archive, other suites. apt itself
-checks signatures and hashes. Everything is resolved against an empty system, so what comes is complete and depends on
-nothing that the host happens to have; 85 packages for QEMU and 41 for the guest are 55 MB.
+The packages come from the archive that the host's apt is configured for, from other suites of it. apt itself checks
+signatures and hashes. Everything is resolved against an empty system, so the result is complete and depends on nothing
+that the host happens to have; 85 packages for QEMU and 41 for the guest are 55 MB.
 """
 
 import os
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.vm.trouble import TroubleError
+from tests.vm.errors import CannotRunError
 
 #: The guest's Debian release; its Python is 3.11.
 SUITE = "bookworm"
@@ -31,7 +31,7 @@ class Archive(NamedTuple):
 
 
 def parse_archive(targets: str) -> Archive | None:
-    """Find Debian's archive among lines of `address release component`, or None."""
+    """Return Debian's archive from lines of `address release component`, or None."""
     main = security = None
     for line in targets.splitlines():
         fields = line.split()
@@ -49,7 +49,7 @@ def configured_archive() -> Archive:
     """Return the archive that this machine's apt is configured for."""
     archive = parse_archive(_run(["apt-get", "indextargets", "--format", _FIELDS, "Created-By: Packages"]))
     if archive is None:
-        raise TroubleError("apt on this machine is configured for no Debian archive; its packages are needed here")
+        raise CannotRunError("apt on this machine is not configured for a Debian archive; its packages are needed here")
     return archive
 
 
@@ -67,7 +67,7 @@ class Apt:
     def __init__(self, directory: Path) -> None:
         for tool in ("apt-get", "apt-cache", "dpkg-deb"):
             if not shutil.which(tool):
-                raise TroubleError(f"{tool} is missing; the machine is made of Debian packages")
+                raise CannotRunError(f"{tool} is missing; the machine is made of Debian packages")
         self._directory = directory
         for needed in ("lists/partial", "archives/partial"):
             (directory / needed).mkdir(parents=True, exist_ok=True)
@@ -92,14 +92,14 @@ class Apt:
         ]
 
     def update(self) -> None:
-        """Fetch the lists of what there is."""
+        """Fetch the package lists."""
         archive = configured_archive()
         options = f"[signed-by={_KEYRING}] " if _KEYRING.exists() else ""
         (self._directory / "sources.list").write_text(source_lines(archive, options))
         self._apt("apt-get", "update", "-q")
 
     def fetch(self, name: str, packages: Sequence[str], suite: str = SUITE) -> list[Path]:
-        """Fetch packages and all that they need; `name` is the set's own directory of archives."""
+        """Fetch packages and their dependencies into the directory `name`."""
         place = self._place(name)
         self._apt(
             *("apt-get", "install", "--download-only", "--yes", "-q", "--no-install-recommends"),
@@ -108,15 +108,15 @@ class Apt:
         return sorted(place.glob("*.deb"))
 
     def fetch_kernel(self, metapackage: str, suite: str) -> tuple[str, Path]:
-        """Fetch the kernel that a metapackage stands for, without what it needs; return its release and archive."""
+        """Fetch the kernel that a metapackage stands for, without its dependencies; return its release and archive."""
         depends = self._apt("apt-cache", "depends", f"{metapackage}/{suite}")
         names = [line.split()[-1] for line in depends.splitlines() if "Depends: linux-image-" in line]
         if not names:
-            raise TroubleError(f"{metapackage} of {suite} names no kernel")
+            raise CannotRunError(f"{metapackage} of {suite} names no kernel")
         return names[0].removeprefix("linux-image-"), self.download(names[0], suite)
 
     def download(self, package: str, suite: str) -> Path:
-        """Fetch one package of `suite`, without what it needs; return its archive."""
+        """Fetch one package of `suite`, without its dependencies; return its archive."""
         place = self._place(package)
         self._apt("apt-get", "download", "-q", f"{package}/{suite}", cwd=place)
         return next(place.glob("*.deb"))
@@ -140,7 +140,7 @@ def unpack(archives: Iterable[Path], root: Path) -> None:
 
 
 def _run(command: Sequence[str], cwd: Path | None = None) -> str:
-    """Run a command and return its output; a failure is reported with its last line."""
+    """Run a command and return its output; a failure is reported with its first error."""
     environment = {**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
     try:
         result = subprocess.run(
@@ -153,9 +153,9 @@ def _run(command: Sequence[str], cwd: Path | None = None) -> str:
             timeout=_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
-        raise TroubleError(f"{command[0]}: no end after {_TIMEOUT_S} s; a cold cache needs the network") from None
+        raise CannotRunError(f"{command[0]}: no end after {_TIMEOUT_S} s; a cold cache needs the network") from None
     if result.returncode:
-        said = [line for line in (result.stderr + result.stdout).splitlines() if line.strip()]
-        errors = [line[3:] for line in said if line.startswith("E: ")] or said or ["failed"]
-        raise TroubleError(f"{command[0]}: {errors[0]}; a cold cache needs the network")
+        lines = [line for line in (result.stderr + result.stdout).splitlines() if line.strip()]
+        errors = [line[3:] for line in lines if line.startswith("E: ")] or lines or ["failed"]
+        raise CannotRunError(f"{command[0]}: {errors[0]}; a cold cache needs the network")
     return result.stdout

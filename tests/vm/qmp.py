@@ -1,4 +1,4 @@
-"""Talk to a running QEMU by its machine protocol: plug memory in and out of the guest."""
+"""The machine protocol of a running QEMU: plug memory into the guest and unplug it."""
 
 import json
 import socket
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class MachineProtocolError(Exception):
-    """QEMU refused a command: the message is its own."""
+    """QEMU refused a command, for the reason that it gave."""
 
 
 class MachineProtocol:
@@ -36,7 +36,7 @@ class MachineProtocol:
                 return message["return"]
 
     def wait_for(self, event: str, **data: Any) -> None:
-        """Wait until an event has come whose data hold what is given."""
+        """Wait for an event whose data contain what is given."""
         while True:
             for message in self._events:
                 if message["event"] == event and data.items() <= message.get("data", {}).items():
@@ -52,7 +52,7 @@ class MachineProtocol:
         self.execute("device_add", driver="pc-dimm", id=name, memdev=f"{name}-memory", node=node)
 
     def unplug_memory(self, name: str) -> None:
-        """Ask the guest to let a memory module go, and wait until it has; all of it must be offline or movable."""
+        """Unplug a memory module and wait until the guest has released it; all of it must be offline or movable."""
         self.execute("device_del", id=name)
         self.wait_for("DEVICE_DELETED", device=name)
         self.execute("object-del", id=f"{name}-memory")

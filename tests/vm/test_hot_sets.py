@@ -1,4 +1,4 @@
-"""Hot sets that move are known at any time, and what is said of a mover that follows them is right."""
+"""Hot sets that move are known at any time, and movers that follow them are evaluated correctly."""
 
 import numpy as np
 import pytest
@@ -30,12 +30,12 @@ def test_each_move_is_another_set_of_the_same_size_and_shape(layout):
         assert all(one[-1] - one[0] == HOT - 1 for one in sets)
 
 
-def test_without_moves_it_stays_as_it_is():
+def test_a_hot_set_without_moves_stays():
     for now in (STARTED, STARTED + 1e6):
         assert np.array_equal(facts().hot_at(now), hot_set("scattered", PAGES, HOT, 3))
 
 
-def test_the_time_says_which_set_is_in_use():
+def test_the_set_in_use_follows_from_the_time():
     moving = facts(hot_after_s=20, move_every_s=15, moves=2)
     for since, move in ((0, NOT_YET), (19.9, NOT_YET), (20, 0), (34.9, 0), (35, 1), (50, 2), (500, 2)):
         assert moving.move_at(STARTED + since) == move, since
@@ -58,7 +58,7 @@ def test_a_mover_that_follows_at_once_is_right_and_in_time():
     assert seen.slowest_s() == pytest.approx(1.25, abs=0.01)
 
 
-def test_a_mover_that_never_follows_and_one_that_moves_all_are_found_out():
+def test_a_mover_that_never_follows_and_one_that_moves_everything():
     moving = facts(move_every_s=15, moves=3)
     idle, eager = Moving(moving), Moving(moving)
     for now in np.arange(STARTED, STARTED + 60, 0.25):
@@ -71,7 +71,7 @@ def test_a_mover_that_never_follows_and_one_that_moves_all_are_found_out():
     assert eager.right_share == HOT / PAGES
 
 
-def test_what_was_hot_too_long_ago_is_no_reason_to_promote_it():
+def test_promoting_a_page_that_was_hot_too_long_ago_is_not_right():
     moving = facts(move_every_s=15, moves=1)
     for since, right in ((19, True), (22, False)):
         seen, there = Moving(moving), np.zeros(PAGES, dtype=bool)
@@ -102,7 +102,7 @@ def test_random_reads_come_at_their_rate_to_all_pages_alike():
     assert abs(read - 50).max() < 8 * 50**0.5
 
 
-def test_of_huge_pages_one_part_is_read():
+def test_one_part_of_each_huge_page_is_read():
     whole = set(range(0, PAGES, PAGES_IN_HUGE))
     swept = np.concatenate([np.arange(PAGES)[one] for one in Sweep(PAGES, PAGES_IN_HUGE, 10, 0).due(10)])
     assert sorted(swept) == sorted(whole)
@@ -110,7 +110,7 @@ def test_of_huge_pages_one_part_is_read():
     assert set(drawn) == whole
 
 
-def test_the_placement_of_pages_without_a_hot_set_has_no_fault():
+def test_recall_is_1_and_precision_0_without_a_hot_set():
     where = placed(np.array([True, False]), np.empty(0, dtype=np.int64))
     assert (where.hot, where.hot_there, where.cold_there) == (0, 0, 1)
     assert where.recall == 1

@@ -18,5 +18,5 @@ def test_options_are_set_once_and_no_module_is_left():
     assert len(after) == len(set(after)) == 1 + len(OPTIONS)
 
 
-def test_a_configuration_that_is_silent_on_an_option_gets_it():
+def test_options_that_a_configuration_lacks_are_added():
     assert changed([]) == changed(["CONFIG_USB=m"])

@@ -1,4 +1,4 @@
-"""A machine's arguments are what QEMU and Linux need to see it as it is described."""
+"""A machine's arguments describe it completely to QEMU and Linux."""
 
 import itertools
 
@@ -8,7 +8,7 @@ from tests.vm.machine import GIB, MIB, ROOMY, THREE_NODES, TWO_NODES, Machine, N
 
 
 def numa(machine):
-    """Return the values of -numa, each as its kind and a dictionary."""
+    """Yield the values of -numa, each as its kind and a dictionary."""
     words = machine.arguments()
     values = [value for option, value in itertools.pairwise(words) if option == "-numa"]
     for value in values:
@@ -30,7 +30,7 @@ def test_every_cpu_is_on_one_node_and_the_sizes_add_up(machine):
 
 
 @pytest.mark.parametrize("machine", [TWO_NODES, THREE_NODES, ROOMY], ids=lambda machine: machine.name)
-def test_distances_are_complete_and_alike_both_ways(machine):
+def test_distances_are_complete_and_symmetric(machine):
     found = {(one["src"], one["dst"]): one["val"] for kind, one in numa(machine) if kind == "dist"}
     count = len(machine.nodes) + machine.pluggable
     assert len(found) == count**2

@@ -1,4 +1,4 @@
-"""Archives hold what went in, as the format says."""
+"""Archives contain what was added, in the specified format."""
 
 import io
 import stat

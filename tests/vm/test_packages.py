@@ -3,8 +3,8 @@
 import pytest
 
 from tests.vm import packages
+from tests.vm.errors import CannotRunError
 from tests.vm.packages import Apt, Archive, parse_archive, source_lines
-from tests.vm.trouble import TroubleError
 
 CONFIGURED = """\
 http://elsewhere.example/tools/ nodistro main
@@ -25,7 +25,7 @@ def test_the_archive_is_found_among_others():
     assert parse_archive("http://ubuntu.example/ubuntu noble main\nbroken line\n") is None
 
 
-def test_the_lines_name_the_release_of_the_guest_alone():
+def test_the_lines_name_only_the_release_of_the_guest():
     lines = source_lines(Archive("http://a/", "http://b/"), "[x] ").splitlines()
     assert lines == [
         "deb [x] http://a/ bookworm main",
@@ -35,12 +35,12 @@ def test_the_lines_name_the_release_of_the_guest_alone():
     assert len(source_lines(Archive("http://a/", None), "").splitlines()) == 2
 
 
-def test_without_apt_it_says_so(monkeypatch, tmp_path):
+def test_a_missing_apt_is_reported(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(TroubleError, match=r"^apt-get is missing"):
+    with pytest.raises(CannotRunError, match=r"^apt-get is missing"):
         Apt(tmp_path)
 
 
 def test_a_failure_is_reported_by_only_its_first_error():
-    with pytest.raises(TroubleError, match=r"^sh: no such thing; a cold cache needs the network$"):
+    with pytest.raises(CannotRunError, match=r"^sh: no such thing; a cold cache needs the network$"):
         packages._run(["sh", "-c", "echo words; echo 'E: no such thing' >&2; echo 'E: and so on' >&2; exit 100"])

@@ -1,4 +1,4 @@
-"""The guest's target keeps its word here too: what is hot, and that lost content is found."""
+"""The guest's target, on the host: its hot sets, and that lost content is found."""
 
 import numpy as np
 import pytest

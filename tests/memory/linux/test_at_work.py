@@ -1,4 +1,4 @@
-"""The Linux backend at work on a made-up machine: engine, kmigrated and guards, with a made-up move_pages(2)."""
+"""The Linux backend at work on a fake machine: engine, kmigrated and guards, with a fake move_pages(2)."""
 
 import errno
 import socket
@@ -28,14 +28,14 @@ from pghotd.procfs.process_targets import Target
 from pghotd.settings.table import ConfigError
 from pghotd.tasks.kmigrated import Kmigrated, KmigratedStatus
 from tests.books import balance
-from tests.made_up_world import HEAP, MadeUpProc
+from tests.fake_world import HEAP, FakeProc
 from tests.memory.linux.trees import machine, write
 
 S = PAGES_PER_SECTION
 HUGE = 512
 ANON = KPF_LRU | KPF_ANON | KPF_SWAPBACKED
 PID = 100
-#: Where the process has its pages: the beginning of node 1.
+#: Where the pages of the process are: the beginning of node 1.
 FIRST = 2 * S
 
 
@@ -43,7 +43,7 @@ class AtWork:
     """A machine whose fast node has the sections 0 and 1 and whose slow node has 2 to 5, and the daemon's parts."""
 
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch, **settings: object) -> None:
-        self.proc = MadeUpProc(root / "proc")
+        self.proc = FakeProc(root / "proc")
         self.sys = root / "sys"
         machine(self.sys, {0: [0, 1], 1: [2, 3, 4, 5]}, tiers={4: "0", 22: "1"})
         write(self.proc.root, "self/status", "Name:\tx\nUid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n")
@@ -52,22 +52,22 @@ class AtWork:
         self.huge_blocks(64)
         self.flags = np.full(8 * S, ANON, dtype=np.uint64)
         self.write_flags()
-        #: The virtual pages that were moved, and what is done at each moving call before anything moves.
+        #: The virtual pages that were moved, and a function to call before each move.
         self.moved: list[int] = []
         self.at_call: Callable[[], object] = lambda: None
         self.busy: set[int] = set()
 
-        async def at_once(function, *arguments):
+        async def inline(function, *arguments):
             await trio.lowlevel.checkpoint()
             return function(*arguments)
 
         # A virtual clock would not wait for a thread.
-        monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
+        monkeypatch.setattr(trio.to_thread, "run_sync", inline)
         chosen = {"watches": (Watch(Target(name="db")),), "dry_run": False, "move_limit_MBps": 10_000, **settings}
         self.machine = LinuxMachine(
             LinuxSettings(**chosen), Counters(), clock, str(self.proc.root), str(self.sys), self.move_pages
         )
-        self.machine._calls._in_thread = at_once
+        self.machine._calls._in_thread = inline
         self.pghot = Pghot(self.machine, self.machine._counters, clock(), "default", "v6")
         self.kmigrated = Kmigrated(self.pghot, 1, clock, KmigratedStatus())
 
@@ -81,7 +81,7 @@ class AtWork:
         write(self.proc.root, f"{PID}/status", "Name:\tx\nUid:\t0\t0\t0\t0\nMems_allowed_list:\t0-1\n")
 
     def free(self, pages: int) -> None:
-        """Let node 0 have so many free pages above the 100 of its high watermark."""
+        """Give node 0 this many free pages above the 100 of its high watermark."""
         zones = [
             f"Node {nid}, zone   Normal\n  pages free     {number + 100}\n        min      0\n        low      50\n"
             f"        high     100\n        present  65536\n        managed  65536\n        protection: (0)\n"
@@ -96,7 +96,7 @@ class AtWork:
         (self.proc.root / "kpageflags").write_bytes(self.flags.tobytes())
 
     def huge(self, number: int) -> None:
-        """Let the first pages be of so many huge ones."""
+        """Turn the first pages into this many huge ones."""
         self.flags[FIRST : FIRST + number * HUGE] = ANON | KPF_COMPOUND_TAIL
         self.flags[FIRST : FIRST + number * HUGE : HUGE] = ANON | KPF_COMPOUND_HEAD
         self.write_flags()
@@ -111,13 +111,13 @@ class AtWork:
         return int((status != 0).sum()), status
 
     async def record(self, number: int, pages: int = 1) -> None:
-        """Let so many folios be hot."""
+        """Make this many folios hot."""
         heads = FIRST + np.arange(number) * pages
         await self.machine.freshen(heads)
         self.pghot.recorder.record(heads, -1, PGTSCANS, clock(), 2)
 
     async def walk(self) -> None:
-        """Let kmigrated walk once."""
+        """Have kmigrated walk once."""
         await self.kmigrated.walk_hot_sections()
         assert balance(self.counters()) == 0
 
@@ -130,12 +130,12 @@ class AtWork:
 
 @pytest.fixture
 async def at_work(tmp_path, monkeypatch, nursery):
-    """Give the machine at work, and a process with its first pages on node 1."""
-    made = AtWork(tmp_path, monkeypatch)
-    made.process(2048)
-    nursery.start_soon(made.machine.run, made.pghot)
+    """The backend at work, and a process whose first pages are on node 1."""
+    at_work = AtWork(tmp_path, monkeypatch)
+    at_work.process(2048)
+    nursery.start_soon(at_work.machine.run, at_work.pghot)
     await trio.testing.wait_all_tasks_blocked()
-    return made
+    return at_work
 
 
 async def test_hot_pages_are_moved_and_counted_for_their_owner(autojump_clock, at_work):
@@ -146,7 +146,7 @@ async def test_hot_pages_are_moved_and_counted_for_their_owner(autojump_clock, a
     assert at_work.pghot.counters.owners == {"/work": 64}
 
 
-async def test_what_is_in_flight_when_a_pause_begins_is_refused_and_nothing_moves(autojump_clock, at_work):
+async def test_pages_in_flight_when_a_pause_begins_are_refused_and_nothing_moves(autojump_clock, at_work):
     await at_work.record(64)
     locate = at_work.machine._calls.locate
 
@@ -161,7 +161,7 @@ async def test_what_is_in_flight_when_a_pause_begins_is_refused_and_nothing_move
     assert at_work.count("pghotd_in_flight") == 0
 
 
-async def test_no_record_is_taken_while_paused_and_all_are_after_it(autojump_clock, at_work):
+async def test_no_record_is_taken_during_a_pause_and_all_are_afterwards(autojump_clock, at_work):
     await at_work.record(64)
     at_work.pghot.pause(True)
     await at_work.walk()
@@ -179,24 +179,24 @@ async def test_a_folio_that_the_kernel_refuses_is_counted_by_errno_and_the_rest_
     assert at_work.count("pghotd_failed_ebusy") == 2
 
 
-async def test_pages_in_flight_have_room_of_their_target_already(autojump_clock, at_work, nursery):
+async def test_pages_in_flight_already_occupy_room_on_their_target(autojump_clock, at_work, nursery):
     at_work.free(10)
     heads = FIRST + np.arange(10)
     await at_work.machine.freshen(heads)
     await at_work.machine.reread(heads)
     nursery.start_soon(at_work.machine.promote, heads[:6], 0)
-    await trio.sleep(0.03)  # The first waits for its call to be filled.
-    # As a dry run, so that it is not the call that finds no room.
+    await trio.sleep(0.03)  # The first ones wait for their call to be full.
+    # As a dry run, so that it is not the call itself that finds no room.
     at_work.machine.promotion.dry_run = True
     assert (await at_work.machine.promote(heads[6:], 0)).results.tolist() == [Refusal.DRY_RUN] * 3 + [Refusal.NO_SPACE]
     at_work.machine.promotion.dry_run = False
     await trio.sleep(1)
-    # What has arrived has none any more: it is in the figures of the zone.
+    # What has arrived is no longer in flight: the zone's own figures include it.
     at_work.moved = []
     assert (await at_work.machine.promote(heads, 0)).results.tolist() == [0] * 9 + [Refusal.NO_SPACE]
 
 
-async def test_huge_pages_in_flight_have_free_blocks_of_their_target_already(autojump_clock, at_work, nursery):
+async def test_huge_pages_in_flight_already_occupy_free_blocks_of_their_target(autojump_clock, at_work, nursery):
     at_work.huge(4)
     at_work.huge_blocks(4)
     heads = FIRST + np.arange(4) * HUGE
@@ -204,13 +204,13 @@ async def test_huge_pages_in_flight_have_free_blocks_of_their_target_already(aut
     await at_work.machine.reread(heads)
     nursery.start_soon(at_work.machine.promote, heads[:2], 0)
     await trio.sleep(0.03)
-    # Of two blocks that are left one stays free.
+    # Of the two remaining blocks one stays free.
     assert (await at_work.machine.promote(heads[2:], 0)).results.tolist() == [0, Refusal.NO_BLOCK]
     at_work.moved = []
     assert (await at_work.machine.promote(heads[:3], 0)).results.tolist() == [0] * 3
 
 
-async def test_what_comes_back_hot_halves_what_may_be_promoted_in_the_next_period(autojump_clock, at_work):
+async def test_pages_that_come_back_hot_halve_the_promotions_of_the_next_period(autojump_clock, at_work):
     promoted = []
     for _ in range(3):
         before = at_work.count("pgpromote_success")
@@ -222,7 +222,7 @@ async def test_what_comes_back_hot_halves_what_may_be_promoted_in_the_next_perio
     assert promoted == [1024, 1024, 512]
 
 
-async def test_a_section_that_goes_in_the_middle_takes_its_records_with_it(autojump_clock, at_work):
+async def test_a_section_that_goes_offline_during_a_move_loses_its_records(autojump_clock, at_work):
     await at_work.record(64)
     locate = at_work.machine._calls.locate
 
@@ -243,13 +243,13 @@ async def test_a_section_that_goes_in_the_middle_takes_its_records_with_it(autoj
 
 
 async def run_in_scope(task, task_status=trio.TASK_STATUS_IGNORED) -> None:
-    """Run a task in a scope of its own, which is what starting this gives."""
+    """Run a task in its own cancel scope, which nursery.start() returns."""
     with trio.CancelScope() as scope:
         task_status.started(scope)
         await task()
 
 
-async def test_a_topology_that_cannot_be_read_in_the_middle_of_a_change_is_read_again(
+async def test_a_topology_that_cannot_be_read_during_a_change_is_read_again(
     autojump_clock, tmp_path, monkeypatch, nursery
 ):
     ours, kernels = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -264,7 +264,7 @@ async def test_a_topology_that_cannot_be_read_in_the_middle_of_a_change_is_read_
     with kernels:
         kernels.send(b"add@/devices/virtual/net/x\0SUBSYSTEM=net\0")
         kernels.send(b"online@/devices/system/memory/memory6\0SUBSYSTEM=memory\0")
-        await trio.sleep(0.05)  # half of the time to the next try
+        await trio.sleep(0.05)  # Half of the time to the next try.
         assert at_work.machine.section_nid.tolist() == [0, 0, 1, 1, 1, 1, -1]
         online.write_text("0-1\n")
         await trio.sleep(0.2)
@@ -275,7 +275,7 @@ async def test_a_topology_that_cannot_be_read_in_the_middle_of_a_change_is_read_
         assert ours.fileno() == -1
 
 
-async def test_states_of_a_section_that_went_and_came_again_are_read_again(autojump_clock, at_work):
+async def test_states_of_a_section_that_went_away_and_came_back_are_read_again(autojump_clock, at_work):
     heads = FIRST + np.arange(200)
     await at_work.machine.freshen(heads)
     link = at_work.sys / "devices/system/node/node1/memory2"
@@ -284,12 +284,12 @@ async def test_states_of_a_section_that_went_and_came_again_are_read_again(autoj
         change()
         at_work.machine._adopt(at_work.machine._read_topology())
     assert not at_work.machine.states(heads).any()
-    # As recently as they were read: it was another section.
+    # However recently they were read, since they were those of another section.
     await at_work.machine.freshen(heads)
     assert (at_work.machine.states(heads) & PageState.LRU).all()
 
 
-async def test_states_are_kept_over_a_change_that_needs_no_more_of_them(autojump_clock, at_work):
+async def test_states_are_kept_over_a_change_that_adds_no_sections(autojump_clock, at_work):
     heads = FIRST + np.arange(200)
     await at_work.machine.freshen(heads)
     (at_work.sys / "devices/system/node/node1/memory5").unlink()
@@ -298,13 +298,13 @@ async def test_states_are_kept_over_a_change_that_needs_no_more_of_them(autojump
     for section in (6, 7):
         write(at_work.sys, f"devices/system/memory/memory{section}/state", "online\n")
         (at_work.sys / f"devices/system/node/node1/memory{section}").symlink_to(f"../../memory/memory{section}")
-    for known in (False, True):  # There is more memory than before, and the second time not.
+    for known in (False, True):  # There is more memory than before, but not the second time.
         at_work.machine._adopt(at_work.machine._read_topology())
         assert (at_work.machine.states(heads) & PageState.LRU).all() == known
         await at_work.machine.freshen(heads)
 
 
-async def test_folios_that_have_left_the_lru_since_are_not_taken(autojump_clock, at_work):
+async def test_folios_that_have_left_the_lru_are_not_taken(autojump_clock, at_work):
     await at_work.record(64)
     at_work.flags[FIRST : FIRST + 16] = 0
     at_work.write_flags()
@@ -313,7 +313,7 @@ async def test_folios_that_have_left_the_lru_since_are_not_taken(autojump_clock,
     assert at_work.count("pghotd_taken") == 48
 
 
-async def test_pages_that_another_page_has_replaced_are_found_by_a_new_reading_after_a_second(autojump_clock, at_work):
+async def test_page_tables_are_read_again_after_a_second(autojump_clock, at_work):
     await at_work.machine.reread(np.array([FIRST]))
     assert at_work.machine.is_mapped(np.array([FIRST, FIRST + S])).tolist() == [True, False]
     at_work.proc.process(PID, 2048, comm=b"db", pfn=FIRST + S)
@@ -330,7 +330,7 @@ async def test_memory_pressure_pauses_until_it_is_over(autojump_clock, at_work):
         write(at_work.proc.root, "pressure/memory", f"some avg10={percent} avg60=0.00 avg300=0.00 total=0\n")
 
     await trio.sleep(0.1)
-    assert not at_work.pghot.paused  # A kernel that does not account for it.
+    assert not at_work.pghot.paused  # This kernel has no pressure accounting.
     for percent, paused in ((20.0, False), (20.01, True), (99.0, True), (3.0, False)):
         press(percent)
         await trio.sleep(2)
@@ -353,14 +353,14 @@ def balancing(at_work: AtWork, mode: int) -> None:
     write(at_work.proc.root, "sys/kernel/numa_balancing", f"{mode}\n")
 
 
-async def test_another_mover_is_a_refusal_to_start(autojump_clock, at_work):
+async def test_another_mover_refuses_the_start(autojump_clock, at_work):
     balancing(at_work, 2)
     with pytest.raises(ConfigError, match=r"turn it off with: sysctl kernel.numa_balancing=0, or set memory.other_mo"):
         at_work.guards()
 
 
 @pytest.mark.parametrize("configured", ["refuse", "dry_run", "ignore"])
-async def test_a_mover_that_comes_later_makes_it_a_dry_run_until_it_goes(autojump_clock, at_work, configured, caplog):
+async def test_a_mover_that_starts_later_causes_a_dry_run_until_it_stops(autojump_clock, at_work, configured, caplog):
     caplog.set_level("INFO")
     at_work.machine._guards._settings = replace(at_work.machine.settings, other_movers=configured)
     await trio.sleep(1)
@@ -385,7 +385,7 @@ async def test_a_configured_dry_run_stays_one(autojump_clock, tmp_path, monkeypa
     assert at_work.machine.promotion.dry_run
 
 
-async def test_what_the_kernel_demotes_from_the_fast_node_is_counted_from_now_on(autojump_clock, at_work):
+async def test_demotions_from_the_fast_node_are_counted_from_the_start(autojump_clock, at_work):
     def demoted(nid: int, kswapd: int, direct: int) -> None:
         text = f"nr_free_pages 5\npgdemote_kswapd {kswapd}\npgdemote_direct {direct}\n"
         write(at_work.sys, f"devices/system/node/node{nid}/vmstat", text)
@@ -419,7 +419,7 @@ async def test_only_splits_of_huge_pages_since_the_call_began_are_counted_and_pa
     assert (await at_work.machine.promote(heads[3:], 0)).results.tolist() == [Refusal.NO_BLOCK]
 
 
-async def test_where_the_kernel_makes_room_promotion_goes_down_to_near_low(autojump_clock, at_work):
+async def test_where_the_kernel_makes_room_promotion_goes_down_to_just_above_low(autojump_clock, at_work):
     """Low is 50 pages and high 100: of 80 free pages 18 may be used, since a quarter of the gap stays free."""
     write(at_work.sys, "kernel/mm/numa/demotion_enabled", "true\n")
     write(at_work.sys, "devices/system/node/node0/vmstat", "pgdemote_kswapd 0\n")
@@ -436,7 +436,7 @@ async def test_where_the_kernel_makes_room_promotion_goes_down_to_near_low(autoj
     assert (await at_work.machine.promote(heads, 0)).results.tolist() == [0] * 17 + [Refusal.NO_SPACE] * 3
 
 
-async def test_a_node_that_is_not_there_has_nothing(autojump_clock, at_work):
+async def test_an_absent_node_has_no_sections_pages_or_zones(autojump_clock, at_work):
     assert at_work.machine.node_sections(7).tolist() == []
     assert at_work.machine.node_sections(1).tolist() == [2, 3, 4, 5]
     assert at_work.machine.present_pages(7) == 0

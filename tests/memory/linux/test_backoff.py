@@ -20,7 +20,7 @@ def resting(backoff, addresses, now, pid=7, start=100):
     return backoff.resting(pid, start, np.array(addresses, dtype=np.uint64), now).tolist()
 
 
-def test_twice_running_is_a_minute_then_twice_as_long_up_to_an_hour():
+def test_busy_twice_in_a_row_rests_a_minute_then_twice_as_long_up_to_an_hour():
     backoff, now = Backoff(), 0
     note(backoff, {0x1000: EBUSY, 0x2000: 0}, now)
     assert resting(backoff, [0x1000, 0x2000], now) == [False, False]
@@ -32,7 +32,7 @@ def test_twice_running_is_a_minute_then_twice_as_long_up_to_an_hour():
         now = end
 
 
-def test_anything_else_ends_the_count_and_not_tried_does_not():
+def test_any_other_result_ends_the_count_except_not_tried():
     backoff = Backoff()
     note(backoff, {0x1000: EBUSY, 0x2000: EBUSY, 0x3000: EBUSY}, 0)
     note(backoff, {0x1000: 0, 0x2000: Refusal.NOT_TRIED, 0x3000: errno.ENOMEM}, 0)
@@ -40,7 +40,7 @@ def test_anything_else_ends_the_count_and_not_tried_does_not():
     assert resting(backoff, [0x1000, 0x2000, 0x3000], 1) == [False, True, False]
 
 
-def test_pages_also_mapped_by_others_back_off_like_busy_ones():
+def test_shared_pages_back_off_like_busy_ones():
     backoff = Backoff()
     note(backoff, {0x1000: EACCES, 0x2000: EACCES, 0x3000: EBUSY}, 0)
     assert resting(backoff, [0x1000, 0x2000, 0x3000], 1) == [False] * 3
@@ -48,7 +48,7 @@ def test_pages_also_mapped_by_others_back_off_like_busy_ones():
     assert resting(backoff, [0x1000, 0x2000, 0x3000], 1) == [True, False, True]
 
 
-def test_another_process_with_the_pid_is_another_one():
+def test_a_process_is_identified_by_pid_and_start_time():
     backoff = Backoff()
     for _ in range(2):
         note(backoff, {0x1000: EBUSY}, 0)
@@ -57,7 +57,7 @@ def test_another_process_with_the_pid_is_another_one():
     assert resting(backoff, [0x1000], 1, pid=8) == [False]
 
 
-def test_the_oldest_is_forgotten():
+def test_the_oldest_entry_is_dropped():
     backoff = Backoff(size=4)
     for _ in range(2):
         note(backoff, dict.fromkeys((1, 2, 3, 4), EBUSY), 0)
@@ -70,7 +70,7 @@ def test_the_oldest_is_forgotten():
     assert resting(backoff, range(10, 20), 1) == [False] * 6 + [True] * 4
 
 
-def test_nothing_is_nothing():
+def test_no_pages_add_no_entries():
     backoff = Backoff()
     note(backoff, {}, 0)
     assert resting(backoff, [], 0) == []
@@ -89,7 +89,7 @@ def test_nothing_is_nothing():
         max_size=40,
     )
 )
-def test_against_a_dictionary(steps):
+def test_backoff_equals_a_dictionary(steps):
     size = 8
     backoff, now = Backoff(size), 1
     reference: OrderedDict[tuple[int, int, int], tuple[int, int]] = OrderedDict()

@@ -1,4 +1,4 @@
-"""Gather batches on a virtual clock, around a promotion that notes what it is given."""
+"""Grouping of batches on a virtual clock, around a promotion that records its requests."""
 
 import numpy as np
 import pytest
@@ -14,13 +14,13 @@ MAPPED = Mapped()
 
 
 class Promotion:
-    """Return for each folio its own PFN as the errno, and twice that as its new place."""
+    """A promotion that returns each folio's own PFN as its errno, and twice that as its new PFN."""
 
     def __init__(self):
-        self.asked = []
+        self.requests = []
 
     async def __call__(self, request):
-        self.asked.append((request.nid, len(request.heads), trio.current_time()))
+        self.requests.append((request.nid, len(request.heads), trio.current_time()))
         assert len(request.heads) == len(request.pages) == len(request.sources)
         assert request.pages.tolist() == (request.heads % 7).tolist()
         await trio.sleep(1)
@@ -44,7 +44,7 @@ async def promote_all(gathered, *batches):
     async with trio.open_nursery() as nursery:
         for request in batches:
             nursery.start_soon(one, request)
-            await wait_all_tasks_blocked()  # so that they come in this order
+            await wait_all_tasks_blocked()  # So that they come in this order.
     assert len(results) == len(batches)
 
 
@@ -52,7 +52,7 @@ async def test_batches_are_promoted_together_and_each_gets_its_own_results(autoj
     promotion = Promotion()
     began = trio.current_time()
     await promote_all(BatchGroups(promotion), batch(1000, 257), batch(5000, 3), batch(9000, 100))
-    ((nid, number, at),) = promotion.asked
+    ((nid, number, at),) = promotion.requests
     assert (nid, number) == (0, 360)
     assert at - began == pytest.approx(0.02)
 
@@ -61,15 +61,15 @@ async def test_a_full_group_does_not_wait_and_the_next_batch_begins_another(auto
     promotion = Promotion()
     began = trio.current_time()
     await promote_all(BatchGroups(promotion), *(batch(1000 * first, 257) for first in range(1, 11)))
-    assert [number for _, number, _ in promotion.asked] == [8 * 257, 2 * 257]
-    assert [at - began for _, _, at in promotion.asked] == [0, pytest.approx(0.02)]
-    # Four calls fill it exactly.
+    assert [number for _, number, _ in promotion.requests] == [8 * 257, 2 * 257]
+    assert [at - began for _, _, at in promotion.requests] == [0, pytest.approx(0.02)]
+    # Four calls fill a group exactly.
     began = trio.current_time()
     await promote_all(BatchGroups(promotion), *(batch(1000 * first, 512) for first in range(1, 5)))
-    assert [(number, at - began) for _, number, at in promotion.asked[2:]] == [(2048, 0)]
+    assert [(number, at - began) for _, number, at in promotion.requests[2:]] == [(2048, 0)]
 
 
-async def test_targets_and_readings_of_page_tables_stay_apart(autojump_clock):
+async def test_targets_and_readings_of_page_tables_are_kept_separate(autojump_clock):
     promotion, other = Promotion(), Mapped()
     await promote_all(
         BatchGroups(promotion),
@@ -78,10 +78,10 @@ async def test_targets_and_readings_of_page_tables_stay_apart(autojump_clock):
         batch(200, 7, mapped=other),
         batch(300, 8, mapped=other),
     )
-    assert sorted((nid, number) for nid, number, _ in promotion.asked) == [(0, 5), (0, 15), (2, 6)]
+    assert sorted((nid, number) for nid, number, _ in promotion.requests) == [(0, 5), (0, 15), (2, 6)]
 
 
-async def test_who_leads_does_not_leave_the_others_waiting_when_it_fails(autojump_clock):
+async def test_a_failed_group_fails_every_batch_in_it(autojump_clock):
     async def fails(request):
         await trio.sleep(1)
         raise OSError("out of threads")

@@ -1,4 +1,4 @@
-"""Brakes, each against a plain account of what it is to hold."""
+"""Brakes, each compared with a plain account of its limit."""
 
 import numpy as np
 import pytest
@@ -19,13 +19,13 @@ def test_a_bucket_holds_a_tenth_of_a_second():
     ones = np.ones(100_000, dtype=np.int64)
     assert limit.take(ones, 200, 5) == 20 * MB
     assert limit.take(ones, 200, 5) == 0
-    # 51.2 pages a ms, and what is left of a page counts as one until it is paid back.
+    # 51.2 pages a ms, and a fraction of a page lets a whole one through, to be paid back.
     assert limit.take(ones, 200, 6) == 52
     assert limit.take(ones, 200, 16) == 512
     assert limit.take(ones, 200, 5000) == 20 * MB
 
 
-def test_0_lets_nothing_pass():
+def test_a_limit_of_0_lets_nothing_pass():
     limit = MoveLimit()
     assert limit.take(pages(1, 1), 0, 0) == 0
     assert limit.take(pages(1, 1), 0, 10_000) == 0
@@ -35,13 +35,13 @@ def test_0_lets_nothing_pass():
 def test_a_huge_page_passes_a_small_limit_and_is_paid_back():
     limit = MoveLimit()
     assert limit.take(pages(512, 512), 1, 0) == 1
-    # 1 MB/s are 256 pages: the bucket is 487 short, and no second may have more.
+    # 1 MB/s is 256 pages: the bucket is 487 short, and no second may exceed the limit.
     assert limit.take(pages(512), 1, 1000) == 0
     assert limit.take(pages(512), 1, 1890) == 0
     assert limit.take(pages(512), 1, 1910) == 1
 
 
-def test_a_limit_that_becomes_lower_counts_at_once():
+def test_a_lower_limit_applies_at_once():
     limit = MoveLimit()
     assert limit.room(1000, 0) == 100 * MB
     assert limit.room(10, 0) == MB
@@ -58,10 +58,10 @@ def test_a_limit_that_becomes_lower_counts_at_once():
         max_size=40,
     )
 )
-def test_no_second_has_more_than_the_limit_and_one_folio(steps):
+def test_no_second_has_more_than_the_limit_plus_one_folio(steps):
     limit, now = MoveLimit(), 0
     history: list[tuple[int, int, int]] = []
-    # A bucket in whole numbers: a thousandth of a page is the unit.
+    # A bucket in integers, in thousandths of a page.
     tokens, at = None, 0
     for sizes, limit_now, later in steps:
         now += later
@@ -85,7 +85,7 @@ def test_no_second_has_more_than_the_limit_and_one_folio(steps):
 
 
 @given(st.lists(st.tuples(st.integers(0, 700), st.integers(1, 3), st.sampled_from([1, 2, 5, 100])), max_size=60))
-def test_no_second_has_more_calls(steps):
+def test_no_second_has_more_calls_than_allowed(steps):
     rate, now = CallRate(), 0
     calls: list[int] = []
     for later, wanted, most in steps:
@@ -101,7 +101,7 @@ def test_no_second_has_more_calls(steps):
         assert not wait or sum(1 for when in calls if now + wait - 1 - when < 1000) >= most
 
 
-def test_0_calls_a_second_is_a_pause():
+def test_0_calls_a_second_pauses():
     assert CallRate().may_call(0, 5) == 0
     assert CallRate().wait_ms(0, 5) == 1000
 
@@ -122,7 +122,7 @@ def test_no_huge_page_for_a_minute_after_a_split():
 @pytest.mark.parametrize(
     ("avg10", "most", "paused"), [(20.0, 20, False), (20.01, 20, True), (None, 0, False), (0.0, 0, False)]
 )
-def test_pressure(avg10, most, paused):
+def test_pressure_above_the_limit_is_a_reason_to_pause(avg10, most, paused):
     reason = pressure_reason(avg10, most)
     assert bool(reason) == paused
     if paused:

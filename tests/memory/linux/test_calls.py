@@ -1,4 +1,4 @@
-"""Gather moving calls on a virtual clock, around a move_pages(2) that takes no time."""
+"""Moving calls gathered on a virtual clock, around a move_pages(2) that takes no time."""
 
 import threading
 from functools import partial
@@ -14,7 +14,7 @@ from pghotd.syscalls import MPOL_MF_MOVE, MPOL_MF_MOVE_ALL
 
 
 class Kernel:
-    """Note each moving call, with its time."""
+    """A move_pages(2) that records each moving call, with its time."""
 
     def __init__(self):
         self.calls = []
@@ -25,12 +25,12 @@ class Kernel:
         return 0, np.zeros(len(addresses), dtype=np.int32)
 
 
-#: Where no process is.
+#: A /proc without processes.
 NO_PROC = "/dev/null"
 
 
 def pages(first, end):
-    """Return addresses, and that there is one page at each."""
+    """Return addresses, and the number of pages at each, which is 1."""
     return np.arange(first, end, dtype=np.uint64), np.ones(end - first, dtype=np.int64)
 
 
@@ -53,7 +53,7 @@ async def test_a_call_waits_until_it_is_full_or_50_ms_have_passed(autojump_clock
         submitting.start_soon(calls.submit, 8, 0, *pages(0, 5))
     first, *rest = kernel.calls
     assert (first[0] - began, first[1], len(first[2])) == (0, 7, 512)
-    # What did not fit the full call waits for more to come, as long as what never was near one.
+    # What did not fit into the full call waits for more, as long as any other incomplete call.
     assert sorted((at - began, pid, len(addresses)) for at, pid, addresses in rest) == [
         (FILL_MS, 7, 88),
         (FILL_MS, 8, 5),
@@ -80,7 +80,7 @@ async def test_each_submission_gets_its_own_results(autojump_clock, nursery):
     assert results == {0: [0, 16, 0], 3: [16, 0, 16]}
 
 
-async def test_only_what_may_be_shared_moves_whoever_maps_it(autojump_clock, nursery):
+async def test_only_shared_submissions_move_pages_that_others_map(autojump_clock, nursery):
     flags_of = {}
 
     def kernel(pid, addresses, nodes, flags):
@@ -96,7 +96,7 @@ async def test_only_what_may_be_shared_moves_whoever_maps_it(autojump_clock, nur
     assert flags_of == {1: MPOL_MF_MOVE, 2: MPOL_MF_MOVE_ALL}
 
 
-async def test_what_waits_when_promotion_is_paused_is_not_tried(autojump_clock, nursery):
+async def test_calls_waiting_when_promotion_is_paused_are_not_tried(autojump_clock, nursery):
     kernel, results = Kernel(), []
     calls = Calls(kernel, clock, 1000, everything, NO_PROC, at_once)
     nursery.start_soon(calls.run)
@@ -124,7 +124,7 @@ async def test_no_more_calls_a_second_than_allowed(autojump_clock, nursery):
     assert all(later - earlier >= 1000 for earlier, later in zip(times, times[2:], strict=False))
 
 
-async def test_what_waits_when_it_ends_was_not_tried(autojump_clock):
+async def test_calls_waiting_at_the_end_are_not_tried(autojump_clock):
     kernel = Kernel()
     calls = Calls(kernel, clock, 1000, everything, NO_PROC, at_once)
     results = []
@@ -141,11 +141,11 @@ async def test_what_waits_when_it_ends_was_not_tried(autojump_clock):
     assert not kernel.calls
 
 
-async def test_what_has_no_room_when_its_call_comes_is_not_moved(autojump_clock, nursery):
-    kernel, asked = Kernel(), []
+async def test_pages_without_room_at_the_time_of_the_call_are_not_moved(autojump_clock, nursery):
+    kernel, checks = Kernel(), []
 
     def room_for_two(nid, pages, now):
-        asked.append((nid, pages.tolist(), now))
+        checks.append((nid, pages.tolist(), now))
         return 2
 
     calls = Calls(kernel, clock, 1000, room_for_two, NO_PROC, at_once)
@@ -154,12 +154,12 @@ async def test_what_has_no_room_when_its_call_comes_is_not_moved(autojump_clock,
     called = await calls.submit(7, 0, np.arange(4, dtype=np.uint64), np.array([1, 1, 512, 1]))
     assert called.results.tolist() == [0, 0, Refusal.NO_SPACE, Refusal.NO_SPACE]
     assert [addresses for _, _, addresses in kernel.calls] == [[0, 1]]
-    # Not when it was handed over, but when the call was made.
-    assert asked == [(0, [1, 1, 512, 1], began + FILL_MS)]
+    # Not when the pages were submitted, but when the call was made.
+    assert checks == [(0, [1, 1, 512, 1], began + FILL_MS)]
 
 
 class SlowKernel:
-    """Make each call last until it is let go, as a copy lasts."""
+    """A move_pages(2) whose calls last until they are released, as a copy lasts."""
 
     def __init__(self):
         self.begun, self.go, self.moving, self.at_once = [], threading.Semaphore(0), 0, 0
@@ -176,7 +176,7 @@ class SlowKernel:
 
 
 async def _two_calls(kernel, nursery, submitting, paused=lambda: False):
-    """Hand over two full calls; return when both are in their threads, with the results that they will put there."""
+    """Submit two full calls; once the first is under way return the dictionary that their results will be put into."""
     results = {}
     calls = Calls(kernel, clock, 1000, everything, NO_PROC)
     calls.paused = paused
@@ -199,14 +199,14 @@ async def test_the_next_call_begins_without_the_event_loop(nursery):
             results = await _two_calls(kernel, nursery, submitting)
             assert not kernel.second.is_set()
             kernel.go.release()
-            begun = kernel.second.wait(10)  # the event loop is held up by this
+            begun = kernel.second.wait(10)  # This blocks the event loop.
             kernel.go.release()
     assert begun
     assert kernel.at_once == 1
     assert results == {7: [0] * 512, 8: [0] * 512}
 
 
-async def test_a_pause_stops_the_call_that_waits_for_its_turn(nursery):
+async def test_a_pause_stops_the_call_that_waits_its_turn(nursery):
     kernel, paused = SlowKernel(), [False]
     with trio.fail_after(20):
         async with trio.open_nursery() as submitting:
@@ -217,17 +217,17 @@ async def test_a_pause_stops_the_call_that_waits_for_its_turn(nursery):
     assert len(kernel.begun) == 1
 
 
-async def test_who_waits_for_a_turn_uses_no_cpu_until_a_call_ends(nursery):
+async def test_a_call_that_waits_its_turn_uses_no_cpu(nursery):
     """The event loop has nothing to do while two calls are under way, whichever calls have ended before."""
     lasting = [trio.Event() for _ in range(4)]
     begun = []
 
-    async def until_let_go(function, *arguments):
+    async def until_released(function, *arguments):
         begun.append(len(begun))
         await lasting[begun[-1]].wait()
         return function(*arguments)
 
-    calls = Calls(Kernel(), clock, 1000, everything, NO_PROC, until_let_go)
+    calls = Calls(Kernel(), clock, 1000, everything, NO_PROC, until_released)
     nursery.start_soon(calls.run)
     async with trio.open_nursery() as submitting:
         for pid in range(4):

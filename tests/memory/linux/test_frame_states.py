@@ -1,4 +1,4 @@
-"""Read few page frames alone and many with their section, from a made-up kpageflags: the states are the same."""
+"""Page frames read singly or with their section, from a fake kpageflags: the states are the same."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def folio(flags: np.ndarray, first: int, pages: int, kind: int = ANON) -> None:
 
 
 @pytest.fixture(scope="module")
-def made_up(tmp_path_factory):
+def fake_proc(tmp_path_factory):
     """Four sections: small pages, folios of several sizes, and a hugetlb page of several blocks behind small ones."""
     flags = np.full(4 * S, ANON, dtype=np.uint64)
     flags[::7] = 0
@@ -30,7 +30,7 @@ def made_up(tmp_path_factory):
     for first, pages in ((2 * S, 16), (2 * S + 16, 2), (2 * S + 256, 256), (2 * S + 512, 64)):
         folio(flags, first, pages)
     folio(flags, 2 * S + 2048, 2048, KPF_HUGE)
-    # Torn: tails without a head.
+    # A torn reading: tails without a head.
     flags[3 * S + 100 : 3 * S + 104] = ANON | KPF_COMPOUND_TAIL
     proc = tmp_path_factory.mktemp("proc")
     (proc / "kpageflags").write_bytes(flags.tobytes())
@@ -40,56 +40,56 @@ def made_up(tmp_path_factory):
 
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.integers(0, 4 * S - 1), min_size=1, max_size=40, unique=True))
-def test_what_is_read_alone_is_what_the_whole_section_says(made_up, pfns):
-    proc, whole = made_up
+def test_states_read_singly_equal_those_of_the_whole_section(fake_proc, pfns):
+    proc, whole = fake_proc
     frames = FrameStates(4, proc)
-    asked = np.sort(np.array(pfns, dtype=np.int64))
-    frames.put_few(*frames.read_few(asked))
-    # A hugetlb page's first block is like a huge page's; but it is on no LRU list, which is all that counts.
-    assert (frames.of(asked) & PageState.LRU == whole[asked] & PageState.LRU).all()
-    on_lru = asked[whole[asked] & PageState.LRU != 0]
+    wanted = np.sort(np.array(pfns, dtype=np.int64))
+    frames.put_few(*frames.read_few(wanted))
+    # A hugetlb page's first block looks like a huge page's, but is on no LRU list, which is all that matters.
+    assert (frames.of(wanted) & PageState.LRU == whole[wanted] & PageState.LRU).all()
+    on_lru = wanted[whole[wanted] & PageState.LRU != 0]
     assert (frames.of(on_lru) == whole[on_lru]).all()
-    # And of their folios' heads, which is where the record is.
+    # Also those of their folios' heads, which have the records.
     orders = (whole[on_lru] & PageState.ORDER).astype(np.int64)
     heads = on_lru >> orders << orders
     assert (frames.of(heads) == whole[heads]).all()
 
 
-def test_a_tail_in_a_block_of_its_own_does_not_change_the_block_before(made_up):
-    proc, whole = made_up
+def test_a_tail_in_a_separate_block_does_not_change_the_block_before(fake_proc):
+    proc, whole = fake_proc
     frames = FrameStates(4, proc)
-    # The last small folios' block, and one in the middle of the hugetlb page.
-    asked = np.array([2 * S + 512, 2 * S + 3000], dtype=np.int64)
-    pfns, states = frames.read_few(asked)
+    # The block of the last small folios, and one in the middle of the hugetlb page.
+    wanted = np.array([2 * S + 512, 2 * S + 3000], dtype=np.int64)
+    pfns, states = frames.read_few(wanted)
     assert (states == whole[pfns]).all()
 
 
-def test_few_page_frames_are_read_alone_and_many_with_their_section():
+def test_few_page_frames_are_read_singly_and_many_with_their_section():
     frames = FrameStates(4)
     few = np.arange(S, S + FEW, dtype=np.int64)
     many = np.arange(2 * S, 2 * S + FEW + 1, dtype=np.int64)
-    sections, alone = frames.stale(np.concatenate((many, few[::-1], [9 * S])), 1000, 0)
+    sections, single = frames.stale(np.concatenate((many, few[::-1], [9 * S])), 1000, 0)
     assert sections == [2]
-    assert (alone == few).all()
+    assert (single == few).all()
 
 
-def test_single_ones_that_come_again_and_again_are_many():
+def test_frames_read_singly_too_often_are_read_with_their_section():
     frames = FrameStates(4)
     one = np.array([S + 5], dtype=np.int64)
     answers = [frames.stale(one, 1000, now)[0] for now in range(FEW + 1)]
     assert answers == [[]] * FEW + [[1]]
     frames.put(1, np.zeros(S, dtype=np.uint8), FEW)
-    sections, alone = frames.stale(one, 1000, FEW + 1000)
-    assert (sections, alone.tolist()) == ([], [])
-    # Counted again from here.
+    sections, single = frames.stale(one, 1000, FEW + 1000)
+    assert (sections, single.tolist()) == ([], [])
+    # The count starts over.
     assert frames.stale(one, 1000, FEW + 1001)[0] == []
 
 
-def test_what_was_read_of_a_section_lately_is_not_read_again():
+def test_a_recently_read_section_is_not_read_again():
     frames = FrameStates(4)
     frames.put(1, np.zeros(S, dtype=np.uint8), 500)
     pfns = np.array([S, 2 * S], dtype=np.int64)
-    sections, alone = frames.stale(pfns, 1000, 1500)
-    assert (sections, alone.tolist()) == ([], [2 * S])
+    sections, single = frames.stale(pfns, 1000, 1500)
+    assert (sections, single.tolist()) == ([], [2 * S])
     frames.forget(1)
     assert frames.stale(pfns, 1000, 1500)[1].tolist() == [S, 2 * S]

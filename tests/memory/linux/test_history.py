@@ -1,4 +1,4 @@
-"""Show that a page is known by who maps it and where, and when it was demoted at the latest."""
+"""The history of promotions, by process and address, and the latest possible time of each demotion."""
 
 import numpy as np
 
@@ -8,19 +8,19 @@ from pghotd.memory.linux.migrate.history import PromotionHistory
 VPNS = np.arange(1000, 1010)
 
 
-def test_what_was_never_promoted_was_never_demoted():
+def test_a_page_that_was_never_promoted_was_never_demoted():
     history = PromotionHistory()
     assert (history.since_demotion(7, 70, VPNS, 5000) == NEVER).all()
 
 
-def test_the_first_look_that_finds_it_back_is_the_time():
+def test_the_first_look_that_finds_a_page_back_is_its_time():
     history = PromotionHistory()
     history.promoted(7, 70, VPNS[:5], 0, 1000)
     assert history.since_demotion(7, 70, VPNS, 9000).tolist() == [0] * 5 + [NEVER] * 5
     assert history.since_demotion(7, 70, VPNS[:5], 9500).tolist() == [500] * 5
 
 
-def test_the_last_demotion_of_its_node_is_the_time_if_that_is_earlier():
+def test_the_last_demotion_of_its_node_is_its_time_if_earlier():
     history = PromotionHistory()
     history.promoted(7, 70, VPNS, 0, 1000)
     history.demoting(0, 2000)
@@ -37,7 +37,7 @@ def test_another_process_with_the_same_pid_or_address_is_another_page():
     assert (history.since_demotion(8, 70, VPNS, 2000) == NEVER).all()
 
 
-def test_promoted_again_it_starts_over():
+def test_a_page_promoted_again_starts_over():
     history = PromotionHistory()
     history.promoted(7, 70, VPNS, 0, 1000)
     assert history.since_demotion(7, 70, VPNS, 2000).tolist() == [0] * 10
@@ -45,7 +45,7 @@ def test_promoted_again_it_starts_over():
     assert history.since_demotion(7, 70, VPNS, 8000).tolist() == [0] * 10
 
 
-def test_a_full_table_forgets_and_never_mistakes():
+def test_a_full_table_drops_pages_and_never_confuses_them():
     history = PromotionHistory(bits=6)
     history.promoted(7, 70, np.arange(10_000), 0, 1000)
     ages = history.since_demotion(7, 70, np.arange(10_000, 20_000), 2000)

@@ -1,4 +1,4 @@
-"""What the Linux backend reads, and how old it may be, on a made-up machine."""
+"""What the Linux backend reads, and how old it may be, on a fake machine."""
 
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from pghotd.memory.linux.settings import LinuxSettings, Watch
 from pghotd.procfs import page_size
 from pghotd.procfs.kpageflags import KPF_LRU
 from pghotd.procfs.process_targets import Target
+from tests.fake_world import FakeProc
 from tests.machines import Time
-from tests.made_up_world import MadeUpProc
 from tests.memory.linux.trees import machine, write
 
 S = PAGES_PER_SECTION
@@ -26,7 +26,7 @@ class Bench:
     """A backend whose slow node has the sections 2 to 5, and a process that it watches."""
 
     def __init__(self, folder: Path) -> None:
-        self.proc = MadeUpProc(folder / "proc")
+        self.proc = FakeProc(folder / "proc")
         write(self.proc.root, "self/status", "Name:\tx\nUid:\t0\t0\t0\t0\nCapEff:\t000001ffffffffff\n")
         (self.proc.root / "zoneinfo").write_bytes(Path("/proc/zoneinfo").read_bytes())
         self.flags = np.zeros(6 * S, dtype=np.uint64)
@@ -57,7 +57,7 @@ def test_memory_in_blocks_of_two_nodes_is_in_status_and_in_the_log(bench, tmp_pa
     assert shared.stat()["left_out_bytes"] == 1 << 30
     assert shared.stat()["left_out_reason"].startswith("1.0 GiB of nodes 0-1 left out: a memory block that")
     assert [record.message for record in caplog.records] == [shared.stat()["left_out_reason"]]
-    # As uevents bring readings that change nothing of it, nothing is said again.
+    # A new reading that changes nothing of it is not logged again.
     shared._adopt(shared._read_topology())
     assert len(caplog.records) == 1
 
@@ -68,14 +68,14 @@ def test_pages_that_are_not_4_kib_are_refused(bench, monkeypatch):
         LinuxMachine(LinuxSettings(), Counters(), bench.time, str(bench.proc.root), bench.sys)
 
 
-def test_a_proc_that_hides_all_but_processes_is_said(bench):
+def test_a_proc_that_hides_all_but_processes_is_reported(bench):
     write(bench.proc.root, "self/mountinfo", f"31 28 0:6 / {bench.proc.root} rw - proc proc rw,subset=pid\n")
     (bench.proc.root / "zoneinfo").unlink()
     with pytest.raises(OSError, match="mounted with subset=pid, which hides all but processes"):
         LinuxMachine(LinuxSettings(), Counters(), bench.time, str(bench.proc.root), bench.sys)
 
 
-async def test_sections_of_watched_processes_are_those_with_their_pages(bench):
+async def test_watched_sections_are_those_with_pages_of_watched_processes(bench):
     bench.proc.process(10, 64, comm=b"db", pfn=3 * S - 32)
     bench.proc.process(11, 64, comm=b"other", pfn=5 * S)
     bench.proc.process(12, 64, comm=b"db", pfn=S)
@@ -84,25 +84,25 @@ async def test_sections_of_watched_processes_are_those_with_their_pages(bench):
     assert cpu_s > 0
 
 
-async def test_a_watch_that_has_fitted_nothing_for_a_while_is_named(bench):
-    """Also where nothing asks for page tables."""
-    for later, said in ((0, "-"), (29_999, "-"), (1, "watch name=db")):
+async def test_a_watch_that_has_matched_nothing_for_a_while_is_named(bench):
+    """Even if no page tables are read."""
+    for later, unmatched in ((0, "-"), (29_999, "-"), (1, "watch name=db")):
         bench.time.now += later
         await bench.machine._match()
-        assert bench.machine.stat()["unmatched"] == said
+        assert bench.machine.stat()["unmatched"] == unmatched
     bench.proc.process(10, 64, comm=b"db", pfn=3 * S)
     await bench.machine._match()
     assert bench.machine.stat()["unmatched"] == "-"
 
 
-async def test_memory_that_no_control_group_accounts_is_the_roots(bench):
+async def test_memory_of_no_memory_cgroup_belongs_to_the_root(bench):
     bench.proc.process(10, 64, comm=b"db", pfn=3 * S, cgroup=b"9:name=systemd:/s\n3:cpuset:/c\n")
     bench.proc.process(11, 64, comm=b"db", pfn=4 * S, cgroup=b"4:memory:/m\n3:cpuset:/c\n0::/u\n")
     await bench.machine.watched_sections()
     assert [bench.machine.owners[owner] for owner in bench.machine.owner_of(np.array([3 * S, 4 * S]))] == ["/", "/m"]
 
 
-async def test_page_tables_are_read_for_it_now_and_then(bench, monkeypatch):
+async def test_page_tables_are_read_now_and_then_for_watched_sections(bench, monkeypatch):
     readings = []
     read_mapped = linux_machine.read_mapped
     monkeypatch.setattr(linux_machine, "read_mapped", lambda *given: readings.append(1) or read_mapped(*given))
@@ -116,7 +116,7 @@ async def test_page_tables_are_read_for_it_now_and_then(bench, monkeypatch):
     assert (await bench.machine.watched_sections())[0].tolist() == [4]
     assert len(readings) == 2
 
-    # What it costs is a hundredth of the time at most.
+    # The cost is at most a hundredth of the time.
     async def read_slowly():
         bench.machine._mapped = Mapped(at=bench.time.now)
         return 0.5
@@ -131,7 +131,7 @@ async def test_page_tables_are_read_for_it_now_and_then(bench, monkeypatch):
 
 
 @pytest.mark.parametrize("few", [1, 1000])
-async def test_states_are_as_young_as_is_asked_for(bench, few):
+async def test_states_are_as_recent_as_requested(bench, few):
     pfns = np.arange(3 * S, 3 * S + few)
     bench.flags[pfns] = KPF_LRU
     bench.write_flags()
@@ -144,7 +144,7 @@ async def test_states_are_as_young_as_is_asked_for(bench, few):
     assert not bench.on_lru(3 * S)
 
 
-async def test_a_reading_of_a_section_is_good_for_as_long_as_is_set(bench):
+async def test_a_reading_of_a_section_lasts_for_kpageflags_age_ms(bench):
     pfns = np.arange(3 * S, 3 * S + 1000)
     bench.flags[pfns] = KPF_LRU
     bench.write_flags()

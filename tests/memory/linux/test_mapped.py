@@ -1,4 +1,4 @@
-"""Find the frames of pages in a made-up pagemap."""
+"""The frames of pages, from a fake pagemap."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.linux.readings.mapped import Mapped, WatchedProcess, landed, read_mapped
 from pghotd.memory.linux.settings import Watch
 from pghotd.procfs.process_targets import Target
-from tests.made_up_world import HEAP, MadeUpProc
+from tests.fake_world import HEAP, FakeProc
 from tests.memory.linux.trees import write
 
 S = PAGES_PER_SECTION
@@ -40,7 +40,7 @@ def test_a_process_that_has_gone_has_no_frames(proc):
     assert landed(8, np.array([4096], dtype=np.uint64), proc).tolist() == [-1]
 
 
-def test_where_a_process_may_have_its_pages_is_read_once_for_a_reading(tmp_path):
+def test_the_allowed_places_of_a_process_are_read_once_per_reading(tmp_path):
     def policy(words):
         write(tmp_path, "7/numa_maps", f"00010000 {words} anon=1 N1=1 kernelpagesize_kB=4\n")
 
@@ -59,8 +59,8 @@ def test_where_a_process_may_have_its_pages_is_read_once_for_a_reading(tmp_path)
 
 
 def test_pages_of_other_sections_or_beyond_all_of_them_are_left_out(tmp_path):
-    """Memory of a device may be beyond the last section, and without rights all PFNs are 0."""
-    proc = MadeUpProc(tmp_path / "proc")
+    """Device memory may be beyond the last section, and without privileges all PFNs are 0."""
+    proc = FakeProc(tmp_path / "proc")
     tracked = np.array([False, True, False])
     for pid, pfn in ((1, 2 * S - 4), (2, 3 * S - 4), (3, 0), (4, S - 4)):
         proc.process(pid, 8, comm=b"db", pfn=pfn)

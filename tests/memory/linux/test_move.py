@@ -1,4 +1,4 @@
-"""Moves against a kernel in miniature that treats runs and status as do_pages_move() does."""
+"""Moves on a miniature kernel that treats runs and statuses as do_pages_move() does."""
 
 import errno
 from dataclasses import dataclass, field
@@ -17,12 +17,12 @@ SOURCE, TARGET, ELSEWHERE = 1, 0, 2
 
 @dataclass
 class Kernel:
-    """Pages by address: the node of each, and what keeps some from moving."""
+    """Pages by address: the node of each, and what prevents some from moving."""
 
     node: dict[int, int]
-    busy: dict[int, int] = field(default_factory=dict)  # how many tries fail
-    at_once: dict[int, int] = field(default_factory=dict)  # errno before anything is tried
-    vanish: set[int] = field(default_factory=set)  # gone once it was tried
+    busy: dict[int, int] = field(default_factory=dict)  # How many tries fail.
+    at_once: dict[int, int] = field(default_factory=dict)  # An errno before anything is tried.
+    vanish: set[int] = field(default_factory=set)  # Gone once they were tried.
     room: int = 10**9
     whole: int = 0
     exits_after: int = 10**9
@@ -54,7 +54,7 @@ class Kernel:
             status[i] = TARGET if self.node.get(address) == TARGET else code
             err = self._migrate(run)
             if err:
-                # The page in hand has its status already; the rest was never looked at.
+                # The current page already has its status; the rest was never visited.
                 return (err + len(addresses) - i - 1 if err > 0 else err), status
             status[start : start + len(run)] = TARGET
             run = []
@@ -87,28 +87,28 @@ def moved(kernel, addresses, **options):
     return move(7, np.array(addresses, dtype=np.uint64), TARGET, kernel.move_pages, **options)
 
 
-def test_all_go():
+def test_all_pages_move():
     kernel = Kernel(dict.fromkeys(range(5), SOURCE))
     found = moved(kernel, range(5))
     assert found.results.tolist() == [0] * 5
     assert found.calls == 1
 
 
-def test_one_busy_page_holds_up_no_other():
+def test_one_busy_page_holds_up_no_others():
     kernel = Kernel(dict.fromkeys(range(6), SOURCE), busy={1: 99}, at_once={3: errno.EACCES})
     found = moved(kernel, range(6))
     assert found.results.tolist() == [0, errno.EBUSY, 0, errno.EACCES, 0, 0]
-    # What was never tried comes before what failed.
+    # Pages never tried come before those that failed.
     assert kernel.moving_calls == [[0, 1, 2, 3, 4, 5], [4, 5, 1]]
     assert found.calls == 2
 
 
-def test_busy_once_goes_the_second_time():
+def test_a_page_busy_once_moves_in_the_second_call():
     kernel = Kernel(dict.fromkeys(range(4), SOURCE), busy={0: 1})
     assert moved(kernel, range(4)).results.tolist() == [0] * 4
 
 
-def test_without_leave_for_a_second_call_what_was_not_tried_is_said_to_be_so():
+def test_without_a_second_call_untried_pages_are_not_tried():
     kernel = Kernel(dict.fromkeys(range(4), SOURCE), busy={0: 1}, at_once={1: errno.EBUSY})
     found = moved(kernel, range(4), resubmit=False)
     assert found.results.tolist() == [errno.EBUSY, errno.EBUSY, Refusal.NOT_TRIED, Refusal.NOT_TRIED]
@@ -119,7 +119,7 @@ def test_two_runs_that_fail_one_after_the_other():
     pages = dict.fromkeys(range(7), SOURCE)
     kernel = Kernel(pages, busy={0: 99, 2: 99}, at_once={1: errno.EFAULT, 3: errno.EFAULT})
     found = moved(kernel, range(7))
-    # The second call ends at the run of page 2: page 0 was tried in the first one, the pages behind in neither.
+    # The second call ends at the run of page 2: page 0 was tried in the first one, the pages after it in neither.
     assert kernel.moving_calls[1] == [2, 3, 4, 5, 6, 0]
     expected = [
         errno.EBUSY,
@@ -140,14 +140,14 @@ def test_a_full_target():
     assert found.calls == 2
 
 
-def test_a_target_outside_the_cpuset_and_other_refusals_of_the_whole():
+def test_a_call_refused_as_a_whole_is_not_tried():
     for code in (errno.EACCES, errno.EPERM, errno.ESRCH, errno.ENODEV, errno.ENOSYS):
         found = moved(Kernel(dict.fromkeys(range(3), SOURCE), whole=code), range(3))
         assert found.results.tolist() == [Refusal.NOT_TRIED] * 3
         assert found.calls == 1
 
 
-def test_what_goes_or_exits_meanwhile():
+def test_pages_that_vanish_and_a_process_that_exits_during_the_call():
     kernel = Kernel(dict.fromkeys(range(3), SOURCE), vanish={1})
     assert moved(kernel, range(3)).results.tolist() == [0, errno.ENOENT, 0]
     kernel = Kernel(dict.fromkeys(range(3), SOURCE), busy={1: 9}, at_once={2: errno.EACCES}, exits_after=1)
@@ -155,8 +155,8 @@ def test_what_goes_or_exits_meanwhile():
     assert found.results.tolist() == [errno.ESRCH, errno.ESRCH, errno.EACCES]
 
 
-def test_what_went_before_it_was_tried_has_not_failed():
-    """As a kernel 6.12 was seen to answer: a pinned page, one never touched that ends the run, and one behind it."""
+def test_pages_behind_a_failing_run_are_not_tried():
+    """Seen with kernel 6.12: a pinned page, an untouched one that ends its run, and another one after that."""
     pages = dict.fromkeys([n for n in range(24) if n not in (10, 15)], SOURCE)
     kernel = Kernel(pages, busy={3: 99})
     returned, status = kernel.move_pages(7, np.arange(24, dtype=np.uint64), np.zeros(24, dtype=np.int32), 0)
@@ -171,12 +171,12 @@ def test_what_went_before_it_was_tried_has_not_failed():
     assert found.calls == 2
 
 
-def test_too_many_at_once():
+def test_too_many_pages_at_once():
     with pytest.raises(ValueError, match="more than 512"):
         moved(Kernel({}), range(513))
 
 
-def test_locating_any_number():
+def test_any_number_of_pages_is_located():
     kernel = Kernel({n: n % 3 for n in range(1500)})
     found = locate(7, np.arange(1501, dtype=np.uint64), kernel.move_pages)
     assert found.tolist() == [n % 3 for n in range(1500)] + [-errno.ENOENT]
@@ -193,7 +193,7 @@ PAGE = st.tuples(
 
 
 @given(st.lists(PAGE, max_size=40), st.integers(0, 40), st.booleans(), st.booleans())
-def test_results_are_the_truth(pages, room, full, resubmit):
+def test_results_agree_with_the_nodes_of_pages(pages, room, full, resubmit):
     kernel = Kernel(
         {n: node for n, (node, *_) in enumerate(pages) if node is not None},
         busy={n: busy for n, (_, busy, *_) in enumerate(pages)},
@@ -209,7 +209,7 @@ def test_results_are_the_truth(pages, room, full, resubmit):
         if result in (errno.EBUSY, errno.ENOMEM) and n not in kernel.at_once:
             assert n in kernel.tried
         if result == Refusal.NOT_TRIED and n in kernel.tried:
-            # Only a run that ended for want of room leaves that open.
+            # Only a run that ended for lack of room leaves that open.
             assert full
         if n in kernel.moved_now or n in there:
             assert result == 0

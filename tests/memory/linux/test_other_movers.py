@@ -11,7 +11,7 @@ KTHREAD = 0x0020_0000
 
 @pytest.fixture
 def found(tmp_path):
-    """Return what is found below a fake /proc and /sys."""
+    """A function that returns the movers found below a fake /proc and /sys."""
 
     def find():
         movers = find_other_movers(str(tmp_path), str(tmp_path / "sys"))
@@ -38,7 +38,7 @@ def kdamond(tmp_path, number: int, state: str, *actions: str) -> None:
         write(tmp_path, f"{base}/contexts/0/schemes/{scheme}/action", f"{action}\n")
 
 
-def test_none(found, tmp_path):
+def test_no_mover_is_found(found, tmp_path):
     assert found() == []
     write(tmp_path, "sys/kernel/numa_balancing", "0\n")
     kdamond(tmp_path, 0, "off", "migrate_hot")
@@ -60,17 +60,17 @@ def test_numa_balancing(found, tmp_path, mode, does):
 @pytest.mark.parametrize(
     ("text", "works"), [("7\n", True), ("0x4\n", True), ("0\n", False), ("0x0\n", False), ("", True)]
 )
-def test_the_kernels_own(found, tmp_path, text, works):
+def test_pghot_in_the_kernel(found, tmp_path, text, works):
     write(tmp_path, "sys/kernel/debug/pghot/enabled_sources", text)
     assert [mover.name for mover in found()] == ["pghot"] * works
 
 
-def test_the_kernels_own_that_does_not_say(found, tmp_path):
+def test_pghot_in_the_kernel_without_enabled_sources(found, tmp_path):
     write(tmp_path, "sys/kernel/debug/pghot/kmigrated_sleep_ms", "100\n")
     assert [mover.name for mover in found()] == ["pghot"]
 
 
-def test_the_kernels_own_without_debugfs(found, tmp_path):
+def test_pghot_in_the_kernel_without_debugfs(found, tmp_path):
     write(tmp_path, "sys/vm/pghot_freq_threshold", "2\n")
     assert [mover.name for mover in found()] == ["pghot"]
     write(tmp_path, "sys/kernel/debug/pghot/enabled_sources", "0\n")
@@ -99,7 +99,7 @@ def test_daemons(found, tmp_path):
     assert found()[0].how_to_stop == "systemctl stop numad, or kill 20"
 
 
-def test_a_name_stops_no_process(found, tmp_path):
+def test_a_name_by_itself_is_no_mover(found, tmp_path):
     process(tmp_path, 30, "numad", uid=1000)
     process(tmp_path, 31, "numad", flags=KTHREAD)
     process(tmp_path, 32, "numad2")
@@ -111,6 +111,6 @@ def test_a_name_stops_no_process(found, tmp_path):
     assert found() == []
 
 
-def test_this_machine():
+def test_this_machine_can_be_searched():
     for mover in find_other_movers():
         assert mover.name != "numa_balancing" or os.path.exists("/proc/sys/kernel/numa_balancing")

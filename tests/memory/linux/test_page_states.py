@@ -1,4 +1,4 @@
-"""States from flags, against a reference that goes page by page."""
+"""States from flags, compared with a reference that goes page by page."""
 
 import mmap
 import os
@@ -73,7 +73,7 @@ BITS = [
 
 
 def section(seed: int, pages: int, largest: int) -> list[int]:
-    """Make a range of folios of up to 2^largest pages, and break a few of them."""
+    """Return flags of folios of up to 2^largest pages, a few of them damaged."""
     rng = np.random.default_rng(seed)
     flags: list[int] = []
     while len(flags) < pages:
@@ -90,20 +90,20 @@ def section(seed: int, pages: int, largest: int) -> list[int]:
 
 
 def hugetlb(flag: int) -> bool:
-    """Return whether a page's own flags say that it is of hugetlb."""
+    """Return whether a page's own flags make it one of hugetlb."""
     nothing = kpf.KPF_BUDDY | kpf.KPF_HWPOISON | kpf.KPF_NOPAGE | kpf.KPF_OFFLINE | kpf.KPF_ZERO_PAGE
     parts = [bit for bit in (kpf.KPF_COMPOUND_HEAD, kpf.KPF_COMPOUND_TAIL) if flag & bit]
     return bool(flag & kpf.KPF_HUGE) and len(parts) == 1 and not flag & nothing
 
 
 @given(st.integers(0, 2**32), st.sampled_from([(1, 0), (2, 1), (64, 3), (64, 6), (2048, 5), (4096, 10)]))
-def test_states(seed, shape):
+def test_states_equal_the_reference(seed, shape):
     flags = section(seed, *shape)
     expected = [state | PageState.HUGETLB * hugetlb(flag) for state, flag in zip(reference(flags), flags, strict=True)]
     assert states(flags) == expected
 
 
-def test_by_hand():
+def test_states_of_flags_by_hand():
     flags = [0] * 1536
     flags[0] = ANON
     flags[1] = FILE | kpf.KPF_DIRTY
@@ -119,12 +119,12 @@ def test_by_hand():
     assert found[4:8] == [lru | 2 | PageState.FILE | PageState.PINNED] * 4
     assert found[8:12] == [0] * 4
     assert found[512:1024] == [lru | 9] * 512
-    # Pages of hugetlbfs have an order, are on no LRU list, and are told from others that are not.
+    # Pages of hugetlbfs have an order, are on no LRU list, and are distinguished from others on none.
     assert found[1024:] == [PageState.HUGETLB | 9] * 512
     assert not PageState.HUGETLB & PageState.LRU
 
 
-def test_what_can_be_no_folio_has_no_state():
+def test_impossible_folios_have_no_state():
     head = ANON | HEAD
     assert states([TAIL] * 8) == [0] * 8
     assert states([TAIL, TAIL, ANON, ANON]) == [0, 0, PageState.LRU, PageState.LRU]
@@ -136,16 +136,16 @@ def test_what_can_be_no_folio_has_no_state():
     assert states([]) == []
 
 
-def test_flags_of_a_range(tmp_path):
+def test_flags_of_a_range_end_with_the_file(tmp_path):
     (tmp_path / "kpageflags").write_bytes(struct.pack("<4Q", 1, 2, 3, 4) + b"\1\1")
     assert read_flags(1, 5, str(tmp_path)).tolist() == [2, 3, 4, 0, 0]
     assert read_flags(9, 2, str(tmp_path)).tolist() == [0, 0]
     assert read_flags(0, 0, str(tmp_path)).tolist() == []
 
 
-def test_own_huge_page():
-    """A huge page of one's own has one state in all of its frames; so have its neighbours of 4 KiB."""
-    require(os.geteuid() == 0, "PFNs are for root")
+def test_a_huge_page_of_this_process():
+    """A huge page of this process has one state in all of its frames."""
+    require(os.geteuid() == 0, "PFNs are visible only to root")
     require(os.path.exists("/sys/kernel/mm/transparent_hugepage/enabled"), "huge pages")
     huge = 2 << 20
     with mmap.mmap(-1, 3 * huge, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
@@ -161,5 +161,5 @@ def test_own_huge_page():
         require(len(pfns) == 512, "a free huge page")
         found = states_of(read_flags(int(pfns[0]), 512))
         assert set((found & PageState.ORDER).tolist()) == {9}
-        # A page that was touched just now may still wait in a CPU's batch for its LRU list.
+        # A page that was just touched may still be in a CPU's batch, not yet on its LRU list.
         assert len(set(found.tolist())) == 1

@@ -1,4 +1,4 @@
-"""Hand batches over on a made-up machine: each reason to refuse, in its order, and what becomes of the rest."""
+"""Promotion of batches on a fake machine: each reason for a refusal, in order, and what happens to the rest."""
 
 import errno
 from pathlib import Path
@@ -84,7 +84,7 @@ class World:
         self, promotion: Promotion, number: int, *, pages: int = 1, watch: Watch, mapped: str = ""
     ) -> list[str]:
         """Promote `number` folios, and return the reason or errno of each, `moved` for those that did."""
-        self.moved = []  # all are on node 1 again
+        self.moved = []  # All are on node 1 again.
         heads = FIRST + np.arange(number, dtype=np.int64) * pages
         known = Mapped(
             processes=(WatchedProcess(PID, 1, "/a", watch), WatchedProcess(OTHER, 1, "/b", watch)),
@@ -93,7 +93,7 @@ class World:
             vpns=np.repeat(heads, 2) - FIRST + 16 if mapped == "twice" else heads - FIRST + 16,
         )
         request = Request(heads, np.full(number, pages, dtype=np.int64), np.ones(number, dtype=np.int16), 0, known)
-        # The task that makes the calls ends with each batch here, so each has its own.
+        # The task that makes the calls ends with each batch, so each has its own.
         promotion._calls = self.calls(promotion._zones)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(promotion._calls.run)
@@ -113,17 +113,17 @@ def world(tmp_path, monkeypatch):
 WATCH = Watch(Target())
 
 
-async def test_what_nothing_stands_against_moves(autojump_clock, world):
+async def test_a_page_without_a_reason_against_it_moves(autojump_clock, world):
     assert await world.promote(world.promotion(), 5, watch=WATCH) == ["moved"] * 5
     assert sorted(world.moved) == [16, 17, 18, 19, 20]
 
 
-async def test_a_dry_run_asks_everything_and_moves_nothing(autojump_clock, world):
+async def test_a_dry_run_moves_nothing(autojump_clock, world):
     assert await world.promote(world.promotion(dry_run=True), 3, watch=WATCH) == ["dry_run"] * 3
     assert not world.moved
 
 
-async def test_pages_that_no_watched_process_maps(autojump_clock, world):
+async def test_pages_that_no_watched_process_maps_are_unmapped(autojump_clock, world):
     assert await world.promote(world.promotion(), 2, watch=WATCH, mapped="nowhere") == ["unmapped"] * 2
 
 
@@ -135,55 +135,55 @@ async def test_pages_of_several_processes_are_left_alone_unless_configured(autoj
 
 
 @pytest.mark.parametrize(
-    ("policy", "said"),
+    ("policy", "result"),
     [
         ("bind:1", "policy"),
         ("interleave:0-1", "policy"),
         ("bind=balancing:0-1", "moved"),
         ("bind=balancing:1", "policy"),
-        # The page is on node 1: demoted there.
+        # The page is on node 1, since it was demoted.
         ("bind=balancing:0,2", "moved"),
         ("prefer (many)=balancing:0,2", "moved"),
         ("prefer (many):0,2", "policy"),
         ("default", "moved"),
     ],
 )
-async def test_a_memory_policy_binds_unless_overridden(autojump_clock, world, policy, said):
+async def test_a_memory_policy_binds_unless_overridden(autojump_clock, world, policy, result):
     world.process(PID, policy=policy)
-    assert await world.promote(world.promotion(), 2, watch=WATCH) == [said] * 2
+    assert await world.promote(world.promotion(), 2, watch=WATCH) == [result] * 2
     assert await world.promote(world.promotion(), 1, watch=Watch(Target(), override_policy=True)) == ["moved"]
 
 
-async def test_a_target_outside_the_cpuset(autojump_clock, world):
+async def test_a_target_outside_the_cpuset_is_refused(autojump_clock, world):
     world.process(PID, nodes="1")
     assert await world.promote(world.promotion(), 2, watch=WATCH) == ["cpuset"] * 2
 
 
-async def test_pages_that_are_no_longer_where_their_records_were(autojump_clock, world):
+async def test_pages_that_have_moved_away_are_gone(autojump_clock, world):
     world.nowhere = {17}
     world.there = {18}
     assert await world.promote(world.promotion(), 3, watch=WATCH) == ["moved", "gone", "gone"]
     assert world.moved == [16]
 
 
-async def test_another_process_that_has_got_the_pid(autojump_clock, world):
+async def test_pages_of_another_process_with_the_same_pid_are_gone(autojump_clock, world):
     write(world.root, f"{PID}/stat", f"{PID} (x) S {'0 ' * 18}2 0 0 0\n")
     assert await world.promote(world.promotion(), 2, watch=WATCH) == ["gone"] * 2
     assert not world.moved
 
 
-async def test_a_process_that_has_gone(autojump_clock, world):
+async def test_pages_of_a_process_that_has_ended_are_gone(autojump_clock, world):
     for file in (world.root / str(PID)).iterdir():
         file.unlink()
     assert await world.promote(world.promotion(), 2, watch=WATCH) == ["gone"] * 2
 
 
-async def test_room_is_kept_for_the_whole_batch(autojump_clock, world):
+async def test_room_is_counted_for_the_whole_batch(autojump_clock, world):
     world.free(100 + 4)
     assert await world.promote(world.promotion(), 6, watch=WATCH) == ["moved"] * 3 + ["no_space"] * 3
 
 
-async def test_room_that_has_gone_until_the_call_is_not_used(autojump_clock, world):
+async def test_room_that_has_gone_by_the_time_of_the_call_is_not_used(autojump_clock, world):
     promotion = world.promotion()
     world.free(100 + 3)
     assert await world.promote(promotion, 4, watch=WATCH) == ["moved"] * 2 + ["no_space"] * 2
@@ -200,7 +200,7 @@ async def test_pages_that_an_unwatched_process_maps_too_are_left_alone_after_two
     assert await world.promote(promotion, 1, watch=WATCH) == ["backoff"]
 
 
-async def test_several_processes_of_a_batch_wait_for_their_calls_together(autojump_clock, world):
+async def test_calls_for_several_processes_of_a_batch_wait_together(autojump_clock, world):
     began = trio.current_time()
     heads = FIRST + np.arange(2, dtype=np.int64)
     processes = (WatchedProcess(PID, 1, "/a", WATCH), WatchedProcess(OTHER, 1, "/a", WATCH))
@@ -215,7 +215,7 @@ async def test_several_processes_of_a_batch_wait_for_their_calls_together(autoju
     assert trio.current_time() - began < 2 * FILL_MS / 1000
 
 
-async def test_huge_pages_leave_one_free_block_over(autojump_clock, world):
+async def test_huge_pages_leave_one_free_block(autojump_clock, world):
     world.huge_blocks(3)
     assert await world.promote(world.promotion(), 4, pages=HUGE, watch=WATCH) == ["moved"] * 2 + ["no_block"] * 2
     world.huge_blocks(0)
@@ -247,7 +247,7 @@ async def test_the_move_limit_holds_the_rest_back(autojump_clock, world):
     )
 
 
-async def test_a_folio_that_was_busy_twice_running_is_left_alone_for_a_minute(autojump_clock, world):
+async def test_a_folio_that_was_busy_twice_in_a_row_is_left_alone_for_a_minute(autojump_clock, world):
     promotion = world.promotion()
     world.busy = {17}
     for _ in range(2):

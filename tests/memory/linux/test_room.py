@@ -1,4 +1,4 @@
-"""Room on a made-up node: what is read before it is asked for, how it is asked for, and what `status` says."""
+"""Room on a fake node: what is read before a request, how the request is made, and what `status` shows."""
 
 import errno
 
@@ -15,12 +15,12 @@ LOW, HIGH = 1000, 1400
 
 
 class World:
-    """A machine of a fast node 0 and a slow node 1, whose kernel demotes when it is asked to."""
+    """A machine of a fast node 0 and a slow node 1, whose kernel demotes on request."""
 
     def __init__(self, root):
         self.root, self.free, self.slow, self.demoted = root, LOW + 20, 50_000, 0
-        self.asked: list[int] = []
-        self.obeys = True
+        self.requests: list[int] = []
+        self.demotes = True
         write(root, "sys/kernel/mm/numa/demotion_enabled", "true\n")
         self.write()
         self.zones = ZoneReadings(str(root))
@@ -42,15 +42,15 @@ class World:
         return read_room(nid, self.zones, [1], self.now(), f"{self.root}/sys")
 
     async def act(self, nid, pages):
-        self.asked.append(nid)
-        if self.obeys:
+        self.requests.append(nid)
+        if self.demotes:
             self.free += 600
             self.slow -= 600
             self.demoted += 600
         self.write()
 
-    async def wanting(self, seconds: float, *, exchange: bool = True) -> None:
-        """Let pages wait for room for so long, as kmigrated does."""
+    async def want(self, seconds: float, *, exchange: bool = True) -> None:
+        """Have pages wait for room for this long, as kmigrated does."""
         for _ in range(int(seconds * 10)):
             self.keeper.want(0, 4000, exchange=exchange)
             await trio.sleep(0.1)
@@ -61,85 +61,85 @@ def world(tmp_path):
     return World(tmp_path)
 
 
-async def test_a_full_node_is_asked_until_there_is_room(autojump_clock, world):
+async def test_a_full_node_gets_requests_until_there_is_room(autojump_clock, world):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.keeper.run)
-        await world.wanting(1)
-        assert world.asked == [0, 0]
+        await world.want(1)
+        assert world.requests == [0, 0]
         assert world.keeper.works(0)
         assert world.keeper.stat() == {"room_asked": 2, "room_reason": "-"}
         world.free = LOW + 10
         world.write()
-        await world.wanting(0.3)
-        assert len(world.asked) > 2
+        await world.want(0.3)
+        assert len(world.requests) > 2
         nursery.cancel_scope.cancel()
 
 
-async def test_without_the_tunable_nothing_is_asked(autojump_clock, world):
+async def test_without_the_tunable_there_are_no_requests(autojump_clock, world):
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.keeper.run)
-        await world.wanting(1, exchange=False)
-        assert world.asked == []
+        await world.want(1, exchange=False)
+        assert world.requests == []
         assert not world.keeper.works(0)
         nursery.cancel_scope.cancel()
 
 
-async def test_where_the_kernel_does_not_demote_nothing_is_asked(autojump_clock, world):
+async def test_without_demotion_there_are_no_requests(autojump_clock, world):
     write(world.root, "sys/kernel/mm/numa/demotion_enabled", "false\n")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.keeper.run)
-        await world.wanting(1)
-        assert world.asked == []
+        await world.want(1)
+        assert world.requests == []
         assert not world.keeper.works(0)
         nursery.cancel_scope.cancel()
 
 
-async def test_while_paused_nothing_is_asked(autojump_clock, world):
+async def test_there_are_no_requests_during_a_pause(autojump_clock, world):
     world.keeper.paused = lambda: True
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.keeper.run)
-        await world.wanting(1)
-        assert world.asked == []
+        await world.want(1)
+        assert world.requests == []
         nursery.cancel_scope.cancel()
 
 
-async def test_a_full_slow_node_is_said(autojump_clock, world):
+async def test_a_full_slow_node_is_reported(autojump_clock, world):
     world.slow = HIGH + 100
     world.write()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.keeper.run)
-        await world.wanting(1)
-        assert world.asked == []
+        await world.want(1)
+        assert world.requests == []
         assert world.keeper.stat()["room_reason"] == "node 0 cannot demote: the slow nodes are short of free memory"
         assert not world.keeper.works(0)
         nursery.cancel_scope.cancel()
 
 
-async def test_a_node_that_does_not_demote_is_said(autojump_clock, world):
-    world.obeys = False
+async def test_a_node_that_does_not_demote_is_reported(autojump_clock, world):
+    world.demotes = False
     async with trio.open_nursery() as nursery:
         nursery.start_soon(world.keeper.run)
-        await world.wanting(4)
+        await world.want(4)
         assert world.keeper.stat()["room_reason"] == "node 0 has demoted nothing for 2 s despite requests"
-        number = len(world.asked)
-        await world.wanting(5)
-        assert len(world.asked) == number
+        number = len(world.requests)
+        await world.want(5)
+        assert len(world.requests) == number
         nursery.cancel_scope.cancel()
 
 
-async def test_a_refusal_of_the_kernel_is_said_and_ends_nothing(autojump_clock, world):
+async def test_a_refusal_by_the_kernel_is_reported_and_ends_nothing(autojump_clock, world):
     async def refuse(nid, pages):
         raise OSError(errno.EINVAL, "Invalid argument")
 
     world.keeper = keeper = RoomKeeper(world.read, refuse, world.now)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
-        await world.wanting(0.5)
+        await world.want(0.5)
         assert keeper.stat()["room_reason"] == "no room can be made on node 0: Invalid argument"
         nursery.cancel_scope.cancel()
 
 
-def test_pages_are_taken_up_to_below_low(world):
+def test_pages_are_allocated_down_to_below_low(world):
     taken = []
     make_room(0, 400, str(world.root), f"{world.root}/sys", lambda nid, pages: taken.append((nid, pages)))
     assert taken == [(0, 20 + 32)]

@@ -13,7 +13,7 @@ from tests.requirements import require
 TWO = {0: [0, 1, 4], 1: [5, 6, 9]}
 
 
-def test_two_tiers(tmp_path):
+def test_a_machine_of_two_tiers(tmp_path):
     sys = machine(tmp_path, TWO, tiers={4: "0", 5: "1"}, speeds={0: (10, 20_000), 1: (100, 4000)}, offline=(6,))
     topology = read_topology(sys)
     require_lower_tier(topology)
@@ -36,7 +36,7 @@ def test_two_tiers(tmp_path):
         with_lower_nodes(topology, [1])
 
 
-def test_a_block_is_several_sections(tmp_path):
+def test_a_block_can_be_several_sections(tmp_path):
     topology = read_topology(machine(tmp_path, {0: [0], 1: [2]}, tiers={4: "0", 9: "1"}, block_size=1 << 30))
     assert topology.nodes[0].sections.tolist() == list(range(8))
     assert topology.nodes[1].sections.tolist() == list(range(16, 24))
@@ -49,7 +49,7 @@ def test_a_block_of_two_nodes_belongs_to_neither(tmp_path):
     assert {nids: sections.tolist() for nids, sections in topology.shared.items()} == {(0, 1): [1]}
 
 
-def test_what_lies_in_blocks_of_several_nodes_is_reported_by_nodes(tmp_path):
+def test_memory_in_blocks_of_several_nodes_is_reported_by_nodes(tmp_path):
     nodes = {0: [0, 1], 1: [1, 2, 3], 2: [3, 4], 3: [3, 5, 6], 4: [6]}
     topology = read_topology(machine(tmp_path, nodes, offline=(6,), block_size=1 << 30))
     assert topology.left_out == (
@@ -59,7 +59,7 @@ def test_what_lies_in_blocks_of_several_nodes_is_reported_by_nodes(tmp_path):
     assert read_topology(machine(tmp_path / "whole", TWO)).left_out == ""
 
 
-def test_blocks_smaller_than_a_section(tmp_path):
+def test_blocks_smaller_than_a_section_are_refused(tmp_path):
     with pytest.raises(OSError, match="not whole sections") as caught:
         read_topology(machine(tmp_path, TWO, block_size=16 << 20))
     assert caught.value.errno == errno.EBADMSG
@@ -72,14 +72,14 @@ def test_blocks_smaller_than_a_section(tmp_path):
         ({4: {0}, 5: {1}}, {0}, {1}),
         # High-bandwidth memory without CPUs is faster than the slowest tier with CPUs: top.
         ({3: {2}, 4: {0, 1}, 22: {3}}, {0, 1}, {3}),
-        # A slow node with CPUs makes its tier top, and with it all that is as fast.
+        # A slow node with CPUs makes its tier top, and every tier as fast.
         ({4: {0}, 5: {1}, 6: {2}}, {0, 1}, {2}),
         ({4: {0}, 5: {1, 2}}, {0, 1}, set()),
         ({4: {0}, 5: {1}}, set(), set()),
         ({}, {0}, set()),
     ],
 )
-def test_the_kernels_rule(tiers, cpus, lower):
+def test_lower_tiers_by_the_kernels_rule(tiers, cpus, lower):
     assert lower_by_tiers(tiers, cpus) == lower
 
 
@@ -98,7 +98,7 @@ def test_distances_are_those_of_the_nodes_that_are_online(tmp_path):
         read_topology(str(tmp_path))
 
 
-def test_what_goes_away_meanwhile_is_left_out(tmp_path):
+def test_what_vanishes_during_the_reading_is_left_out(tmp_path):
     sys = machine(tmp_path, TWO, tiers={4: "0", 5: "1"})
     os.unlink(tmp_path / "devices/system/memory/memory9/state")
     os.unlink(tmp_path / "devices/virtual/memory_tiering/memory_tier5/nodelist")
@@ -109,7 +109,7 @@ def test_what_goes_away_meanwhile_is_left_out(tmp_path):
     assert [node.nid for node in read_topology(sys).nodes] == [0]
 
 
-def test_hostile_names_and_numbers(tmp_path):
+def test_malformed_names_and_numbers(tmp_path):
     sys = machine(tmp_path, {0: [0]}, tiers={4: "0"})
     for name in ("memory", "memory-1", "memoryx", "memory_side_cache", "memory\u0661", "memory" + "9" * 15):
         write(tmp_path, f"devices/system/node/node0/{name}", "")
@@ -147,7 +147,7 @@ def test_lower_nodes_by_distance(tmp_path):
     assert with_lower_nodes(topology, [1]).lower == (1,)
 
 
-def test_what_figures_show_not_to_be_slow_is_refused(tmp_path):
+def test_lower_nodes_that_figures_show_not_to_be_slower_are_refused(tmp_path):
     # High-bandwidth memory: farther away than anything, and faster.
     fast = {0: (100, 40_000), 1: (130, 200_000)}
     topology = read_topology(machine(tmp_path / "a", TWO, speeds=fast, distances={0: [10, 50], 1: [50, 10]}))
@@ -157,16 +157,16 @@ def test_what_figures_show_not_to_be_slow_is_refused(tmp_path):
     topology = read_topology(machine(tmp_path / "b", TWO, cpus="0-1"))
     with pytest.raises(LowerNodesError, match="not slower"):
         with_lower_nodes(topology, [1])
-    # As near to a CPU as any other memory, in a table that does tell nodes apart.
+    # As near to a CPU as any other memory, in a table that distinguishes nodes.
     topology = read_topology(machine(tmp_path / "c", TWO, distances={0: [10, 10], 1: [20, 10]}))
     with pytest.raises(LowerNodesError, match="not slower"):
         with_lower_nodes(topology, [1])
 
 
-def test_distances_that_say_nothing_contradict_no_operator(tmp_path):
+def test_uniform_distances_do_not_contradict_lower_nodes(tmp_path):
     flat = {0: [10, 10], 1: [10, 10]}
     assert with_lower_nodes(read_topology(machine(tmp_path / "a", TWO, distances=flat)), [1]).lower == (1,)
-    # A figure for one node only does not compare.
+    # Figures of only one node cannot be compared.
     half = {1: (130, 200_000)}
     topology = read_topology(machine(tmp_path / "b", TWO, distances=flat, speeds=half))
     assert with_lower_nodes(topology, [1]).lower == (1,)
@@ -176,7 +176,7 @@ def test_distances_that_say_nothing_contradict_no_operator(tmp_path):
         with_lower_nodes(topology, [1])
 
 
-def test_lower_nodes_that_cannot_be(tmp_path):
+def test_impossible_lower_nodes_are_refused(tmp_path):
     topology = read_topology(machine(tmp_path, {0: [0], 1: [1], 2: []}))
     with pytest.raises(LowerNodesError, match=r"no node 7 with memory online; nodes with memory: 0-1$"):
         with_lower_nodes(topology, [7])
@@ -186,7 +186,7 @@ def test_lower_nodes_that_cannot_be(tmp_path):
         with_lower_nodes(topology, [0, 1])
 
 
-def test_a_kernel_without_memory_hotplug_is_said(tmp_path):
+def test_a_kernel_without_memory_hotplug_is_reported(tmp_path):
     topology = read_topology(machine(tmp_path, {0: [], 1: []}, total_kb={0: 2 << 20, 1: 6 << 20}, hotplug=False))
     assert [node.total_bytes >> 30 for node in topology.nodes] == [2, 6]
     with pytest.raises(
@@ -197,7 +197,7 @@ def test_a_kernel_without_memory_hotplug_is_said(tmp_path):
         with_lower_nodes(topology, [1])
 
 
-def test_memory_that_is_offline_is_said_with_the_command_that_brings_it_online(tmp_path):
+def test_offline_memory_is_reported_with_the_command_that_brings_it_online(tmp_path):
     command = r"/sys/devices/system/node/node1/memory\*/state; do echo online_movable > \$state; done"
     topology = read_topology(machine(tmp_path / "a", TWO, offline=(5, 6, 9)))
     assert [node.offline_blocks for node in topology.nodes] == [0, 3]
@@ -205,7 +205,7 @@ def test_memory_that_is_offline_is_said_with_the_command_that_brings_it_online(t
         require_lower_tier(topology)
     with pytest.raises(LowerNodesError, match=f"node 1 has no memory online.*{command}"):
         with_lower_nodes(topology, [1])
-    # Nor does it matter how many nodes there are besides.
+    # Other nodes do not matter.
     topology = read_topology(machine(tmp_path / "b", {0: [0], 1: [5], 2: [9]}, tiers={4: "0,2"}, offline=(5,)))
     with pytest.raises(NoLowerTierError, match=f"only 1 memory block offline; .*{command}; or name the slow nodes"):
         require_lower_tier(topology)
@@ -214,7 +214,7 @@ def test_memory_that_is_offline_is_said_with_the_command_that_brings_it_online(t
         with_lower_nodes(topology, [7])
 
 
-def test_machines_without_a_lower_tier_say_why(tmp_path):
+def test_the_reason_for_no_lower_tier_is_reported(tmp_path):
     with pytest.raises(NoLowerTierError, match=r"no NUMA nodes.*backend = \"model\""):
         require_lower_tier(read_topology(str(tmp_path / "none")))
     with pytest.raises(NoLowerTierError, match="node 0 has all online memory"):
@@ -226,7 +226,7 @@ def test_machines_without_a_lower_tier_say_why(tmp_path):
         require_lower_tier(topology)
 
 
-def test_this_machine():
+def test_the_topology_of_this_machine():
     require(os.path.exists("/sys/devices/system/node/online"), "a kernel with NUMA")
     require(os.path.exists("/sys/devices/system/memory/block_size_bytes"), "a kernel with memory blocks")
     topology = read_topology()
@@ -238,20 +238,20 @@ def test_this_machine():
         assert node.distances[node.nid] == 10
 
 
-def test_blocks_that_are_offline_beside_others_online_are_no_reason_for_no_lower_tier(tmp_path):
+def test_offline_blocks_beside_online_ones_are_not_the_reason_for_no_lower_tier(tmp_path):
     topology = read_topology(machine(tmp_path, {0: [0, 1, 2], 1: [3, 4]}, tiers={4: "0-1"}, offline=(2, 4)))
     with pytest.raises(NoLowerTierError, match="the kernel puts nodes 0-1 into the top tier") as caught:
         require_lower_tier(topology)
     assert "offline" not in str(caught.value)
 
 
-def test_the_nodes_of_sections_cannot_be_written_to(tmp_path):
+def test_section_nid_is_read_only(tmp_path):
     sections = read_topology(machine(tmp_path, {0: [0], 1: [1]}, tiers={4: "0", 22: "1"})).section_nid()
     with pytest.raises(ValueError, match="read-only"):
         sections[0] = 1
 
 
-def test_a_memory_tier_that_is_garbled_is_an_error_and_one_that_has_just_gone_is_none(tmp_path):
+def test_a_garbled_memory_tier_is_an_error_and_a_vanished_one_is_left_out(tmp_path):
     sys = machine(tmp_path, {0: [0], 1: [1]}, tiers={4: "0", 22: "1"})
     nodelist = tmp_path / "devices/virtual/memory_tiering/memory_tier22/nodelist"
     nodelist.write_text("one\n")

@@ -16,7 +16,7 @@ OFFLINE = (
 )
 
 
-def test_a_block_goes_offline():
+def test_a_uevent_is_parsed():
     event = parse_uevent(OFFLINE)
     assert (event.action, event.subsystem, event.devpath) == ("offline", "memory", "/devices/system/memory/memory40")
     assert event.properties["SEQNUM"] == "1234"
@@ -25,7 +25,7 @@ def test_a_block_goes_offline():
         event.properties["SEQNUM"] = "1"  # type: ignore[index]
 
 
-def test_what_concerns_memory():
+def test_which_events_concern_memory():
     assert parse_uevent(b"add@/devices/system/node/node2\0SUBSYSTEM=node\0").concerns_memory
     assert not parse_uevent(b"add@/devices/x\0SUBSYSTEM=block\0").concerns_memory
     assert not parse_uevent(b"add@/devices/x\0").concerns_memory
@@ -33,7 +33,7 @@ def test_what_concerns_memory():
     assert not Uevent("lost", "", "").concerns_memory
 
 
-def test_the_first_of_two_equal_keys_counts_and_odd_lines_are_passed_over():
+def test_the_first_of_two_equal_keys_counts_and_odd_lines_are_skipped():
     event = parse_uevent(b"change@/d\0SUBSYSTEM=memory\0SUBSYSTEM=x\0\0=1\0novalue\0A=b=c\0B=\xff\0")
     assert event.subsystem == "memory"
     assert dict(event.properties) == {"SUBSYSTEM": "memory", "A": "b=c", "B": "\udcff"}
@@ -53,14 +53,14 @@ def test_the_first_of_two_equal_keys_counts_and_odd_lines_are_passed_over():
         b"add@/x\0DEVPATH=/y\0",
     ],
 )
-def test_what_is_no_event(message):
+def test_a_malformed_event_is_ebadmsg(message):
     with pytest.raises(OSError, match="uevent") as caught:
         parse_uevent(message)
     assert caught.value.errno == errno.EBADMSG
 
 
 @given(st.binary(max_size=200))
-def test_anything_may_come(message):
+def test_random_bytes_are_an_event_or_an_error(message):
     for data in (message, b"add@/devices/x\0" + message, OFFLINE[: len(message)]):
         try:
             event = parse_uevent(data)
@@ -69,38 +69,38 @@ def test_anything_may_come(message):
         assert event.devpath.startswith("/")
 
 
-def test_who_is_believed():
+def test_only_senders_in_the_kernel_are_accepted():
     assert is_from_kernel((0, 1))
     for sender in ((77, 1), (0, 0), (0, 2), None, b"", (0,)):
         assert not is_from_kernel(sender)
 
 
-def test_the_socket_opens():
-    with open_socket() as heard:
-        assert heard.getsockname()[1] == 1
-        assert not os.get_inheritable(heard.fileno())
+def test_the_socket_is_bound_and_not_inheritable():
+    with open_socket() as listener:
+        assert listener.getsockname()[1] == 1
+        assert not os.get_inheritable(listener.fileno())
 
 
-async def test_another_process_is_not_heard():
-    """Messages between processes go through the same socket family: one is sent to the listener here."""
-    heard = open_socket()
-    port = heard.getsockname()[0]
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15) as liar:
+async def test_messages_from_another_process_are_ignored():
+    """Messages between processes use the same socket family: here one is sent to the listener."""
+    listener = open_socket()
+    port = listener.getsockname()[0]
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15) as sender:
         try:
-            liar.sendto(OFFLINE, (port, 0))
+            sender.sendto(OFFLINE, (port, 0))
         except PermissionError:
-            pytest.skip("this kernel lets no process send")
-    events = Uevents(heard)
+            pytest.skip("this kernel does not let a process send")
+    events = Uevents(listener)
     with trio.move_on_after(0.05) as scope:
         event = await anext(events)
-        # Whatever the kernel itself has to say at this moment is welcome.
+        # An event from the kernel itself at this moment is fine.
         assert event.properties.get("SEQNUM") != "1234"
     events.close()
     assert scope.cancelled_caught or event is not None
 
 
-class Told:
-    """Fake of trio's socket that returns prepared answers."""
+class FakeSocket:
+    """A fake of trio's socket that returns prepared answers."""
 
     def __init__(self, answers):
         self._answers = iter(answers)
@@ -116,10 +116,10 @@ class Told:
         pass
 
 
-async def test_what_is_lost_is_said_and_the_rest_goes_on():
+async def test_lost_events_are_reported_and_later_ones_follow():
     events = Uevents.__new__(Uevents)
     kernel = (0, 1)
-    events._socket = Told(
+    events._socket = FakeSocket(
         [
             (OFFLINE, [], 0, (77, 1)),
             (b"junk", [], 0, kernel),
@@ -136,7 +136,7 @@ async def test_what_is_lost_is_said_and_the_rest_goes_on():
         await anext(events)
 
 
-def test_a_socket_that_cannot_be_bound_is_closed_and_refused(monkeypatch):
+def test_a_socket_that_cannot_be_bound_is_closed(monkeypatch):
     made = []
 
     class Refused(socket.socket):

@@ -1,4 +1,4 @@
-"""Judge room by readings of a made-up zoneinfo, and take another one when that matters."""
+"""Room by readings of a fake zoneinfo, taken again when it matters."""
 
 import numpy as np
 import pytest
@@ -29,22 +29,22 @@ def world(tmp_path):
     return World(tmp_path)
 
 
-def test_a_batch_stays_below_the_room_that_there_is(world):
+def test_a_batch_stays_below_the_room(world):
     world.readings.read(0)
     assert world.readings.room(0) == 10_000 - HIGH
     assert world.fitting(512, 0) == 512
-    # All that is above the watermark but one page.
+    # All above the watermark except one page.
     assert world.fitting(20_000, 0) == 10_000 - HIGH - 1
     assert world.fitting(100, 0, pages=512) == (10_000 - HIGH) // 512
     assert world.fitting(0, 0) == 0
 
 
-def test_another_node_has_no_room(world):
+def test_an_unknown_node_has_no_room(world):
     assert world.readings.fitting(1, np.ones(3, dtype=np.int64), 0) == 0
     assert world.readings.room(1) == 0
 
 
-def test_where_there_is_room_a_reading_serves_for_a_while(world):
+def test_where_there_is_room_a_reading_is_used_for_a_while(world):
     world.readings.read(0)
     world.free(HIGH + 50)
     assert world.fitting(512, 5) == 512
@@ -53,7 +53,7 @@ def test_where_there_is_room_a_reading_serves_for_a_while(world):
     assert world.fitting(512, 11) == 49
 
 
-def test_near_the_watermark_each_call_reads_again(world):
+def test_near_the_watermark_each_call_takes_a_reading(world):
     world.free(HIGH + 1024)
     world.readings.read(0)
     world.free(HIGH + 50)

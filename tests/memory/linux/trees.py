@@ -1,4 +1,4 @@
-"""Make trees of /sys and /proc for made-up machines."""
+"""Trees of /sys and /proc of fake machines."""
 
 from pathlib import Path
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
-from tests.vm.guest import clues
+from tests.vm.guest import kernel_state
 
 TEST_LIMIT_S = 120
 
 
 class TooLongError(BaseException):
-    """A test took more than its time. No `except Exception` on the way may swallow that."""
+    """A test took more than its time. No `except Exception` on the way may swallow it."""
 
 
 def main() -> int:
@@ -24,17 +24,17 @@ def main() -> int:
     run = json.loads(Path("/run.json").read_text())
     signal.signal(signal.SIGALRM, _too_long)
     failed, passed = [], 0
-    clues.kernel_complaints()
+    kernel_state.kernel_complaints()
     for name, test in tests(run["cases"], run["tests"]):
         started = time.monotonic()
         signal.alarm(getattr(test, "limit_s", TEST_LIMIT_S))
         try:
             test()
-            complaints = clues.kernel_complaints()
-            assert not complaints, f"the kernel complains: {complaints}"
+            complaints = kernel_state.kernel_complaints()
+            assert not complaints, f"faults in the kernel log: {complaints}"
         except (Exception, TooLongError):
             failed.append(name)
-            clues.kernel_complaints()  # They are this test's.
+            kernel_state.kernel_complaints()  # Those so far belong to this test.
             verdict = "FAIL"
             print(traceback.format_exc().strip())
         else:
@@ -48,7 +48,7 @@ def main() -> int:
 
 
 def tests(cases: list[str], wanted: list[str]) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Yield the tests of these modules, in order, whose names hold one of `wanted`, or all."""
+    """Yield the tests of these modules, in order, whose names contain one of `wanted`, or all."""
     for case in cases:
         module = importlib.import_module(f"tests.vm.guest.cases.{case}")
         for key, value in list(vars(module).items()):
@@ -58,7 +58,7 @@ def tests(cases: list[str], wanted: list[str]) -> Iterator[tuple[str, Callable[[
 
 
 def _too_long(number: int, frame: FrameType | None) -> None:
-    raise TooLongError(f"still running after its time ({TEST_LIMIT_S} s, or its own limit_s)")
+    raise TooLongError(f"still running after its time limit ({TEST_LIMIT_S} s, or its own limit_s)")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Fill a node: `python -m tests.vm.guest.ballast --node 0 --leave-mb 64 --kind anonymous`, and `filled()` for tests.
 
 Kinds: `anonymous`, 4 KiB pages; `huge`, pages of 2 MiB; `fragmented`, pages of 4 KiB of which every other one was
-given back, so that the free memory has no large block; `cache`, clean pages of a file, which reclaim could drop at any
+freed again, so that the free memory has no large block; `cache`, clean pages of a file, which reclaim could drop at any
 time.
 """
 
@@ -29,11 +29,11 @@ MIB = 1 << 20
 _PAGE = 4096
 _STEP = 4 * MIB
 _LAST_STEP = MIB // 4
-#: How often a node that is kept full is looked at.
+#: How often a node that is kept full is checked.
 _AGAIN_S = 0.05
-#: A file larger than any node to fill, and on no node yet: the machine's disk, which nobody uses for anything else.
+#: A file larger than any node to fill, and on no node yet: the machine's disk, which has no other use.
 DISK = Path("/dev/nvme0n1")
-#: So full the node is before holes are made. With half as much free the out-of-memory killer came.
+#: What is left free before holes are made. With half as much the out-of-memory killer ran.
 _ALMOST_FULL = 48 * MIB
 HUGE_ORDER = 9
 _HUGE = _PAGE << HUGE_ORDER
@@ -48,7 +48,7 @@ def free(node: int) -> int:
 
 
 def free_blocks(node: int, order: int) -> int:
-    """Return how many blocks of an order are free on a node, larger ones counted as many.
+    """Return how many blocks of an order are free on a node; a larger block counts as several.
 
     Zone DMA is left out: lowmem_reserve_ratio keeps it from allocations that can use another zone.
     """
@@ -61,12 +61,12 @@ def free_blocks(node: int, order: int) -> int:
 
 
 def halfway(node: int, lower: str, upper: str) -> int:
-    """Return what of a node is free, in bytes, when its zones are half-way between two watermarks.
+    """Return how much of a node is free, in bytes, when its zones are half-way between two watermarks.
 
     They are named as in zoneinfo: min, low, high, promo. Between low and high is where allocations leave a full node
-    whose pages can be reclaimed or demoted: below low kswapd begins, at high it ends. Its reserve a zone keeps beyond
-    that; with less the out-of-memory killer came. Zone DMA counts with what it has free: it is kept from whoever can
-    use another zone.
+    whose pages can be reclaimed or demoted: below low kswapd starts, at high it stops. A zone keeps its reserve on
+    top of that; with less the out-of-memory killer ran. Zone DMA counts with what it has free: it is kept from
+    allocations that can use another zone.
     """
     zones = [zone for zone in parse_zoneinfo(Path("/proc/zoneinfo").read_bytes()) if zone.nid == node]
     pages = [
@@ -80,11 +80,11 @@ def fill(node: int, leave: int, policy: int = syscalls.MPOL_BIND) -> list[mmap.m
     """Touch small pages on a node until no more than `leave` bytes of it are free, or a little more."""
     pieces = []
     syscalls.set_mempolicy(policy, 1 << node)
-    # Who is not bound to the node gets pages elsewhere once it is below its low watermark, which the kernel boosts.
-    most = free(node) - leave
-    while (left := free(node)) > leave + _LAST_STEP and most > 0:
+    # Without a binding, pages come from elsewhere once the node is below its low watermark, which the kernel boosts.
+    limit = free(node) - leave
+    while (left := free(node)) > leave + _LAST_STEP and limit > 0:
         size = _STEP if left > leave + 4 * _STEP else _LAST_STEP
-        most -= size if policy == syscalls.MPOL_PREFERRED else 0
+        limit -= size if policy == syscalls.MPOL_PREFERRED else 0
         piece = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         piece.madvise(mmap.MADV_NOHUGEPAGE)
         memoryview(piece)[::_PAGE] = bytes(size // _PAGE)
@@ -108,7 +108,7 @@ def fill_huge(node: int, leave: int) -> list[mmap.mmap]:
 
 
 def fragment(node: int, leave: int) -> list[mmap.mmap]:
-    """Fill a node, give back every other page until `leave` bytes are free, and take what huge blocks are left."""
+    """Fill a node, free every other page until `leave` bytes are free, and allocate what huge blocks are left."""
     pieces = fill(node, _ALMOST_FULL)
     for piece in pieces:
         if free(node) >= leave:
@@ -130,7 +130,7 @@ def fragment(node: int, leave: int) -> list[mmap.mmap]:
 def read_files(node: int, leave: int) -> BinaryIO:
     """Read the disk from its beginning until no more than `leave` bytes of a node are free.
 
-    Return its open file: when the last one is closed, the kernel forgets what it has read of a disk.
+    Return the open file: when the last one is closed, the kernel drops the page cache of a disk.
     """
     syscalls.set_mempolicy(syscalls.MPOL_BIND, 1 << node)
     buffer = bytearray(MIB)
@@ -143,7 +143,7 @@ def read_files(node: int, leave: int) -> BinaryIO:
 
 @contextmanager
 def filled(node: int, leave_mb: float, kind: str, *, keep: bool = False) -> Iterator[int]:
-    """Fill a node by a process of its own, whose pid is yielded; `keep`: fill it again where something gets free."""
+    """Fill a node from a separate process and yield its pid; `keep`: refill what becomes free."""
     words = ["--node", str(node), "--leave-mb", str(leave_mb), "--kind", kind, *(["--keep"] if keep else [])]
     process = Forked([sys.executable, "-m", "tests.vm.guest.ballast", *words], stdout=subprocess.PIPE, text=True)
     try:
@@ -164,15 +164,15 @@ _FILLERS: dict[str, Callable[[int, int], object]] = {
 
 
 def main() -> None:
-    """Fill a node, say so, and hold what fills it until killed."""
+    """Fill a node, report it, and hold the memory until killed."""
     options = argparse.ArgumentParser(prog="ballast")
     options.add_argument("--node", type=int, required=True)
     options.add_argument("--leave-mb", type=float, required=True)
     options.add_argument("--kind", choices=_FILLERS, required=True)
-    options.add_argument("--keep", action="store_true", help="fill again what gets free")
+    options.add_argument("--keep", action="store_true", help="refill what becomes free")
     arguments = options.parse_args()
     leave = int(arguments.leave_mb * MIB)
-    # Where pages are demoted to a node at the same time, who is bound to it gets the out-of-memory killer.
+    # Where pages are demoted to a node at the same time, a process bound to it falls to the out-of-memory killer.
     fillers = _FILLERS | ({"anonymous": partial(fill, policy=syscalls.MPOL_PREFERRED)} if arguments.keep else {})
     held = [fillers[arguments.kind](arguments.node, leave)]
     os.write(1, b"filled\n")

@@ -1,8 +1,8 @@
 """A process that allocates on the fast node as any other does: `python -m tests.vm.guest.bystander --help`.
 
 It touches fresh pages at a steady rate under the default policy and frees the oldest beyond a size, so that it is
-always about that large. What a mover takes away from everybody else shows here: pages that the fast node had no room
-for, and pages that were moved off it while they were in use. On SIGTERM it prints a line of JSON, `Seen`.
+always about that large. What a mover costs other processes shows here: pages that the fast node had no room
+for, and pages that were moved off it while they were in use. On SIGTERM it prints a line of JSON, `FreedPages`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import numpy as np
 from tests.vm.guest.forked import Forked
 from tests.vm.guest.hot_sets import PAGE_SIZE
 from tests.vm.guest.syscalls import move_pages
-from tests.vm.guest.target import Asked
+from tests.vm.guest.target import StopSignal
 
 MIB = 1 << 20
 _END_S = 30
@@ -30,10 +30,10 @@ _OWN = 0
 
 
 @dataclass(frozen=True)
-class Seen:
-    """How many pages a bystander freed, how many of them were on the fast node at first, and how many at their end.
+class FreedPages:
+    """The pages that a bystander freed, and how many of them were on the fast node when touched and when freed.
 
-    Those that it had before it was asked to count are left out, for they were there before the mover.
+    Those that it had before counting started are left out, since they were there before the mover.
     """
 
     pages: int = 0
@@ -42,12 +42,12 @@ class Seen:
 
     @property
     def kept_share(self) -> float:
-        """The share of pages that were on the fast node at their end; 1 where there were none."""
+        """The share of pages that were on the fast node when freed; 1 if there were none."""
         return self.at_last / self.pages if self.pages else 1.0
 
 
 class Piece:
-    """A piece of fresh memory, touched: `at_first` of its pages were on the node then."""
+    """A piece of fresh memory, touched; `at_first` is how many of its pages were on the node then."""
 
     def __init__(self, size: int, node: int) -> None:
         self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -61,11 +61,11 @@ class Piece:
 
     def there(self) -> int:
         """Return how many of its pages are on the node."""
-        asked = (self._start + np.arange(self.pages, dtype=np.int64) * PAGE_SIZE).astype(np.uint64)
-        return int(np.count_nonzero(move_pages(_OWN, asked)[1] == self._node))
+        pages = (self._start + np.arange(self.pages, dtype=np.int64) * PAGE_SIZE).astype(np.uint64)
+        return int(np.count_nonzero(move_pages(_OWN, pages)[1] == self._node))
 
     def free(self) -> None:
-        """Give it back."""
+        """Unmap it."""
         self._memory.close()
 
 
@@ -84,21 +84,21 @@ class Bystander:
         assert self.process.stdout.readline() == "full\n", "the bystander did not start"
 
     def count(self) -> None:
-        """Have it count from now on: pages touched from here."""
+        """Have it count the pages that it touches from now on."""
         assert self.process.stdin is not None
         self.process.stdin.write("count\n")
         self.process.stdin.flush()
 
-    def stop(self) -> Seen:
-        """End it and return what it saw."""
+    def stop(self) -> FreedPages:
+        """End it and return what it counted."""
         self.process.terminate()
-        said, _ = self.process.communicate(timeout=_END_S)
-        return Seen(**json.loads(said))
+        output, _ = self.process.communicate(timeout=_END_S)
+        return FreedPages(**json.loads(output))
 
 
 @contextmanager
 def bystander(rate_mb: int = 20, size_mb: int = 64, node: int = 0) -> Iterator[Bystander]:
-    """Run a bystander, which has its size already."""
+    """Run a bystander that has reached its size."""
     running = Bystander(rate_mb, size_mb, node)
     try:
         yield running
@@ -108,22 +108,22 @@ def bystander(rate_mb: int = 20, size_mb: int = 64, node: int = 0) -> Iterator[B
             running.process.communicate()
 
 
-def allocate(rate: int, size: int, node: int, asked: Asked) -> Seen:
-    """Allocate and free until asked to stop; `rate` is in bytes a second."""
+def allocate(rate: int, size: int, node: int, stop: StopSignal) -> FreedPages:
+    """Allocate and free until SIGTERM; `rate` is in bytes a second."""
     held, counted = deque[tuple[Piece, bool]](), False
     pages = at_first = at_last = 0
     while len(held) * MIB < size:
         held.append((Piece(MIB, node), False))
     os.write(1, b"full\n")
     os.set_blocking(0, False)
-    begun, done = time.monotonic(), 0
-    while not asked.to_stop:
-        counted = counted or _was_told()
-        while done < int((time.monotonic() - begun) * rate) // MIB and not asked.to_stop:
+    started, touched = time.monotonic(), 0
+    while not stop.received:
+        counted = counted or _count_requested()
+        while touched < int((time.monotonic() - started) * rate) // MIB and not stop.received:
             held.append((Piece(MIB, node), counted))
-            done += 1
-            oldest, of_ours = held.popleft()
-            if of_ours:
+            touched += 1
+            oldest, is_counted = held.popleft()
+            if is_counted:
                 pages, at_first, at_last = (
                     pages + oldest.pages,
                     at_first + oldest.at_first,
@@ -131,10 +131,10 @@ def allocate(rate: int, size: int, node: int, asked: Asked) -> Seen:
                 )
             oldest.free()
         time.sleep(0.02)
-    return Seen(pages, at_first, at_last)
+    return FreedPages(pages, at_first, at_last)
 
 
-def _was_told() -> bool:
+def _count_requested() -> bool:
     try:
         return bool(os.read(0, 64))
     except BlockingIOError:
@@ -142,14 +142,16 @@ def _was_told() -> bool:
 
 
 def main() -> None:
-    """Allocate until SIGTERM, then say what was seen."""
-    options = argparse.ArgumentParser(prog="bystander", description="Allocate at a rate and say where the pages were.")
+    """Allocate until SIGTERM, then print the counts."""
+    options = argparse.ArgumentParser(
+        prog="bystander", description="Allocate at a rate and report where the pages were."
+    )
     options.add_argument("--rate-mb", type=int, required=True)
     options.add_argument("--size-mb", type=int, required=True)
     options.add_argument("--node", type=int, required=True)
     arguments = options.parse_args()
-    asked = Asked()
-    seen = allocate(arguments.rate_mb * MIB, arguments.size_mb * MIB, arguments.node, asked)
+    stop = StopSignal()
+    seen = allocate(arguments.rate_mb * MIB, arguments.size_mb * MIB, arguments.node, stop)
     print(json.dumps(asdict(seen)), flush=True)
 
 

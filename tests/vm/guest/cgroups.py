@@ -1,4 +1,4 @@
-"""Memory cgroups for processes of tests."""
+"""Memory cgroups for test processes."""
 
 import time
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ _GONE_S = 10
 
 @contextmanager
 def cgroup(name: str) -> Iterator[str]:
-    """A cgroup with the memory controller, empty at first; its name is yielded. At the end nothing may be in it."""
+    """A cgroup with the memory controller, empty at first; yields its name. At the end no process may be in it."""
     (_ROOT / "cgroup.subtree_control").write_text("+memory")
     place = _ROOT / name
     place.mkdir()
     try:
         yield name
     finally:
-        # A process that was waited for leaves its cgroup a moment later.
+        # A process that has been reaped leaves its cgroup a moment later.
         deadline = time.monotonic() + _GONE_S
         while (place / "cgroup.procs").read_text() and time.monotonic() < deadline:
             time.sleep(0.05)

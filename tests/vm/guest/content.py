@@ -1,6 +1,6 @@
-"""Memory whose content is known: every word of it holds what its address and a seed say.
+"""Memory whose content is known: every word of it follows from its address and a seed.
 
-One word in each page counts rounds, where the page is written to. So whatever a mover loses or mixes up is found.
+Where pages are written to, one word in each counts rounds. So anything that a mover loses or mixes up is found.
 """
 
 import mmap
@@ -14,8 +14,8 @@ from tests.vm.guest.hot_sets import HUGE_SIZE, PAGE_SIZE
 
 _WORDS = PAGE_SIZE // 8
 _ODD = np.uint64(0x9E3779B97F4A7C15)
-#: The word of each page that is written, and the one that is looked at in each round.
-_WRITTEN, _LOOKED_AT = 1, 0
+#: The word of each page that is written, and the one that is read in each round.
+_WRITTEN, _READ = 1, 0
 #: How many pages are checked or filled at a time.
 _CHUNK = 1024
 
@@ -40,10 +40,10 @@ class Memory:
         self._rest = np.arange(_WORDS, dtype=np.uint64)
         self._rounds = np.zeros(self.pages, dtype=np.uint64)
         self._pinned: tuple[int, int, Pinned] | None = None
-        # Nothing else is allocated while the policy holds: not the arrays that the content is made with.
+        # Nothing else is allocated while the policy holds, not even the arrays that the content is made from.
         if node >= 0:
             syscalls.set_mempolicy(syscalls.MPOL_BIND, 1 << node)
-        self.words[:, _LOOKED_AT] = 0
+        self.words[:, _READ] = 0
         if not keep_policy:
             syscalls.set_mempolicy(syscalls.MPOL_DEFAULT)
         for chunk in self._chunks():
@@ -51,7 +51,7 @@ class Memory:
 
     def read(self, which: npt.NDArray[np.int64] | slice) -> None:
         """Read a word of each of these pages and check it."""
-        self._compare(self.words[which, _LOOKED_AT], self._first[which], which)
+        self._compare(self.words[which, _READ], self._first[which], which)
 
     def write(self, which: npt.NDArray[np.int64] | slice) -> None:
         """Add one to a word of each of these pages."""
@@ -66,12 +66,12 @@ class Memory:
             self._compare(self.words[chunk], self._expected(chunk), chunk)
 
     def pin(self, first: int, pages: int) -> None:
-        """Pin pages; check() gives them free and looks whether they stayed in their frames."""
+        """Pin pages; check() releases them and checks that they stayed in their frames."""
         self._pinned = first, pages, Pinned(self.start + first * PAGE_SIZE, pages)
 
     def _check_pinned(self, first: int, pages: int, pinned: Pinned) -> None:
         which = slice(first, first + pages)
-        # A frame that was left for another one does not have what was written since.
+        # A frame that the page had left would not have what was written since.
         self._compare(pinned.release().reshape(-1, _WORDS), self._expected(which), which)
 
     def _chunks(self) -> list[slice]:

@@ -1,8 +1,8 @@
-"""Start programs of this checkout by fork, with what they import in memory already.
+"""Start programs of this checkout by fork, with their imports already in memory.
 
 An emulated CPU takes 3 s to import what the daemon needs, and 1 s for a target, in each of a hundred processes. The
-runner imports it once, and each process begins at the program's `main()`. Whoever wants to see a program start from
-nothing uses subprocess.Popen.
+runner imports it once, and each process begins at the program's `main()`. A test of a start from scratch uses
+subprocess.Popen.
 """
 
 import gc
@@ -51,21 +51,22 @@ class Forked(subprocess.Popen[str]):
         interpreter, option, name, *arguments = args
         assert (interpreter, option) == (sys.executable, "-m"), args
         module = importlib.import_module(_PROGRAMS[name])
-        # numpy imports it at the first call of unique(). What is there at a fork, no child's collector looks at.
+        # numpy imports it at the first call of unique(). After the freeze no child's collector visits what exists at
+        # the fork.
         importlib.import_module("numpy.ma")
         gc.freeze()
         self.pid = os.fork()
         if not self.pid:
-            _be(module.main, [name, *arguments], (p2cread, c2pwrite, errwrite))
+            _run_and_exit(module.main, [name, *arguments], (p2cread, c2pwrite, errwrite))
         self._child_created = True
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
 
 
-def _be(main: Any, argv: list[str], files: tuple[int, ...]) -> NoReturn:
-    """Run a program in this process, which was just forked, and end with its exit code, whatever happens."""
+def _run_and_exit(main: Any, argv: list[str], files: tuple[int, ...]) -> NoReturn:
+    """Run a program in this freshly forked process and exit with its code, whatever happens."""
     code = 1
     try:
-        # The runner's limit of time and its files are not the child's.
+        # The child inherits neither the runner's time limit nor its files.
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         for number, file in enumerate(files):
             if file >= 0:

@@ -9,13 +9,13 @@ import numpy.typing as npt
 from tests.vm.guest import syscalls
 
 _PAGE = 4096
-#: So many pages a pipe can hold, one in each of its slots.
+#: The most pages that a pipe can hold, one in each of its slots.
 MOST_PINNED = 256
 
 
 def share_with_a_child() -> None:
-    """Fork a process that does nothing and ends with this one: until it is written to, each page is of both."""
-    # The child waits for the end of a pipe whose writing end nobody but this process has.
+    """Fork a process that does nothing and ends with this one: until it is written to, each page belongs to both."""
+    # The child waits for end-of-file on a pipe whose writing end only this process has.
     reading, writing = os.pipe()
     if os.fork():
         os.close(reading)
@@ -26,7 +26,7 @@ def share_with_a_child() -> None:
 
 
 class Pinned:
-    """Pages that lie in a pipe as they are: the kernel holds a reference to each frame until they are read."""
+    """Pages spliced into a pipe: the kernel holds a reference to each frame until they are read."""
 
     def __init__(self, address: int, pages: int) -> None:
         self._pages = pages

@@ -1,4 +1,4 @@
-"""Ask the host for what only it can do: plug memory into this machine and out of it."""
+"""Requests to the host for what only it can do: plug memory into this machine and unplug it."""
 
 import json
 import os
@@ -6,8 +6,8 @@ import os
 _PORT = "/dev/vport0p2"
 
 
-def ask(what: str, **more: object) -> None:
-    """Ask and wait until it is done; raise RuntimeError with the host's reason if it cannot be."""
+def request(what: str, **more: object) -> None:
+    """Send a request and wait until it is done; raise RuntimeError with the host's reason if it fails."""
     port = os.open(_PORT, os.O_RDWR)
     try:
         os.write(port, json.dumps({"do": what, **more}).encode() + b"\n")

@@ -1,7 +1,7 @@
-"""Hot sets of a target: which of its pages are hot at what time, known to whoever judges a mover.
+"""Hot sets of a target: which of its pages are hot at what time, as known to the tests that evaluate a mover.
 
-All of it is a function of what the target says of itself at its start (`Facts`) and of a time on CLOCK_MONOTONIC, which
-all processes of a machine share; so nothing has to be asked while it runs.
+All of it is a function of what the target reports at its start (`Facts`) and of a time on CLOCK_MONOTONIC, which all
+processes of a machine share; so nothing has to be queried while it runs.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ NOT_YET = -1
 
 @dataclass(frozen=True)
 class Facts:
-    """What a target says of itself; times are in seconds, `started` on CLOCK_MONOTONIC."""
+    """What a target reports about itself; times are in seconds, `started` on CLOCK_MONOTONIC."""
 
     pid: int
     start: int
@@ -29,9 +29,9 @@ class Facts:
     hot_pages: int
     seed: int
     started: float = 0.0
-    #: From `started` to the first hot set; until then none of its pages is hot.
+    #: From `started` to the first hot set; no page is hot before that.
     hot_after_s: float = 0.0
-    #: From one hot set to the next; 0: it stays.
+    #: From one hot set to the next; 0: it never moves.
     move_every_s: float = 0.0
     #: How many hot sets follow the first one, which is move 0.
     moves: int = 0
@@ -48,11 +48,11 @@ class Facts:
         return self.started + self.hot_after_s + move * self.move_every_s
 
     def hot(self, move: int = 0) -> npt.NDArray[np.int64]:
-        """Return the hot pages of a move, rising: none for NOT_YET."""
+        """Return the hot pages of a move, ascending: none for NOT_YET."""
         return hot_set(self.layout, self.pages, self.hot_pages if move >= 0 else 0, self.seed, move)
 
     def hot_at(self, now: float) -> npt.NDArray[np.int64]:
-        """Return the hot pages at a time, rising."""
+        """Return the hot pages at a time, ascending."""
         return self.hot(self.move_at(now))
 
     def hot_within(self, since: float, until: float) -> npt.NDArray[np.bool_]:
@@ -65,7 +65,7 @@ class Facts:
 
 @lru_cache(maxsize=64)
 def hot_set(layout: str, pages: int, hot_pages: int, seed: int, move: int = 0) -> npt.NDArray[np.int64]:
-    """Return the indices of the hot pages after so many moves, rising; not to be written to.
+    """Return the indices of the hot pages after this many moves, ascending and read-only.
 
     Sets of different moves are independent draws, so two of them share some pages. The first contiguous one is in the
     middle.

@@ -1,7 +1,7 @@
-"""Measure how well a mover does: how soon the hot pages are on the fast node, and which others it moved.
+"""Measure a mover: how soon the hot pages are on the fast node, and which others it moved.
 
 A mover is a context manager: it is at work between enter and exit. `numa_balancing()` is the kernel's own, `pghotd()` a
-running daemon with a configuration. All movers get the same target and are judged by the same queries.
+running daemon with a configuration. All movers get the same target and are measured by the same queries.
 """
 
 import subprocess
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.program.daemons import Program
-from tests.vm.guest.clues import QUIET, growth, settings, vmstat
 from tests.vm.guest.forked import Forked
+from tests.vm.guest.kernel_state import QUIET, growth, settings, vmstat
 from tests.vm.guest.placement import Placement, placement
 from tests.vm.guest.targets import Target, target
 
@@ -22,7 +22,7 @@ _LOOK_EVERY_S = 0.25
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a mover did to a target: seconds until the share of the hot pages was there, or None; the last placement."""
+    """The effect of a mover: seconds until the share of the hot pages was there, or None; the last placement."""
 
     seconds: float | None
     placement: Placement
@@ -41,7 +41,7 @@ class Outcome:
 
 
 def watch(running: Target, share: float, limit_s: float, settle_s: float, node: int = 0) -> Outcome:
-    """Look at a target until `share` of its hot pages are on a node, or for `limit_s`; then for `settle_s` more."""
+    """Watch a target until `share` of its hot pages are on a node, or for `limit_s`; then for `settle_s` more."""
     before, started = vmstat(), time.monotonic()
     seconds = None
     while seconds is None and (now := time.monotonic() - started) < limit_s:
@@ -62,12 +62,14 @@ def race(
     settle_s: float = 5,
     node: int = 0,
 ) -> Outcome:
-    """Set a mover on a fresh target, with every other mover of the kernel turned off, and return how it did.
+    """Run a mover on a fresh target, with every other mover of the kernel turned off, and return the outcome.
 
     The clock starts before the mover does, so that its own start counts.
     """
     with settings(**QUIET), target(layout, *options) as running:
-        assert placement(running.facts, node).hot_there == 0, "hot pages are on the fast node before anybody moved them"
+        assert placement(running.facts, node).hot_there == 0, (
+            "hot pages are on the fast node before the mover has started"
+        )
         started = time.monotonic()
         with mover():
             start_s = time.monotonic() - started
@@ -106,25 +108,25 @@ def pghotd(
     popen: type[subprocess.Popen[str]] = Forked,
     watchdog_s: float = 240,
 ) -> Iterator[Program]:
-    """Let a pghotd with this configuration run; at the end it must stop cleanly."""
+    """Run pghotd with this configuration; at the end it must stop cleanly."""
     program = Program(mountpoint, config, arguments, watchdog_s, popen)
     try:
         assert program.ready, f"pghotd did not start: {program.ended()}"
         yield program
         if program.process.returncode is None:
-            code, said = program.stop()
-            assert code == 0, f"pghotd ended with {code}: {said}"
+            code, output = program.stop()
+            assert code == 0, f"pghotd ended with {code}: {output}"
     except BaseException:
-        # What a daemon that ended by itself has to say explains the failure; one that runs is asked to end.
+        # The output of a daemon that ended by itself explains the failure; a running one is terminated.
         program.process.terminate()
-        print(f"pghotd said: {program.ended()}")
+        print(f"pghotd ended with: {program.ended()}")
         raise
     finally:
         program.clean_up()
 
 
 def figure(name: str, value: object) -> None:
-    """Print a figure for the host to collect; None, for what did not happen, is `never`."""
+    """Print a figure for the host to collect; None (it did not happen) is printed as `never`."""
     text = "never" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
     print(f"figure {name} {text}", flush=True)
 

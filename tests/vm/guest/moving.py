@@ -1,4 +1,4 @@
-"""Judge a mover against hot sets that move, by looks at where the pages are; pure, so tested on any machine."""
+"""Evaluate a mover on hot sets that move, from looks at where the pages are; pure, so tested on any machine."""
 
 from dataclasses import dataclass, field
 
@@ -12,12 +12,12 @@ _SHARE = 0.9
 
 @dataclass
 class Moving:
-    """What looks at a target have shown so far: how soon each hot set was followed, and which promotions were right."""
+    """What looks at a target have shown: how soon each hot set was followed, and which promotions were right."""
 
     facts: Facts
-    #: A promotion is right if the page was hot at any time in so many seconds before it.
+    #: A promotion is right if the page was hot at any time in this many seconds before it.
     before_s: float = 5.0
-    #: By move: seconds until 0.9 of what was still slow at its beginning was promoted; None: not in its time.
+    #: By move: seconds until 0.9 of what was still slow at its beginning was promoted; None: not before the next move.
     reached_s: dict[int, float | None] = field(default_factory=dict)
     promotions: int = 0
     right: int = 0
@@ -26,12 +26,12 @@ class Moving:
     _slow: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     def look(self, now: float, there: npt.NDArray[np.bool_]) -> None:
-        """Take in which pages were on the fast node at a time; times rise."""
+        """Record which pages were on the fast node at a time; times ascend."""
         move = self.facts.move_at(now)
         if self._there is not None:
             new = there & ~self._there
             self.promotions += int(np.count_nonzero(new))
-            # It was moved at some time since the last look.
+            # They were moved at some time since the last look.
             self.right += int(np.count_nonzero(new & self.facts.hot_within(self._looked - self.before_s, now)))
         if move != NOT_YET and move not in self.reached_s:
             # What the last look found is nearer to the beginning of the move than this one.
@@ -56,5 +56,5 @@ class Moving:
         return None if not times or None in times else max(seconds for seconds in times if seconds is not None)
 
     def missed(self) -> int:
-        """Return how many moves were not followed in their time."""
+        """Return how many moves were not followed before the next one."""
         return sum(seconds is None for move, seconds in self.reached_s.items() if move > 0)

@@ -1,4 +1,4 @@
-"""Placement of a target's pages on nodes, as reported by the kernel, never by a mover's own counters."""
+"""Placement of a target's pages on nodes, as the kernel reports it, never from a mover's own counters."""
 
 import re
 import time
@@ -22,8 +22,8 @@ def addresses(facts: Facts, which: npt.NDArray[np.int64] | None = None) -> npt.N
 
 def nodes_of(facts: Facts) -> npt.NDArray[np.int32]:
     """Return each page's node, or -errno."""
-    asked = addresses(facts)
-    pieces = [move_pages(facts.pid, asked[first : first + _QUERY])[1] for first in range(0, len(asked), _QUERY)]
+    pages = addresses(facts)
+    pieces = [move_pages(facts.pid, pages[first : first + _QUERY])[1] for first in range(0, len(pages), _QUERY)]
     return np.concatenate(pieces)
 
 
@@ -47,17 +47,17 @@ class Placement:
         return self.hot_there / there if there else 1.0
 
     def __add__(self, other: "Placement") -> "Placement":
-        """Return the placement of the pages of both."""
+        """Return the combined placement."""
         return Placement(self.hot + other.hot, self.hot_there + other.hot_there, self.cold_there + other.cold_there)
 
 
 def placement(facts: Facts, node: int = 0) -> Placement:
-    """Return how many pages of a target are on a node, of those that are hot now and of the others."""
+    """Return how many of a target's currently hot pages, and of the others, are on a node."""
     return placed(nodes_of(facts) == node, facts.hot_at(time.monotonic()))
 
 
 def placed(there: npt.NDArray[np.bool_], hot: npt.NDArray[np.int64]) -> Placement:
-    """Return the placement of pages of which these are there, for a hot set."""
+    """Return the placement of a hot set, from which pages are there."""
     hot_there = int(np.count_nonzero(there[hot]))
     return Placement(len(hot), hot_there, int(np.count_nonzero(there)) - hot_there)
 
@@ -72,7 +72,7 @@ class NumaMap:
 
 
 def numa_map(facts: Facts) -> NumaMap:
-    """Return what /proc/PID/numa_maps says of the mapping that holds a target's pages.
+    """Return the line of /proc/PID/numa_maps for the mapping that holds a target's pages.
 
     It is the last that starts at or below their start: the mapping itself starts earlier, for alignment.
     """

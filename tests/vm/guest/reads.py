@@ -9,7 +9,7 @@ from tests.vm.guest.hot_sets import PAGES_IN_HUGE
 
 
 class Sweep:
-    """Reads of every folio of `step` pages, one after the other, in a number of seconds."""
+    """Reads of every folio of `step` pages, one after the other, within a number of seconds."""
 
     def __init__(self, pages: int, step: int, seconds: float, started: float) -> None:
         self._folios, self._step, self._seconds, self._started = pages // step, step, seconds, started
@@ -27,7 +27,7 @@ class Sweep:
 
 
 class RandomReads:
-    """Reads of folios of `step` pages at random: a Poisson process for each one, of the same rate, hot or not."""
+    """Reads of folios of `step` pages at random: a Poisson process for each, at the same rate for hot and cold ones."""
 
     def __init__(self, pages: int, step: int, rate: float, seed: int, started: float) -> None:
         self._folios, self._step, self._rate, self._until = pages // step, step, rate, started
@@ -44,7 +44,7 @@ Reads = Sweep | RandomReads
 
 
 def reads_of(arguments: argparse.Namespace, pages: int, started: float) -> list[Reads]:
-    """Return what a target with these options reads; of each huge page one page, as its accessed bit is one."""
+    """Return what a target with these options reads; only one page of each huge page, which has one accessed bit."""
     step = PAGES_IN_HUGE if arguments.layout == "huge" else 1
     reads: list[Reads] = []
     if arguments.sweep_s:

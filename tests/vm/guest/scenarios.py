@@ -1,7 +1,7 @@
-"""The scenarios that movers are judged by, in the guest and on the memory model, by name.
+"""The scenarios for evaluating movers, in the guest and on the memory model, by name.
 
-Targets use their hot set every 5 ms, for NUMA balancing scans a process by the CPU time that it uses. Noise is read at
-random, each page every four seconds: by the rule some of it is hot at any time, but not as hot.
+Targets use their hot set every 5 ms, since NUMA balancing scans a process by the CPU time that it uses. Noise is read
+at random, each page every four seconds: by the rule some of it is hot at any time, but not as hot.
 """
 
 from tests.vm.guest.scenario import Part, Scenario
@@ -31,7 +31,7 @@ SCENARIOS = {
     for one in (
         *(Scenario(f"{layout} sweep", (Part(layout, _SWEEP),)) for layout in ("scattered", "contiguous", "huge")),
         *(Scenario(f"{layout} random", (Part(layout, _RANDOM),)) for layout in ("scattered", "contiguous", "huge")),
-        # The last time is that of the last hot set, less the start of the mover and a look.
+        # The last time is the end of the last hot set, less the start of the mover and a look.
         Scenario("moving", (Part("scattered", _MOVING),), at=(15, 60, (MOVES + 1) * MOVE_EVERY_S - 2)),
         _full("full, 4 KiB", "anonymous", "scattered"),
         _full("full, huge", "huge", "huge"),

@@ -1,4 +1,4 @@
-"""Call what Python has no name for: move_pages(2), set_mempolicy(2), vmsplice(2), madvise(2) by address."""
+"""System calls that Python does not wrap: move_pages(2), set_mempolicy(2), vmsplice(2), madvise(2) by address."""
 
 import ctypes
 import errno
@@ -36,7 +36,7 @@ def set_mempolicy(mode: int, nodes: int = 0) -> None:
     """Set where this thread's new pages go; `nodes` is a mask."""
     mask = ctypes.c_ulong(nodes)
     reference = ctypes.byref(mask) if nodes else None
-    # The kernel counts one bit less than it is given.
+    # The kernel uses one bit less than it is given.
     bits = ctypes.c_ulong(_MASK_BITS + 1 if nodes else 0)
     _checked(_libc.syscall(_SET_MEMPOLICY, ctypes.c_int(mode), reference, bits), "set_mempolicy")
 
@@ -47,7 +47,7 @@ def madvise(address: int, size: int, advice: int) -> None:
 
 
 def vmsplice(pipe: int, address: int, size: int) -> None:
-    """Put a range of whole pages into a pipe, not copied: the frames themselves."""
+    """Put a range of whole pages into a pipe, without copying: the frames themselves."""
     piece = _Piece(address, size)
     put = _libc.vmsplice(ctypes.c_int(pipe), ctypes.byref(piece), ctypes.c_ulong(1), ctypes.c_uint(0))
     if _checked(put, "vmsplice") != size:
@@ -57,7 +57,7 @@ def vmsplice(pipe: int, address: int, size: int) -> None:
 def move_pages(
     pid: int, addresses: npt.NDArray[np.uint64], node: int | None = None
 ) -> tuple[int, npt.NDArray[np.int32]]:
-    """Move pages to a node, or with None only ask; return how many did not move, and each page's node or -errno."""
+    """Move pages to a node, or with None only query; return how many did not move, and each page's node or -errno."""
     pages = np.ascontiguousarray(addresses, dtype=np.uint64)
     status = np.full(len(pages), -errno.EINPROGRESS, dtype=np.int32)
     targets = None if node is None else np.full(len(pages), node, dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Read from sysfs what Linux made of the machine."""
+"""The machine as Linux shows it in sysfs."""
 
 import re
 from contextlib import suppress
@@ -9,7 +9,7 @@ _TIERS = Path("/sys/devices/virtual/memory_tiering")
 
 
 def numbers(text: str) -> list[int]:
-    """Return the numbers of a list as the kernel writes it: `0-2,5`."""
+    """Parse a list of numbers as the kernel writes it: `0-2,5`."""
     pairs = [part.partition("-") for part in text.strip().split(",") if part]
     return [number for first, _, last in pairs for number in range(int(first), int(last or first) + 1)]
 
@@ -37,7 +37,7 @@ def initiators(node: int) -> list[int]:
 
 
 def access(node: int, what: str) -> int:
-    """Return what the HMAT says of accesses from the best initiator: `read_latency` in ns, `read_bandwidth` in MB/s."""
+    """Return an HMAT value for accesses from the best initiator: `read_latency` in ns, `read_bandwidth` in MB/s."""
     return int((_SYSTEM / "node" / f"node{node}" / "access0" / "initiators" / what).read_text())
 
 
@@ -47,7 +47,7 @@ def block_pages() -> int:
 
 
 def blocks(node: int, online: bool = True) -> list[int]:
-    """Return the memory blocks of a node, rising; only those online, or all."""
+    """Return the memory blocks of a node, ascending: only those online, or all."""
     found = []
     for path in (_SYSTEM / "node" / f"node{node}").glob("memory*"):
         if (match := re.fullmatch(r"memory(\d+)", path.name)) and (

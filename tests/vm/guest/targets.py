@@ -1,4 +1,4 @@
-"""Start target processes for tests, and hold them to their word at the end."""
+"""Target processes for tests, whose content is verified at the end."""
 
 import json
 import subprocess
@@ -28,22 +28,22 @@ class Target:
         self.facts = Facts(**json.loads(line))
 
     def stop(self) -> tuple[int, str]:
-        """Have all of its content checked; return its exit code and what it said."""
+        """Have all of its content checked; return its exit code and its error output."""
         if self.process.poll() is None:
             self.process.terminate()
-        _, said = self.process.communicate(timeout=_END_S)
-        return self.process.returncode, said
+        _, errors = self.process.communicate(timeout=_END_S)
+        return self.process.returncode, errors
 
 
 @contextmanager
 def target(layout: str, *options: str) -> Iterator[Target]:
-    """Run a target; at the end it must say that nothing of its content was lost, unless a test stopped it before."""
+    """Run a target; at the end it must report that no content was lost, unless the test has stopped it."""
     running = Target(layout, *options)
     try:
         yield running
         if running.process.returncode is None:
-            code, said = running.stop()
-            assert code == 0, f"the target ended with {code}: {said}"
+            code, errors = running.stop()
+            assert code == 0, f"the target ended with {code}: {errors}"
     finally:
         if running.process.returncode is None:
             running.process.kill()

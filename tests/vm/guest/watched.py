@@ -1,4 +1,4 @@
-"""Run pghotd on the Linux backend with a target that it watches, for tests."""
+"""Helpers for tests of pghotd on the Linux backend with a watched target."""
 
 import time
 from collections.abc import Callable
@@ -27,8 +27,8 @@ def config(pid: int, *, dry_run: bool = False, memory: str = "", rest: str = "")
 DAMON = "[sources.damon]\nsample_us = 25000\naggregation_us = 250000\nmin_nr_accesses = 7\n"
 
 
-def everybody(*, memory: str = "", rest: str = "") -> str:
-    """Return a configuration that watches all processes: also those that are not there yet."""
+def watching_all(*, memory: str = "", rest: str = "") -> str:
+    """Return a configuration that watches all processes, including those that start later."""
     return config(0, memory=memory, rest=rest).replace("pid = 0", "all = true")
 
 
@@ -48,7 +48,7 @@ def inject(program: Program, pfns: np.ndarray, nid: int = -1) -> None:
 
 
 def until(done: Callable[[Placement], bool], running: Target, program: Program) -> None:
-    """Wait until a placement is as it should be; say what the daemon counted when it never is."""
+    """Wait until a target's placement satisfies `done`; fail with the daemon's counters and status."""
     deadline = time.monotonic() + WAIT_S
     while not done(placement(running.facts)):
         assert time.monotonic() < deadline, (placement(running.facts), program.read("vmstat"), program.read("status"))
@@ -56,7 +56,7 @@ def until(done: Callable[[Placement], bool], running: Target, program: Program) 
 
 
 def counted(program: Program, done: Callable[[dict[str, int]], bool]) -> dict[str, int]:
-    """Wait until the daemon's counters are as they should be, and return them."""
+    """Wait until the daemon's counters satisfy `done`, and return them."""
     deadline = time.monotonic() + WAIT_S
     while not done(counters := program.counters()):
         assert time.monotonic() < deadline, (program.read("vmstat"), program.read("status"))

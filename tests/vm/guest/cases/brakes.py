@@ -1,4 +1,4 @@
-"""The Linux backend under brakes and in trouble: what must not move does not, and nothing of a process is lost."""
+"""The Linux backend under brakes and in trouble: what must not move does not, and no process loses data."""
 
 import os
 import signal
@@ -11,11 +11,11 @@ import numpy as np
 from tests.books import balance
 from tests.program.daemons import Program
 from tests.vm.guest import host, sysfs
-from tests.vm.guest.clues import QUIET, settings, vmstat
+from tests.vm.guest.kernel_state import QUIET, settings, vmstat
 from tests.vm.guest.measure import figure, pghotd
 from tests.vm.guest.placement import placement
 from tests.vm.guest.targets import target
-from tests.vm.guest.watched import WAIT_S, config, counted, everybody, hot_pfns, inject
+from tests.vm.guest.watched import WAIT_S, config, counted, hot_pfns, inject, watching_all
 
 _MB_PAGES = 256
 _CALL = 512
@@ -26,10 +26,10 @@ def _migrated() -> int:
 
 
 def _moved_while_hot(program: Program, pfns: np.ndarray) -> list[tuple[float, int]]:
-    """Keep pages getting hot for five seconds; return the seconds and the pages moved between any two looks."""
+    """Keep making pages hot for five seconds; return the seconds and the pages moved between any two looks."""
     seen = [(time.monotonic(), _migrated())]
     while seen[-1][0] - seen[0][0] < 5:
-        # Little at a time, so that it is looked at often.
+        # Few pages at a time, so that looks are frequent.
         inject(program, pfns[:_CALL])
         pfns = np.roll(pfns, -_CALL)
         seen.append((time.monotonic(), _migrated()))
@@ -51,8 +51,8 @@ def test_move_limit_holds_in_every_second():
         assert placement(running.facts).hot_there
 
 
-def test_the_rate_limit_holds_where_there_is_no_free_space_to_give_away():
-    """Node 0 is smaller than the gigabyte that would have to be free. A second meets two windows at most."""
+def test_rate_limit_holds_without_the_free_space_rule():
+    """Node 0 is smaller than the gigabyte that would have to be free. A second overlaps two windows at most."""
     limit = 2
     rate = f"[pghot]\npromote_rate_limit_MBps = {limit}\n"
     with (
@@ -71,7 +71,7 @@ def test_the_rate_limit_holds_where_there_is_no_free_space_to_give_away():
         assert placement(running.facts).hot_there
 
 
-def test_paused_stops_within_one_call():
+def test_pausing_stops_moves_within_one_call():
     with (
         settings(**QUIET),
         target("contiguous") as running,
@@ -93,7 +93,7 @@ def test_paused_stops_within_one_call():
         counted(program, lambda now: now["pghotd_taken"] > taken)
 
 
-def test_a_target_that_exits_in_mid_batch_is_no_loss():
+def test_the_books_balance_after_a_target_exits_in_mid_batch():
     with settings(**QUIET), target("scattered") as running, pghotd(config(running.facts.pid)) as program:
         inject(program, hot_pfns(running.facts))
         counted(program, lambda now: now["pghotd_taken"] > 0)
@@ -104,7 +104,7 @@ def test_a_target_that_exits_in_mid_batch_is_no_loss():
         figure("linux_exit_refused_or_failed", counters["pghotd_taken"] - counters["pgpromote_success"])
 
 
-def test_killed_in_mid_batch_the_daemon_loses_no_page_of_the_process():
+def test_a_daemon_killed_in_mid_batch_loses_no_page_of_the_process():
     with settings(**QUIET), target("scattered") as running:
         with pghotd(config(running.facts.pid)) as program:
             inject(program, hot_pfns(running.facts))
@@ -116,7 +116,7 @@ def test_killed_in_mid_batch_the_daemon_loses_no_page_of_the_process():
             assert program.counters()["pgpromote_success"] == 0
 
 
-def test_memory_under_another_policy_stays_unless_overridden():
+def test_memory_bound_by_a_policy_stays_unless_overridden():
     with settings(**QUIET), target("contiguous", "--keep-policy") as running:
         with pghotd(config(running.facts.pid)) as program:
             inject(program, hot_pfns(running.facts)[:200])
@@ -127,7 +127,7 @@ def test_memory_under_another_policy_stays_unless_overridden():
             counted(program, lambda now: now["pgpromote_success"] == 200)
 
 
-def test_a_block_that_goes_offline_takes_its_records_along_and_comes_back():
+def test_records_go_and_come_back_with_a_memory_block():
     with (
         settings(**QUIET),
         target("scattered", "--size-mb", "64", "--hot-mb", "8") as running,
@@ -136,22 +136,22 @@ def test_a_block_that_goes_offline_takes_its_records_along_and_comes_back():
         before = int(program.values("status")["record_bytes"])
         block = sysfs.take_block_offline(1)
         try:
-            _record_bytes(program, lambda now: now < before)
+            _wait_for_record_bytes(program, lambda now: now < before)
         finally:
             sysfs.set_block(block, "online")
-        _record_bytes(program, lambda now: now == before)
+        _wait_for_record_bytes(program, lambda now: now == before)
 
 
-def _record_bytes(program: Program, done: Callable[[int], bool]) -> None:
-    """Wait until the memory for records is as it should be."""
+def _wait_for_record_bytes(program: Program, done: Callable[[int], bool]) -> None:
+    """Wait until the size of the records' memory satisfies `done`."""
     deadline = time.monotonic() + WAIT_S
     while not done(int(program.values("status")["record_bytes"])):
         assert time.monotonic() < deadline, program.read("status")
         time.sleep(0.1)
 
 
-def test_a_hostile_process_stops_no_other():
-    with settings(**QUIET), target("contiguous") as running, pghotd(everybody()) as program:
+def test_hostile_process_names_do_not_stop_promotion():
+    with settings(**QUIET), target("contiguous") as running, pghotd(watching_all()) as program:
         pids = []
         for number in range(20):
             pid = os.fork()
@@ -174,10 +174,10 @@ def test_a_node_that_is_plugged_in_can_be_a_target_until_it_goes():
     ):
         directory = program.mountpoint / "nodes/node2"
         assert not directory.exists()
-        host.ask("plug", size=256 << 20)
+        host.request("plug", size=256 << 20)
         try:
-            _eventually(lambda: directory.exists() and program.read("nodes/node2/spans") != "")
-            # Firmware says nothing of its speed, so the kernel puts it beside the node with the CPUs.
+            _wait_until(lambda: directory.exists() and program.read("nodes/node2/spans") != "")
+            # Firmware does not describe its speed, so the kernel puts it in the tier of the node with the CPUs.
             assert program.read("nodes/node2/tier") == "top\n", sysfs.tiers()
             program.write("target_nid", "2\n")
             inject(program, hot_pfns(running.facts)[:100])
@@ -186,14 +186,14 @@ def test_a_node_that_is_plugged_in_can_be_a_target_until_it_goes():
         finally:
             for block in sysfs.blocks(2):
                 sysfs.set_block(block, "offline")
-            host.ask("unplug")
-        _eventually(lambda: not directory.exists() or program.read("nodes/node2/spans") == "")
+            host.request("unplug")
+        _wait_until(lambda: not directory.exists() or program.read("nodes/node2/spans") == "")
         assert program.read("target_nid") == "0\n"
         inject(program, hot_pfns(running.facts)[200:300])
         counted(program, lambda now: now["pgpromote_success"] == 200)
 
 
-def _eventually(done: Callable[[], bool]) -> None:
+def _wait_until(done: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WAIT_S
     while not done():
         assert time.monotonic() < deadline, "it did not happen in time"

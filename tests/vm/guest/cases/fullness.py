@@ -1,9 +1,9 @@
-"""A fast node can be filled, in each of the ways that a mover has to cope with."""
+"""The ballast fills a fast node in each of the ways that a mover has to cope with."""
 
 from contextlib import suppress
 
 from tests.vm.guest.ballast import HUGE_ORDER, MIB, filled, free, free_blocks
-from tests.vm.guest.clues import QUIET, growth, kernel_complaints, reclaims_for_moves, settings, vmstat
+from tests.vm.guest.kernel_state import QUIET, growth, kernel_complaints, reclaims_for_moves, settings, vmstat
 from tests.vm.guest.placement import addresses, placement
 from tests.vm.guest.syscalls import move_pages
 from tests.vm.guest.targets import target
@@ -14,11 +14,11 @@ LEAVE_MB = 64
 def test_with_anonymous_pages():
     with settings(**QUIET), filled(0, LEAVE_MB, "anonymous"):
         assert 0.5 * LEAVE_MB * MIB < free(0) < 1.2 * LEAVE_MB * MIB, free(0) // MIB
-    assert free(0) > 2 * LEAVE_MB * MIB, "what filled it has gone"
+    assert free(0) > 2 * LEAVE_MB * MIB, "the ballast has ended and the node is still full"
 
 
 def test_with_anonymous_pages_a_bare_move_reclaims():
-    # That reclaims_for_moves() sees it, is what room.py's tests rely on.
+    # The tests of room.py rely on reclaims_for_moves() seeing it.
     with (
         settings(**QUIET),
         target("contiguous", "--size-mb", "128") as running,
@@ -32,10 +32,10 @@ def test_with_anonymous_pages_a_bare_move_reclaims():
             if reclaims():
                 break
         seen = reclaims()
-    # A page that finds no room in the end is what was asked for; the kernel tells of it as of a fault of its own.
+    # A page that finds no room in the end is expected; the kernel logs it like a fault of its own.
     complaints = kernel_complaints()
     assert all("Call Trace:" in line for line in complaints), complaints
-    assert seen, "a full node, and nothing was reclaimed for a move"
+    assert seen, "the node is full, and nothing was reclaimed for a move"
 
 
 def test_with_holes_that_hold_no_huge_page():
@@ -45,7 +45,7 @@ def test_with_holes_that_hold_no_huge_page():
         assert huge == 0, f"{huge} huge blocks are free, of {free(0) // MIB} MiB"
 
 
-def test_with_pages_of_a_file_which_a_bare_move_drops():
+def test_with_page_cache_which_a_bare_move_drops():
     # move_pages(2) reclaims on the target; a mover has to check for room first.
     with settings(**QUIET), filled(0, LEAVE_MB, "cache"):
         assert free(0) < 1.5 * LEAVE_MB * MIB, free(0) // MIB

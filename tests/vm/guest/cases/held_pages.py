@@ -1,32 +1,32 @@
-"""Pages of two processes, and pinned pages: nothing is lost by trying, and nothing is retried forever."""
+"""Pages mapped by two processes, and pinned pages: trying loses nothing, and nothing is retried forever."""
 
 import numpy as np
 
 from tests.books import balance
-from tests.vm.guest.clues import QUIET, growth, settings, vmstat
+from tests.vm.guest.kernel_state import QUIET, growth, settings, vmstat
 from tests.vm.guest.measure import pghotd
 from tests.vm.guest.placement import nodes_of, placement
 from tests.vm.guest.targets import Target, target
-from tests.vm.guest.watched import config, counted, everybody, hot_pfns, inject
+from tests.vm.guest.watched import config, counted, hot_pfns, inject, watching_all
 
 _SHARED, _PINNED, _FREE = 200, 64, 100
 
 
-def test_pages_that_two_watched_processes_map_stay_unless_it_is_configured():
+def test_pages_that_two_watched_processes_map_stay_unless_shared_is_set():
     with settings(**QUIET), target("contiguous", "--share") as running:
-        with pghotd(everybody()) as program:
+        with pghotd(watching_all()) as program:
             inject(program, hot_pfns(running.facts)[:_SHARED])
             counters = counted(program, lambda now: now["pghotd_refused_shared"] == _SHARED)
             assert balance(counters) == 0
             assert placement(running.facts).hot_there == 0
-        with pghotd(everybody(rest="shared = true")) as program:
+        with pghotd(watching_all(rest="shared = true")) as program:
             inject(program, hot_pfns(running.facts)[:_SHARED])
             counters = counted(program, lambda now: now["pgpromote_success"] == _SHARED)
             assert balance(counters) == 0
             assert placement(running.facts).hot_there == _SHARED
 
 
-def test_pages_that_a_process_maps_which_is_not_watched_stay():
+def test_pages_that_an_unwatched_process_maps_too_stay():
     with settings(**QUIET), target("contiguous", "--share") as running, pghotd(config(running.facts.pid)) as program:
         inject(program, hot_pfns(running.facts)[:_SHARED])
         counters = counted(program, lambda now: now["pghotd_failed_eacces"] == _SHARED)

@@ -1,11 +1,11 @@
-"""Memory comes and goes while the machine runs: what the tests of the daemon's topology will be built on."""
+"""Memory comes and goes while the machine runs: the basis of the tests of the daemon's topology."""
 
 import time
 
 import numpy as np
 
 from tests.vm.guest import host, sysfs
-from tests.vm.guest.clues import settings
+from tests.vm.guest.kernel_state import settings
 from tests.vm.guest.placement import nodes_of
 from tests.vm.guest.targets import target
 
@@ -15,14 +15,14 @@ NEW = 2
 
 def test_a_node_comes_and_goes():
     with settings(online_policy="online_movable"):
-        host.ask("plug", size=SIZE)
+        host.request("plug", size=SIZE)
         _until(lambda: len(sysfs.blocks(NEW)) * sysfs.block_pages() * 4096 == SIZE)
         assert NEW in sysfs.nodes("has_memory")
         assert [NEW] not in sysfs.tiers()[:1], f"tiers {sysfs.tiers()}"
         for block in sysfs.blocks(NEW):
             sysfs.set_block(block, "offline")
         assert NEW not in sysfs.nodes("has_memory")
-        host.ask("unplug")
+        host.request("unplug")
         _until(lambda: NEW not in sysfs.nodes("online") or not sysfs.blocks(NEW, online=False))
 
 

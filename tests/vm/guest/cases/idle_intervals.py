@@ -1,34 +1,34 @@
-"""Intervals with which there are no two looks within the window: nothing is promoted then, and it is said why."""
+"""Intervals so long that two looks do not fit into the window: nothing is promoted, and `stat` gives the reason."""
 
 from tests.program.daemons import Program
-from tests.vm.guest import asked
+from tests.vm.guest import boot_options
 from tests.vm.guest.measure import pghotd
 from tests.vm.guest.scenario import Part, Scenario, timeline
-from tests.vm.guest.watched import everybody
+from tests.vm.guest.watched import watching_all
 
 _SWEEP = ("--size-mb", "64", "--hot-mb", "8", "--sweep-s", "10")
 _MODES = ("default", "precise")
 
 
 def _interval(seconds: int) -> None:
-    """Look for two intervals and a half: what was seen in two looks would be promoted then."""
-    for mode in _MODES if "pghotd" in asked.movers(("pghotd",)) else ():
-        config = everybody(
+    """Run for two and a half intervals: by then, what two looks had found accessed would have been promoted."""
+    for mode in _MODES if "pghotd" in boot_options.movers(("pghotd",)) else ():
+        config = watching_all(
             rest=f'[sources.idle]\ncpu_share = 1.0\ninterval_ms = {seconds * 1000}\n[pghot]\nmode = "{mode}"\n'
         )
         scenario = Scenario(
             f"interval {seconds} s, {mode}", (Part("scattered", _SWEEP),), at=(max(10.0, 2.5 * seconds),)
         )
-        said: dict[str, str] = {}
+        stat: dict[str, str] = {}
 
-        def listen(program: Program, said: dict[str, str] = said) -> None:
-            said.update(program.values("sources/idle/stat"))
+        def read_stat(program: Program, stat: dict[str, str] = stat) -> None:
+            stat.update(program.values("sources/idle/stat"))
 
-        row = timeline("pghotd", lambda config=config: pghotd(config, watchdog_s=600), scenario, listen)
+        row = timeline("pghotd", lambda config=config: pghotd(config, watchdog_s=600), scenario, read_stat)
         print(row.line(), flush=True)
         assert row.last.promoted == 0, f"pages were promoted: {row}"
-        assert said["works"].startswith("no"), f"it says that it works: {said}"
-        assert "interval_ms" in said["why"], f"it does not say why it does not: {said}"
+        assert stat["works"].startswith("no"), f"it claims to work: {stat}"
+        assert "interval_ms" in stat["why"], f"the reason is missing: {stat}"
 
 
 def test_5_s():

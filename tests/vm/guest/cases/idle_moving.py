@@ -9,7 +9,7 @@ _RIGHT = 0.95
 
 def test_scattered():
     for row in of(compare(SCENARIOS["moving"]), "pghotd"):
-        assert row.more["moves_missed"] == 0, f"of what was slow 90 % never got there: {row}"
+        assert row.more["moves_missed"] == 0, f"90 % of the slow part of a hot set never reached the fast node: {row}"
         slowest = row.more["slowest_move_s"]
         assert isinstance(slowest, float), row
         assert slowest <= _FOLLOWED_S, f"a move took longer than {_FOLLOWED_S} s: {row}"

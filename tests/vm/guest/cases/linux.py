@@ -1,17 +1,17 @@
-"""The Linux backend promotes real pages of a real process, judged by where the kernel says they are."""
+"""The Linux backend promotes real pages of a real process, as the kernel's own placement of them shows."""
 
 from pathlib import Path
 
 from tests.books import balance
 from tests.program.daemons import Program
-from tests.vm.guest.clues import QUIET, growth, settings, vmstat
+from tests.vm.guest.kernel_state import QUIET, growth, settings, vmstat
 from tests.vm.guest.measure import figure, pghotd, watch
 from tests.vm.guest.placement import placement
 from tests.vm.guest.targets import target
 from tests.vm.guest.watched import DAMON, config, counted, hot_pfns, inject, until
 
 
-def test_injected_pages_of_a_watched_process_move_and_no_others():
+def test_only_injected_pages_of_a_watched_process_move():
     with settings(**QUIET), target("contiguous") as running, pghotd(config(running.facts.pid)) as program:
         before = vmstat()
         inject(program, hot_pfns(running.facts))
@@ -24,7 +24,7 @@ def test_injected_pages_of_a_watched_process_move_and_no_others():
         assert counters["pgpromote_success"] == moved == running.facts.hot_pages
 
 
-def test_a_dry_run_moves_nothing_and_says_what_it_would_have_moved():
+def test_a_dry_run_moves_nothing_and_counts_what_it_would_have_moved():
     with settings(**QUIET), target("contiguous") as running, pghotd(config(running.facts.pid, dry_run=True)) as program:
         inject(program, hot_pfns(running.facts)[:100])
         counted(program, lambda now: now["pghotd_refused_dry_run"] == 100)
@@ -32,7 +32,7 @@ def test_a_dry_run_moves_nothing_and_says_what_it_would_have_moved():
         assert program.values("status")["dry_run"] == "1"
 
 
-def test_pages_of_a_process_that_is_not_watched_stay():
+def test_pages_of_an_unwatched_process_stay():
     with settings(**QUIET), target("contiguous") as running, pghotd(config(1)) as program:
         inject(program, hot_pfns(running.facts)[:100])
         counted(program, lambda now: now["pghotd_refused_unmapped"] == 100)
@@ -56,7 +56,8 @@ def test_damon_finds_a_hot_set_of_huge_pages():
     _damon("huge")
 
 
-# DAMON divides the memory at random, and an emulated CPU gives it few samples: how soon it finds a set varies widely.
+# DAMON divides the memory at random, and an emulated CPU gives it few samples: the time that it takes to find a set
+# varies widely.
 _DAMON_S = 120
 for _test in (test_damon_finds_a_contiguous_hot_set, test_damon_finds_a_hot_set_of_huge_pages):
     _test.limit_s = 2 * _DAMON_S  # type: ignore[attr-defined]
@@ -78,10 +79,10 @@ def _damon(layout: str) -> None:
     assert Path("/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds").read_text() == "0\n"
 
 
-def test_without_leave_of_the_other_mover_it_does_not_start():
+def test_a_start_beside_numa_balancing_is_refused():
     with settings(numa_balancing=1):
         program = Program(Path("/run/pghot"), config(1))
-        code, said = program.ended()
+        code, message = program.ended()
         program.clean_up()
         assert code == 2
-        assert "kernel.numa_balancing" in said
+        assert "kernel.numa_balancing" in message

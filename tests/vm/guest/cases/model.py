@@ -1,6 +1,6 @@
-"""The daemon as it is shipped runs on this kernel: here on its model, which needs nothing of the machine.
+"""The daemon as shipped runs on this kernel, here on its memory model, which needs nothing of the machine.
 
-Here it is executed as a user does it, not forked.
+It is executed as a user would, not forked.
 """
 
 import subprocess
@@ -31,7 +31,7 @@ def test_it_starts_answers_promotes_and_stops():
     assert "fuse.pghotd" not in Path("/proc/self/mountinfo").read_text()
 
 
-def test_it_moves_nothing_of_a_real_process():
+def test_no_page_of_a_real_process_is_moved():
     outcome = race(lambda: pghotd(CONFIG, popen=subprocess.Popen), "contiguous", limit_s=2, settle_s=0)
     assert outcome.seconds is None
     assert outcome.placement.hot_there == outcome.placement.cold_there == outcome.moved_in_vain == 0, outcome

@@ -1,13 +1,13 @@
-"""Print what promotion through the daemon costs beside the same moves by move_pages(2) alone; emulated, so a ratio.
+"""Print the cost of promotion by the daemon and of the same moves by bare move_pages(2) calls; emulated, so as a ratio.
 
-Recording is not part of it: what is to be moved is ready before the clock starts, and some has been moved by then, so
-that nothing is imported or read for the first time.
+Recording is not part of it: the pages are ready before the clock starts, and some have been moved by then, so that
+nothing is imported or read for the first time.
 """
 
 import resource
 import time
 
-from tests.vm.guest.clues import QUIET, settings
+from tests.vm.guest.kernel_state import QUIET, settings
 from tests.vm.guest.measure import figure, pghotd
 from tests.vm.guest.placement import addresses, placement
 from tests.vm.guest.syscalls import move_pages
@@ -15,16 +15,16 @@ from tests.vm.guest.targets import target
 from tests.vm.guest.watched import config, counted, hot_pfns, inject, until
 
 BATCH = 512
-#: 8192 pages, of which so many come first.
+#: 8192 pages, of which the first WARM are moved before the clock starts.
 HOT = ("--hot-mb", "32")
 WARM = 1024
-#: No brake may be what is measured.
+#: So that no brake is measured.
 UNBRAKED = "move_limit_MBps = 100000\nmax_calls_per_s = 100000"
-#: What is reported once has to be hot still when its turn comes, however slow the machine is just then.
+#: A page that was reported once has to be still hot when its turn comes, however slow the machine is.
 PATIENT = '[pghot]\nmode = "precise"\npromote_freq_window_ms = 15872\n'
 
 
-def test_what_a_page_costs_through_the_daemon_and_by_the_call_alone():
+def test_cost_of_a_page_by_the_daemon_and_by_the_bare_call():
     with settings(**QUIET), target("contiguous", *HOT) as running:
         facts = running.facts
         where = addresses(facts, facts.hot())

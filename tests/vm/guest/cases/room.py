@@ -1,23 +1,23 @@
-"""The Linux backend and a fast node that is full, in each of the ways that there are: nothing is pushed out for it."""
+"""The Linux backend on a fast node that is full, in each possible way: promotion evicts nothing."""
 
 import time
 
 from tests.books import balance
 from tests.vm.guest.ballast import MIB, filled, free
-from tests.vm.guest.clues import QUIET, growth, reclaims_for_moves, settings, vmstat
+from tests.vm.guest.kernel_state import QUIET, growth, reclaims_for_moves, settings, vmstat
 from tests.vm.guest.measure import figure, pghotd
 from tests.vm.guest.placement import placement
 from tests.vm.guest.targets import target
 from tests.vm.guest.watched import config, counted, hot_pfns, inject
 
-#: What is left free: little, and where no huge block is among it, enough to promote if it were only for that.
+#: What is left free: little, and where no free block is huge, enough to promote but for that.
 _LEAVE_MB = {"anonymous": 64, "cache": 64, "fragmented": 256}
 _FULL_S = 60
 
 
 def _promote_into(kind: str, layout: str, *, demotion: int = 0) -> dict[str, int]:
-    """Promote a hot set into a node that is full of something; nothing may fail, be dropped or swapped for it."""
-    # Nor may anybody but the target have a huge page: an array that asks for one reclaims for it.
+    """Promote a hot set into a node that is full of something; nothing may fail, be dropped or swapped out."""
+    # Nor may other processes have a huge page: an array that asks for one reclaims for it.
     quiet = QUIET | {"demotion": demotion} | ({} if layout == "huge" else {"thp": "never"})
     with (
         settings(**quiet),
@@ -32,7 +32,7 @@ def _promote_into(kind: str, layout: str, *, demotion: int = 0) -> dict[str, int
         while not (counters["pghotd_refused_no_block"] or int(program.values("status")["resting"])):
             assert time.monotonic() < deadline, f"the node was never full: {program.read('vmstat')}"
             if demotion and placement(running.facts).recall == 1:
-                break  # the kernel made room for all
+                break  # The kernel made room for all.
             inject(program, hot_pfns(running.facts)[::step])
             counters = counted(program, lambda now: now["pghotd_taken"] and not now["pghotd_in_flight"])
         assert balance(counters) == 0

@@ -1,12 +1,12 @@
-"""The target is what the tests of promotion take it for; this is tested first, by a mover of four lines."""
+"""The target behaves as the tests of promotion assume, tested with a mover of four lines."""
 
 import os
 
 import numpy as np
 
 from tests.vm.guest import sysfs
-from tests.vm.guest.clues import QUIET, growth, settings, vmstat
 from tests.vm.guest.hot_sets import HUGE_SIZE, LAYOUTS, PAGE_SIZE, PAGES_IN_HUGE
+from tests.vm.guest.kernel_state import QUIET, growth, settings, vmstat
 from tests.vm.guest.placement import addresses, nodes_of, numa_map, placement
 from tests.vm.guest.syscalls import move_pages
 from tests.vm.guest.target import EXIT_CORRUPT
@@ -42,7 +42,7 @@ def test_moved_pages_keep_their_content():
                         failed += left
                         assert left or np.all(status == node), f"{layout}: {np.unique(status)}"
                     there = placement(facts, node)
-                    # A page that is being accessed can be busy; few are.
+                    # A page that is being accessed can be busy, but few are.
                     assert there.recall > 0.99, f"{layout} {more}: {there}, {failed} left"
                 where = placement(facts)
                 assert where.cold_there == 0, f"{layout}: {where}"
@@ -50,7 +50,7 @@ def test_moved_pages_keep_their_content():
                 assert growth(before).get("thp_migration_split", 0) == 0
 
 
-def test_a_lost_word_is_found_where_it_is_hot_and_where_it_is_cold():
+def test_a_lost_word_is_found_on_a_hot_and_on_a_cold_page():
     for page_is_hot in (True, False):
         with target("contiguous", *SMALL) as running:
             facts = running.facts
@@ -59,12 +59,12 @@ def test_a_lost_word_is_found_where_it_is_hot_and_where_it_is_cold():
             memory = os.open(f"/proc/{facts.pid}/mem", os.O_WRONLY)
             os.pwrite(memory, b"lost", facts.start + page * PAGE_SIZE)
             os.close(memory)
-            code, said = running.stop()
-            assert code == EXIT_CORRUPT, f"it ended with {code}: {said}"
-            assert f"page {page} at" in said, said
+            code, message = running.stop()
+            assert code == EXIT_CORRUPT, f"it ended with {code}: {message}"
+            assert f"page {page} at" in message, message
 
 
-def test_a_stopped_target_is_judged_too():
+def test_a_stopped_target_reports_no_loss():
     with target("scattered", *SMALL, "--sweep-s", "2") as running:
         assert running.stop() == (0, "")
 

@@ -8,8 +8,8 @@ from tests.vm.guest import sysfs
 MACHINE = json.loads(Path("/run.json").read_text())["machine"]
 NODES = MACHINE["nodes"]
 ALL = list(range(len(NODES)))
-#: What firmware and kernel keep of a node's memory for themselves, at most.
-KEPT = 128 << 20
+#: The most that firmware and kernel reserve of a node's memory.
+RESERVED = 128 << 20
 
 
 def test_nodes_with_memory_and_cpus():
@@ -31,7 +31,7 @@ def test_distances():
 def test_latency_and_bandwidth_from_the_nearest_initiator():
     for nid in ALL:
         nearest = MACHINE["initiators"][nid]
-        # Where the firmware names one, Linux lists that one alone, even if others are as near.
+        # Where the firmware names one, Linux lists only that one, even if others are as near.
         assert sysfs.initiators(nid) == [nearest], f"node {nid}: {sysfs.initiators(nid)}"
         assert sysfs.access(nid, "read_latency") == MACHINE["latencies"][nid], f"node {nid}"
         assert sysfs.access(nid, "read_bandwidth") == NODES[nid]["bandwidth_gbps"] * 1024, f"node {nid}"
@@ -42,7 +42,7 @@ def test_pfn_ranges_hold_the_memory_and_do_not_overlap():
     for nid in ALL:
         ranges = sysfs.pfn_ranges(nid)
         pages = sum(end - first for first, end in ranges)
-        assert 0 <= NODES[nid]["size"] - pages * 4096 <= KEPT, f"node {nid} has {pages} pages in {ranges}"
+        assert 0 <= NODES[nid]["size"] - pages * 4096 <= RESERVED, f"node {nid} has {pages} pages in {ranges}"
         blocks = set(sysfs.blocks(nid))
         assert not blocks & seen, "a block is in two nodes"
         seen |= blocks

@@ -1,4 +1,4 @@
-"""Make a kernel's idle page tracking up, as mm/page_idle.c has it, frame by frame."""
+"""A fake of the kernel's idle page tracking, as in mm/page_idle.c, frame by frame."""
 
 from collections.abc import Callable
 
@@ -9,11 +9,11 @@ from pghotd.procfs.word_calls import Runs
 from pghotd.procfs.words import Indices, Words
 
 
-class MadeUpIdle:
-    """PageIdle on `frames` page frames, none on an LRU list; every attribute but `cpu_s` is an array of them.
+class FakeIdle:
+    """A PageIdle on `frames` page frames, none on an LRU list; the state of the frames is in arrays.
 
-    `states`, if given, says by PFN which are heads of folios on LRU lists, whatever is written into `lru` and `tail`.
-    A visit to a frame takes `visit_s` of CPU time, a walk of its mappings `walk_s`.
+    `heads`, if given, returns which PFNs are heads of folios on LRU lists, regardless of `lru` and `tail`. A visit to a
+    frame takes `visit_s` of CPU time, a walk of its mappings `walk_s`.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class MadeUpIdle:
         self.closed = False
         self.reads: list[int] = []
         self.writes: list[int] = []
-        #: What happens to the machine while words are read, or after some were marked; given their numbers.
+        #: Functions to call before words are read and after some were marked, with their indices.
         self.before_read: Callable[[Indices], None] = lambda indices: None
         self.after_write: Callable[[Indices], None] = lambda indices: None
 
@@ -40,7 +40,7 @@ class MadeUpIdle:
         return self.cpu_s
 
     def touch(self, pfns: NDArray[np.int64]) -> None:
-        """Let pages be accessed through a mapping."""
+        """Access pages through a mapping."""
         self.young[pfns] = True
 
     def close(self) -> None:
@@ -81,14 +81,14 @@ class MadeUpIdle:
         return (indices[:, np.newaxis] * 64 + np.arange(64)).reshape(-1)
 
     def _with_bit(self, pfns: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which frames are heads of folios on LRU lists: the others are passed over."""
+        """Return which frames are heads of folios on LRU lists: the others are skipped."""
         self.cpu_s += self._visit_s * len(pfns)
         if self._heads is not None:
             return self._heads(pfns)
         return self.lru[pfns] & ~self.tail[pfns]
 
     def _clear_accessed(self, pfns: NDArray[np.int64]) -> None:
-        """Walk the mappings: what was accessed is idle no more. A locked folio is left as it is."""
+        """Walk the mappings: accessed folios are no longer idle. A locked folio is left as it is."""
         self.cpu_s += self._walk_s * len(pfns)
         accessed = pfns[self.young[pfns] & ~self.locked[pfns]]
         self.young[accessed] = self.idle[accessed] = False

@@ -1,4 +1,4 @@
-"""Keep what takes long to build in rooms of a cache folder, each built whole or not at all."""
+"""A cache of what takes long to build, each entry built whole or not at all."""
 
 import fcntl
 import hashlib
@@ -10,30 +10,30 @@ from pathlib import Path
 _STAMP = ".made-from"
 
 
-class Rooms:
-    """A cache folder: a room is a directory that stays until what it was built from changes."""
+class Cache:
+    """A cache folder: an entry is a directory that is kept until what it was made from changes."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
 
-    def room(self, name: str, made_from: object, build: Callable[[Path], None]) -> Path:
-        """Return the room `name`, built by `build` if it is not there or was made from something else."""
+    def entry(self, name: str, made_from: object, build: Callable[[Path], None]) -> Path:
+        """Return the entry `name`, built by `build` if it is missing or was made from something else."""
         if there := self.built(name, made_from):
             return there
-        room = self.folder / name
+        entry = self.folder / name
         unfinished = self.folder / f"{name}.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         print(f"vm: building {name}", flush=True)
         build(unfinished)
         (unfinished / _STAMP).write_text(_key(made_from))
-        shutil.rmtree(room, ignore_errors=True)
-        unfinished.rename(room)
-        return room
+        shutil.rmtree(entry, ignore_errors=True)
+        unfinished.rename(entry)
+        return entry
 
     def built(self, name: str, made_from: object) -> Path | None:
-        """Return the room `name` if it is there and was made from this."""
+        """Return the entry `name` if it is there and was made from this."""
         stamp = self.folder / name / _STAMP
         return stamp.parent if stamp.is_file() and stamp.read_text() == _key(made_from) else None
 
@@ -44,7 +44,7 @@ class Rooms:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                print(f"vm: another run uses {self.folder}; waiting for its end", flush=True)
+                print(f"vm: another run uses {self.folder}; waiting for it to end", flush=True)
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

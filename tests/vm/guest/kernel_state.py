@@ -1,4 +1,4 @@
-"""Read what the kernel says about itself: /proc/vmstat, settings, its log; and change settings for a while."""
+"""What the kernel reports about itself: /proc/vmstat, settings, its log; and temporary changes of settings."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -31,9 +31,9 @@ def growth(before: dict[str, int]) -> dict[str, int]:
 
 @contextmanager
 def reclaims_for_moves() -> Iterator[Callable[[], list[str]]]:
-    """Trace direct reclaim; what is yielded returns the lines of those for a page of one certain node.
+    """Trace direct reclaim; yield a function that returns the trace lines of those for a page of one given node.
 
-    Such a page is what a move allocates. Others reclaim on a full node as well: whoever touches a new page of its own.
+    Such a page is what a move allocates. Processes that touch new pages of their own also reclaim on a full node.
     """
     event = _TRACING / "events/vmscan/mm_vmscan_direct_reclaim_begin/enable"
     (_TRACING / "trace").write_text("")
@@ -46,7 +46,7 @@ def reclaims_for_moves() -> Iterator[Callable[[], list[str]]]:
 
 @contextmanager
 def settings(**values: object) -> Iterator[None]:
-    """Set what SETTINGS names, and set it back at the end."""
+    """Change settings that SETTINGS names, and restore them at the end."""
     with ExitStack() as stack:
         for name, value in values.items():
             path = SETTINGS[name]
@@ -63,7 +63,7 @@ def _chosen(text: str) -> str:
 
 
 _BALANCING = Path("/sys/kernel/debug/sched/numa_balancing")
-#: By a short name, the kernel's settings that tests change.
+#: The kernel's settings that tests change, by a short name.
 SETTINGS = {
     "numa_balancing": Path("/proc/sys/kernel/numa_balancing"),
     "promote_rate_limit": Path("/proc/sys/kernel/numa_balancing_promote_rate_limit_MBps"),
@@ -80,11 +80,11 @@ SETTINGS = {
     "proactive_compaction": Path("/proc/sys/vm/compaction_proactiveness"),
     "online_policy": Path("/sys/devices/system/memory/auto_online_blocks"),
 }
-#: What else moves pages, turned off: then /proc/vmstat counts the moves of one mover alone.
+#: Other movers turned off, so that /proc/vmstat counts the moves of only one mover.
 QUIET = {
     "numa_balancing": 0,
     "demotion": 0,
-    # It takes no 0: a page an hour.
+    # 0 is not accepted: a page an hour.
     "khugepaged": 1,
     "khugepaged_defrag": 0,
     "khugepaged_sleep_ms": 3_600_000,

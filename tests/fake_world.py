@@ -1,4 +1,4 @@
-"""Made-up processes, and a small machine that follows them."""
+"""Fake processes, and a small machine that follows them."""
 
 import struct
 from collections.abc import Callable
@@ -18,12 +18,12 @@ HEAP = 0x100
 
 
 async def at_once(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Replacement of a source's `in_thread` without a thread: a virtual clock would not wait for one."""
+    """Call a function without a thread, as a source's `in_thread`: a virtual clock would not wait for one."""
     await trio.lowlevel.checkpoint()
     return function(*arguments)
 
 
-class MadeUpProc:
+class FakeProc:
     """A fake /proc with the processes of a test; mappings are (first page, end) with some pages resident."""
 
     def __init__(self, root: Path) -> None:
@@ -85,7 +85,7 @@ class MadeUpProc:
         return written
 
     def end(self, pid: int) -> None:
-        """Let a process exit."""
+        """Remove a process."""
         folder = self.root / str(pid)
         for path in folder.iterdir():
             path.unlink()
@@ -97,7 +97,7 @@ class World(Rig):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(two_nodes(1, 4))
-        self.proc = MadeUpProc(folder / "proc")
+        self.proc = FakeProc(folder / "proc")
         self.sys = folder / "sys"
 
     def procscan(self, *targets: Any, **settings: Any) -> Procscan:
@@ -114,12 +114,12 @@ class World(Rig):
         )
 
     async def scan(self, procscan: Procscan, after_ms: int = 60_000) -> None:
-        """Scan once, so much later that everything is due."""
+        """Scan once, after a time in which everything becomes due."""
         self.time.now += after_ms
         await procscan.scan()
 
     def process(self, pid: int) -> ModelProcess:
-        """Return the model process of a made-up one."""
+        """Return the model process of a fake one."""
         return next(process for process in self.machine.processes.values() if process.pid == pid)
 
     def idle_tracking(self, frames: int = PAGES_PER_SECTION) -> Path:
