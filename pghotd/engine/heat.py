@@ -103,14 +103,14 @@ class Heat:
         """Return in how many of its section's looks each page was seen, and the number of those looks, at most HOTTEST.
 
         The number is 0 if no source scans the section; the last HOTTEST seconds count instead. Sightings from before
-        the looks began do not count.
+        the looks began do not count. `pfns` are ascending.
         """
         if not self.on:
             return np.zeros(len(pfns), dtype=np.uint8), np.zeros(len(pfns), dtype=np.uint8)
-        looks = np.zeros(len(pfns), dtype=np.uint8)
-        for section in np.flatnonzero(np.bincount(pfns >> SECTION_SHIFT)).tolist():
-            if self._is_scanned(section, now):
-                looks[pfns >> SECTION_SHIFT == section] = self._looks[section]
+        sections = pfns >> SECTION_SHIFT
+        starts = np.flatnonzero(np.diff(sections, prepend=-1))
+        each = [self._looks[one] if self._is_scanned(one, now) else 0 for one in sections.take(starts).tolist()]
+        looks = np.repeat(np.array(each, dtype=np.uint8), np.diff(starts, append=len(pfns)))
         node = self._store.node(nid)
         kept = node.heat.take(pfns - node.first_pfn) & _LAST_LOOKS.take(looks)
         seen: NDArray[np.uint8] = _BITS.take(kept)

@@ -20,6 +20,7 @@ from pghotd.engine.store import RecordStore
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 
 _Pages = NDArray[np.int64]
+_NONE = np.zeros(0, dtype=np.int64)
 
 #: Why a folio rests, as returned by `state`.
 AWAKE, TIMED, UNMAPPED, FOR_ROOM, BRAKED = 0, 1, 2, 3, 4
@@ -83,10 +84,15 @@ class Rests:
         all other folios are reset.
         """
         resting = np.zeros(len(heads), dtype=bool)
+        begins = _STATE.take(verdicts) != AWAKE
+        if not self._sections and not begins.any():
+            return _NONE
         for number in np.unique(heads >> SECTION_SHIFT).tolist():
-            here = np.flatnonzero(heads >> SECTION_SHIFT == number)
-            places, states = heads[here] - (number << SECTION_SHIFT), _STATE.take(verdicts[here])
             section = self._sections.get(number)
+            here = np.flatnonzero(heads >> SECTION_SHIFT == number)
+            if section is None and not begins[here].any():
+                continue
+            places, states = heads[here] - (number << SECTION_SHIFT), _STATE.take(verdicts[here])
             if section is not None:
                 done = places[states == AWAKE]
                 section.state[done] = AWAKE

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pghotd.engine.kinds import HWHINTS, PGTSCANS
-from pghotd.engine.walk import SectionWalk
+from pghotd.engine.ready import ReadySearch
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.memory.model.spec import ProcessSpec
 from tests.machines import Rig, two_nodes
@@ -146,6 +146,6 @@ def test_pages_not_hot_enough_compete_only_for_free_room(any_heat, compete, wait
         rig.pghot.heat.looked([section], rig.time.now)
         rig.pghot.recorder.record(pages if look % 2 else pages[:10], -1, PGTSCANS, rig.time.now)
         rig.time.now += 500
-    contenders, waiting = SectionWalk(rig.pghot, 1, section).contenders(rig.time.now, any_heat=any_heat)
+    contenders, waiting = ReadySearch(rig.pghot, 1).contenders([section], rig.time.now, any_heat=any_heat)
     assert contenders.heads.tolist() == pages[:compete].tolist()
-    assert waiting == wait
+    assert len(waiting) == wait

@@ -5,11 +5,12 @@ import errno
 import numpy as np
 import pytest
 
+from pghotd.engine.batches import settle
 from pghotd.engine.counters import REFUSED
 from pghotd.engine.kinds import PGTSCANS
 from pghotd.engine.memory import Moved, Refusal, Zone
 from pghotd.engine.rests import AWAKE, BRAKED, FOR_ROOM, TIMED
-from pghotd.engine.walk import SectionWalk, settle
+from pghotd.engine.walk import Walk
 from pghotd.geometry import SECTION_SHIFT
 from pghotd.memory.model.spec import ProcessSpec
 from tests.books import balance
@@ -36,7 +37,7 @@ class Resting(Rig):
     def walk(self, result: int = 0, chosen=None) -> int:
         """Walk the section once, every move with the same result; return how many folios were taken."""
         taken = self.total("pghotd_taken")
-        walk = SectionWalk(self.pghot, 1, self.section, chosen)
+        walk = Walk(self.pghot, 1, [self.section], chosen)
         while (batch := walk.next_batch(self.time.now)) is not None:
             if len(batch.heads):
                 results = np.full(len(batch.heads), result)
@@ -177,7 +178,7 @@ def test_the_state_of_each_rest():
 
 def test_a_record_that_outlived_the_window_in_flight_does_not_come_back():
     rig = Resting(record_ageing=1)
-    walk = SectionWalk(rig.pghot, 1, rig.section)
+    walk = Walk(rig.pghot, 1, [rig.section])
     batch = walk.next_batch(rig.time.now)
     rig.time.now += 3500
     results = np.full(len(batch.heads), Refusal.SHARED)
