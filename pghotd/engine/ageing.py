@@ -51,9 +51,9 @@ class Ageing:
         if on and self._missed:
             self._missed = False
             for nid in self._store.nids:
-                for section, _ in self._store.sections(nid):
-                    self._store.touched[section] = 1
-                    self._store.wraps_at[section] = _UNKNOWN
+                sections = self._store.node(nid).in_order()
+                self._store.touched[sections] = 1
+                self._store.wraps_at[sections] = _UNKNOWN
                 self._wraps_at[nid] = _UNKNOWN
         return on
 
