@@ -24,6 +24,7 @@ from pathlib import Path
 import pyfuse3
 import trio
 
+from pghotd.fs import turns
 from pghotd.fs.mountpoint import MOUNTINFO, MountError, claimed, last_line, writable
 from pghotd.fs.operations import TreeOperations
 
@@ -80,7 +81,7 @@ async def serve(
         raise RuntimeError("pyfuse3 serves one mount per process, and there already is one")
     _mounted = True
     try:
-        with claimed(options.mountpoint, options.lock_dir, options.mountinfo) as path:
+        with claimed(options.mountpoint, options.lock_dir, options.mountinfo) as path, turns.taken():
             with writable(path):
                 initialise(operations, path, options)
             try:

@@ -414,8 +414,12 @@ async def test_a_kept_page_is_visited_once_more_an_interval_later(nursery, autoj
     assert balance(rig.counters.total) == 0
 
 
-async def test_ready_pages_are_read_again_for_several_sections_and_batches_at_once(nursery, autojump_clock):
+async def test_what_is_ready_is_read_again_for_several_sections_and_batches_at_once(
+    nursery, autojump_clock, monkeypatch
+):
     rig = make_rig((ProcessSpec("a", 3 * PAGES_PER_SECTION, 1),), two_nodes(4, 4))
+    monkeypatch.setattr(type(rig.machine), "moves_at_once", 64)
+    monkeypatch.setattr("pghotd.tasks.kmigrated._RECENT_MS", -1)
     reread, real, moved = [], rig.machine.reread, rig.machine.promote
     seen_first = []
 
@@ -438,7 +442,79 @@ async def test_ready_pages_are_read_again_for_several_sections_and_batches_at_on
     assert all(seen_first)
 
 
-async def test_an_old_reading_is_not_used(nursery, autojump_clock):
+async def test_where_several_batches_may_move_a_batch_spans_sections(nursery, autojump_clock, monkeypatch):
+    rig = make_rig((ProcessSpec("a", 3 * PAGES_PER_SECTION, 1),), two_nodes(4, 4))
+    monkeypatch.setattr(type(rig.machine), "moves_at_once", 64)
+    kmigrated = await start(nursery, rig)
+    make_hot(rig, *range(0, 3 * PAGES_PER_SECTION, 1000))
+    await trio.sleep(0.11)
+    assert rig.total("pgpromote_success") == 99
+    assert kmigrated.status(1).batches == 1
+
+
+async def test_folios_that_are_no_longer_ready_after_a_wait_for_a_place_are_not_taken(
+    nursery, autojump_clock, monkeypatch
+):
+    rig = make_rig((ProcessSpec("a", 3 * PAGES_PER_SECTION, 1),), two_nodes(4, 4), move_ns=10_000_000)
+    monkeypatch.setattr(type(rig.machine), "moves_at_once", 2)
+    rig.pghot.tunables.set("kmigrated_batch_nr", 64)
+    await start(nursery, rig)
+    make_hot(rig, *range(300))
+    await trio.sleep(0.3)
+    taken = rig.total("pghotd_taken")
+    assert 0 < taken < 300
+    rig.pghot.store.node(1).records[:] = 0
+    await trio.sleep(10)
+    assert rig.total("pghotd_taken") == rig.total("pgpromote_success") == taken
+
+
+async def test_a_pause_in_the_middle_of_several_sections_loses_nothing(nursery, autojump_clock, monkeypatch):
+    rig = make_rig((ProcessSpec("a", 6 * PAGES_PER_SECTION, 1),), two_nodes(8, 8))
+    monkeypatch.setattr(type(rig.machine), "moves_at_once", 64)
+    rig.pghot.tunables.set("kmigrated_batch_nr", 64)
+    real = rig.machine.reread
+
+    async def pause_in_the_middle(pfns):
+        # All sections with something ready have been reached by now.
+        await real(pfns)
+        if rig.total("pghotd_taken") >= 65:
+            rig.pghot.pause(True)
+
+    rig.machine.reread = pause_in_the_middle
+    monkeypatch.setattr("pghotd.tasks.kmigrated._REREAD_BATCHES", 1)
+    await start(nursery, rig)
+    make_hot(rig, *range(0, 6 * PAGES_PER_SECTION, 1000))
+    await trio.sleep(1)
+    assert 65 <= rig.total("pghotd_taken") < 197
+    rig.machine.reread = real
+    rig.pghot.pause(False)
+    await trio.sleep(1)
+    assert rig.total("pgpromote_success") == 197
+    assert balance(rig.counters.total) == 0
+
+
+async def test_what_was_accessed_within_the_last_second_is_not_read_again(nursery, autojump_clock):
+    rig = make_rig((ProcessSpec("a", 1200, 1),))
+    reread, real = [], rig.machine.reread
+
+    async def note(pfns):
+        reread.append((pfns - rig.first_pfn(1)).tolist())
+        await real(pfns)
+
+    rig.machine.reread = note
+    rig.pghot.pause(True)
+    await start(nursery, rig)
+    make_hot(rig, *range(10))
+    await trio.sleep(1.3)
+    make_hot(rig, *range(5, 20))
+    rig.pghot.pause(False)
+    await trio.sleep(0.3)
+    assert reread == [[0, 1, 2, 3, 4]]
+    assert rig.total("pgpromote_success") == 20
+
+
+async def test_a_reading_is_not_used_for_long(nursery, autojump_clock, monkeypatch):
+    monkeypatch.setattr("pghotd.tasks.kmigrated._RECENT_MS", -1)
     rig = make_rig((ProcessSpec("a", 1200, 1),))
     reread, real = [], rig.machine.reread
 

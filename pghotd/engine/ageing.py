@@ -24,8 +24,11 @@ from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 
 #: Longest time between two sweeps, in ms.
 INTERVAL_MS = 500
-#: Bytes of contiguous records swept in one step: 100 us of work, a millisecond if all are in use.
+#: Bytes of contiguous records swept in one step: 100 us of work if few are in use. If more words than these are, so
+#: many bytes are swept in one step, or a section: 300 us of work.
 _STEP = 1 << 20
+_FULL_STEP = 1 << 16
+_FEW = 8192
 #: If more than one in this many words is in use, all are processed in place.
 _MANY = 4
 _UNKNOWN = -(1 << 60)
@@ -51,9 +54,9 @@ class Ageing:
         if on and self._missed:
             self._missed = False
             for nid in self._store.nids:
-                for section, _ in self._store.sections(nid):
-                    self._store.touched[section] = 1
-                    self._store.wraps_at[section] = _UNKNOWN
+                sections = self._store.node(nid).in_order()
+                self._store.touched[sections] = 1
+                self._store.wraps_at[sections] = _UNKNOWN
                 self._wraps_at[nid] = _UNKNOWN
         return on
 
@@ -102,24 +105,29 @@ class Ageing:
         if overdue_only:
             sections = sections[store.wraps_at[sections] <= now]
         for first, count in _runs(sections, _STEP // (PAGES_PER_SECTION * self._format.dtype.itemsize)):
-            if nid in store and store.is_online(nid, first, count):
-                self._sweep_run(nid, first, count, now)
-                yield
+            yield from self._sweep_run(nid, first, count, now)
         if nid in store:
             left = store.wraps_at[store.touched_sections(nid)]
             self._wraps_at[nid] = int(left.min()) if len(left) else _NEVER
         else:
             self._wraps_at.pop(nid, None)
 
-    def _sweep_run(self, nid: int, first: int, count: int, now: int) -> None:
-        """Sweep `count` sections starting at `first`, all online on node `nid`."""
+    def _sweep_run(self, nid: int, first: int, count: int, now: int) -> Iterator[None]:
+        """Sweep `count` sections starting at `first`, unless one of them is not online on node `nid` any more."""
         store, fmt, window = self._store, self._format, self._tunables.promote_freq_window_ms
+        if nid not in store or not store.is_online(nid, first, count):
+            return
         run = slice(first, first + count)
         records = store.node(nid).sections_view(first, count)
         # Work in 8-byte words: most are 0, and finding the others is most of the work. np.flatnonzero() of the words
         # takes twice as long as of a mask, and maxima of 512-byte blocks selected too much around a few records.
         words = records.view(np.uint64)
         used = np.flatnonzero(words != 0)
+        longest = max(_FULL_STEP // (records.nbytes // count), 1)
+        if count > longest and len(used) > _FEW:
+            for at in range(first, first + count, longest):
+                yield from self._sweep_run(nid, at, min(longest, first + count - at), now)
+            return
         filled = np.zeros(count, dtype=bool)
         if len(used):
             # If many words are in use, process all of them in place.
@@ -142,6 +150,7 @@ class Ageing:
                 filled[of_section[some.view(np.uint64) != 0]] = True
         store.touched[run] = filled
         store.wraps_at[run] = fmt.wraps_at(now, window)
+        yield
 
     def _outlived(
         self, records: Records, of_section: NDArray[np.int64], late_ms: NDArray[np.int64], now: int, window_ms: int
@@ -163,6 +172,8 @@ def _runs(sections: NDArray[np.int64], longest: int) -> Iterator[tuple[int, int]
     if not len(sections):
         return
     breaks = np.flatnonzero(np.diff(sections) != 1) + 1
-    for start, end in zip([0, *breaks.tolist()], [*breaks.tolist(), len(sections)], strict=True):
+    # Not as lists: there may be as many runs as sections.
+    starts, ends = np.append(0, breaks), np.append(breaks, len(sections))
+    for start, end in zip(map(int, starts), map(int, ends), strict=True):
         for at in range(start, end, longest):
             yield int(sections[at]), min(longest, end - at)

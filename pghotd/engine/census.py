@@ -1,12 +1,11 @@
 """Census of the records: the hottest pages of all nodes, and a histogram for each node.
 
-A full count reads every record once, so it proceeds in short steps of a few sections; its consumers are the control
-files `hot` and `histogram`. Reading memory that was never written does not make it resident.
+A full count reads every record once, so it proceeds in short steps of a few thousand records; its consumers are the
+control files `hot` and `histogram`. Reading memory that was never written does not make it resident.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,16 +13,21 @@ from numpy.typing import NDArray
 from pghotd.engine.memory import PageState
 from pghotd.engine.pghot import Pghot
 from pghotd.engine.records import Records
-from pghotd.geometry import NUMA_NO_NODE, SECTION_SHIFT
+from pghotd.geometry import SECTION_SHIFT
 
 HOT_LINES = 1000
 
-#: A step ends after this many sections or records: a few hundred microseconds.
-_SECTIONS_PER_STEP = 32
+#: A step takes this many records, of up to this many sections: a fifth of a millisecond. Arrays of more than 128 KiB
+#: are mapped anew each time, so the records of a whole section at once take twice as long each.
 _RECORDS_PER_STEP = 4096
+_SECTIONS_PER_STEP = 16
 
 _AGE_BITS = 14
 _FREQ_BITS = 3
+_PLACE_BITS = 17
+
+#: A node, and PFNs and records of some of its pages.
+_Found = tuple[int, NDArray[np.int64], Records]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,37 +51,41 @@ class Count:
         self._pghot = pghot
         self._now = now
         self._window_ms = pghot.tunables.promote_freq_window_ms
-        self._sections = self._all_sections()
+        self._found = self._find()
         self._histograms = {nid: np.zeros((pghot.format.freq_max + 1, 3), dtype=np.int64) for nid in pghot.lower_nids}
         self._rows: list[NDArray[np.int64]] = []
         self._kept = 0
-        #: A row colder than this can no longer be among the hottest.
-        self._coldest = np.iinfo(np.int64).max
+        #: Coldness and PFN of the coldest row that can still be among the hottest.
+        self._coldest = (int(np.iinfo(np.int64).max), 0)
 
-    def _all_sections(self) -> Iterator[tuple[int, int, Records]]:
+    def _find(self) -> Iterator[_Found]:
+        """Yield a node's records that are not 0, those of sections with few together, those of one with many in parts.
+
+        What is yielded is a copy: the rest of a section is counted as it was when the section was read.
+        """
         for nid in self._pghot.lower_nids:
-            for section, records in self._pghot.store.sections(nid):
-                yield nid, section, records
+            pfns: list[NDArray[np.int64]] = []
+            records: list[Records] = []
+            number = 0
+            for section, kept in self._pghot.store.sections(nid):
+                # A section may have gone with its node's records since the count began; its view then reads as 0.
+                found = np.flatnonzero(kept)
+                pfns.append(found + (section << SECTION_SHIFT))
+                records.append(kept[found])
+                number += len(found)
+                if number >= _RECORDS_PER_STEP or len(pfns) == _SECTIONS_PER_STEP:
+                    yield from _parts(nid, pfns, records)
+                    pfns, records, number = [], [], 0
+            if pfns:
+                yield from _parts(nid, pfns, records)
 
     def step(self) -> Census | None:
-        """Process a few more sections; return the census after the last of them."""
-        found_pfns: list[NDArray[np.int64]] = []
-        found_records: list[Records] = []
-        counted_nid, number = NUMA_NO_NODE, 0
-        # Sections with few records are counted together: a numpy call costs more than a hundred records.
-        for nid, section, records in islice(self._sections, _SECTIONS_PER_STEP):
-            if nid != counted_nid:
-                self._count(counted_nid, found_pfns, found_records)
-                counted_nid, number, found_pfns, found_records = nid, 0, [], []
-            # A section may have gone with its node's records since the count began; its view then reads as 0.
-            found = np.flatnonzero(records)
-            found_pfns.append(found + (section << SECTION_SHIFT))
-            found_records.append(records[found])
-            number += len(found)
-            if number >= _RECORDS_PER_STEP:
-                break
-        self._count(counted_nid, found_pfns, found_records)
-        return None if found_pfns else self._finished()
+        """Process a few more records; return the census after the last of them."""
+        found = next(self._found, None)
+        if found is None:
+            return self._finished()
+        self._count(*found)
+        return None
 
     def _finished(self) -> Census:
         self._prune()
@@ -85,11 +93,11 @@ class Count:
         owners = self._pghot.memory.owner_of(rows[:, 0])
         return Census(self._now, self._window_ms, np.column_stack([rows, owners]), self._histograms)
 
-    def _count(self, nid: int, found_pfns: list[NDArray[np.int64]], found_records: list[Records]) -> None:
-        """Count the records found on one node."""
-        if not any(map(len, found_pfns)):
+    def _count(self, nid: int, pfns: NDArray[np.int64], records: Records) -> None:
+        """Count records found on one node."""
+        if not len(pfns):
             return
-        fmt, pfns, records = self._pghot.format, np.concatenate(found_pfns), np.concatenate(found_records)
+        fmt = self._pghot.format
         frequency, age = fmt.frequency(records), fmt.age_ms(records, self._now)
         pages = np.int64(1) << (self._pghot.memory.states(pfns) & PageState.ORDER).astype(np.int64)
         age_class = (age > 1000).astype(np.int64) + (age > self._window_ms)
@@ -98,11 +106,18 @@ class Count:
         self._histograms[nid] += counted.astype(np.int64).reshape(shape)
         ready = (records >= fmt.ready_bit).astype(np.int64)
         coldness = _coldness(ready, frequency, age)
-        hot = np.flatnonzero(coldness <= self._coldest)
+        coldest, coldest_pfn = self._coldest
+        hot = np.flatnonzero((coldness < coldest) | ((coldness == coldest) & (pfns < coldest_pfn)))
+        if len(hot) > HOT_LINES:
+            # Selecting takes a tenth of what sorting takes; of equals the first here have the lowest PFNs.
+            places = np.arange(len(hot), dtype=np.int64)
+            hot = hot[np.argpartition(coldness[hot] << _PLACE_BITS | places, HOT_LINES)[:HOT_LINES]]
+        if not len(hot):
+            return
         targets = fmt.nid(records[hot], self._pghot.targets.default(nid, self._pghot.tunables))
         self._rows.append(np.column_stack([pfns[hot], targets, frequency[hot], age[hot], ready[hot]]))
         self._kept += len(hot)
-        if self._kept > 8 * HOT_LINES:
+        if self._kept > 2 * HOT_LINES:
             self._prune()
 
     def _prune(self) -> None:
@@ -114,7 +129,15 @@ class Count:
         order = np.lexsort((rows[:, 0], coldness))[:HOT_LINES]
         self._rows, self._kept = [rows[order]], len(order)
         if len(order) == HOT_LINES:
-            self._coldest = int(coldness[order[-1]])
+            self._coldest = int(coldness[order[-1]]), int(rows[order[-1], 0])
+
+
+def _parts(nid: int, pfns: list[NDArray[np.int64]], records: list[Records]) -> Iterator[_Found]:
+    """Yield what was found on a node, at most a step's number of records at a time."""
+    all_pfns, all_records = np.concatenate(pfns), np.concatenate(records)
+    for start in range(0, max(len(all_pfns), 1), _RECORDS_PER_STEP):
+        part = slice(start, start + _RECORDS_PER_STEP)
+        yield nid, all_pfns[part], all_records[part]
 
 
 def _coldness(ready: NDArray[np.int64], frequency: NDArray[np.int64], age_ms: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -141,11 +141,13 @@ VMSTAT: tuple[str, ...] = (
     "pghotd_dropped_top_tier",
     "pghotd_dropped_no_section",
     "pghotd_dropped_own_node",
+    "pghotd_moved_other",
 )
 #: Counters kept only for the whole daemon.
 _DAEMON_ONLY = {
     *(f"pghot_recorded_{kind}" for kind in ("accesses", *KINDS)),
     *("pgmigrate_success", "pgmigrate_fail", "numa_pages_migrated", "pghotd_inject_malformed", "pghotd_throttled"),
+    "pghotd_moved_other",
     *(name for name in VMSTAT if name.startswith("hwhint_")),
     *(drop_name(reason) for reason in DROPS),
 }

@@ -139,6 +139,11 @@ _OTHER = {
         "accesses from the node that the page is on",
         "nothing; for injected accesses: report another node, or -1 where it is not known",
     ),
+    "pghotd_moved_other": Meaning(
+        "of the folios about to be moved one in 64 is compared with its page table entry: those found in another frame,"
+        " in whose place 64 times as many others were moved",
+        "if it grows with pgpromote_success: raise page_tables_share, so that mappings are read more often",
+    ),
     "pghotd_kept": Meaning("pages of refused folios that got their record back (keep_refused)"),
 }
 

@@ -180,6 +180,12 @@ class Memory(Protocol):
     def mark_accessed(self, pfns: Pfns) -> None:
         """Set the accessed bit of each page if the backend keeps it; no figure changes."""
 
+    def note_addresses(self, pids: NDArray[np.int64], vpns: NDArray[np.int64], pfns: Pfns) -> None:
+        """Note that page `vpns` of process `pids` is in frame `pfns`, each: a source has seen it there.
+
+        `states` of `pfns` are fresh. A backend that knows who maps its pages ignores it.
+        """
+
     def make_room(self, nid: int, pages: int, *, exchange: bool) -> None:
         """Notify the machine that ready pages compete for room on node `nid`, and that `pages` of them found none.
 

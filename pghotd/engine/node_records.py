@@ -16,6 +16,7 @@ class NodeRecords:
     def __init__(self, dtype: np.dtype[Any]) -> None:
         self._dtype = dtype
         self.sections: set[int] = set()
+        self._in_order: NDArray[np.int64] | None = None
         self.first_pfn = 0
         self.records: Records = sparse_array(0, dtype)
         #: One byte per record: see heat.py.
@@ -40,6 +41,22 @@ class NodeRecords:
                 if kept.any():  # copying zeros would make them resident
                     after[now : now + PAGES_PER_SECTION] = kept
 
+    def add(self, sections: NDArray[np.int64]) -> None:
+        """Bring sections within the mapping online."""
+        self.sections.update(sections.tolist())
+        self._in_order = None
+
+    def remove(self, section: int) -> None:
+        """Take one section offline."""
+        self.sections.remove(section)
+        self._in_order = None
+
+    def in_order(self) -> NDArray[np.int64]:
+        """Return the online sections in order; they are sorted once after each change, which is rare."""
+        if self._in_order is None:
+            self._in_order = np.sort(np.fromiter(self.sections, dtype=np.int64, count=len(self.sections)))
+        return self._in_order
+
     def section(self, section: int) -> Records:
         """Return the records of one section, as a view."""
         return self.sections_view(section, 1)
@@ -61,4 +78,4 @@ class NodeRecords:
         flagged = np.flatnonzero(flags[first : first + count]) + first
         if len(self.sections) == count:
             return flagged
-        return np.array([section for section in flagged.tolist() if section in self.sections], dtype=np.int64)
+        return np.intersect1d(flagged, self.in_order(), assume_unique=True)

@@ -1,6 +1,6 @@
 """The engine of one daemon: its records, tunables, counters and admission state, and the machine they apply to.
 
-Sources report through `recorder`, kmigrated takes ready folios through a SectionWalk, and the control tree reads.
+Sources report through `recorder`, kmigrated takes ready folios through a Walk, and the control tree reads.
 """
 
 import logging

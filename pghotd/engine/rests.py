@@ -9,6 +9,7 @@ A rest belongs to a page frame. The next page in that frame inherits the rest, f
 mapping was considered and rejected: sharing is known per page, and an unmapped page has no mapping.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from pghotd.engine.store import RecordStore
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 
 _Pages = NDArray[np.int64]
+_NONE = np.zeros(0, dtype=np.int64)
 
 #: Why a folio rests, as returned by `state`.
 AWAKE, TIMED, UNMAPPED, FOR_ROOM, BRAKED = 0, 1, 2, 3, 4
@@ -83,10 +85,15 @@ class Rests:
         all other folios are reset.
         """
         resting = np.zeros(len(heads), dtype=bool)
+        begins = _STATE.take(verdicts) != AWAKE
+        if not self._sections and not begins.any():
+            return _NONE
         for number in np.unique(heads >> SECTION_SHIFT).tolist():
-            here = np.flatnonzero(heads >> SECTION_SHIFT == number)
-            places, states = heads[here] - (number << SECTION_SHIFT), _STATE.take(verdicts[here])
             section = self._sections.get(number)
+            here = np.flatnonzero(heads >> SECTION_SHIFT == number)
+            if section is None and not begins[here].any():
+                continue
+            places, states = heads[here] - (number << SECTION_SHIFT), _STATE.take(verdicts[here])
             if section is not None:
                 done = places[states == AWAKE]
                 section.state[done] = AWAKE
@@ -131,25 +138,35 @@ class Rests:
 
     def due(self, nid: int, now: int) -> None:
         """Flag those of node `nid`'s sections for another look where a rest has ended or waits for another decision."""
-        for number in list(self._sections):
-            if not self._store.has(nid, number):
-                continue
-            section = self._sections[number]
+        for _ in self.due_in_steps(nid, now):
+            pass
+
+    def due_in_steps(self, nid: int, now: int) -> Iterator[None]:
+        """Do what `due` does, a section with an ended rest per iteration; other tasks may run in between."""
+        for number, section in self._of(nid):
             if now >= section.next_end:
                 timed = (section.state == TIMED) | (section.state == UNMAPPED)
                 left = section.until[timed & (section.until > now)]
                 section.next_end = int(left.min()) if len(left) else 1 << 60
                 self._store.wakeups.look_later(nid, number)
+                yield
             elif section.waits:
                 self._store.wakeups.look_later(nid, number)
 
-    def count(self, nid: int, now: int) -> None:
-        """Count node `nid`'s resting folios, which are ready but not to be taken yet, and drop sections without any."""
+    def _of(self, nid: int) -> Iterator[tuple[int, _Section]]:
+        """Yield those sections of node `nid` that have been known since now and are not forgotten meanwhile."""
+        for number in list(self._sections):
+            section = self._sections.get(number)
+            if section is not None and self._store.has(nid, number):
+                yield number, section
+
+    def count(self, nid: int, now: int) -> Iterator[None]:
+        """Count node `nid`'s resting folios, which are ready but not to be taken yet, and drop sections without any.
+
+        A section per iteration; other tasks may run in between. The number is the last one until all are counted.
+        """
         number = 0
-        for index in list(self._sections):
-            if not self._store.has(nid, index):
-                continue
-            section = self._sections[index]
+        for index, section in self._of(nid):
             records = self._store.node(nid).section(index)
             places = np.flatnonzero(section.state)
             states = section.state[places]
@@ -162,6 +179,7 @@ class Rests:
                 section.rested_at = now
             elif now - section.rested_at > _FORGET_MS:
                 del self._sections[index]
+            yield
         self._refused[nid] = number
 
     def resting(self, nid: int) -> int:

@@ -35,7 +35,7 @@ class RecordStore:
         self._flags_up_to(last)
         records = self._nodes.setdefault(nid, NodeRecords(self.format.dtype))
         records.cover(first, last)
-        records.sections.update(sections.tolist())
+        records.add(sections)
 
     def online(self, section: int, nid: int) -> None:
         """Add records, all 0, for a section of lower-tier node `nid`."""
@@ -44,7 +44,7 @@ class RecordStore:
     def offline(self, section: int, nid: int) -> None:
         """Remove a section's records and flag; removing a node's last section drops its mapping."""
         node = self._nodes[nid]
-        node.sections.remove(section)
+        node.remove(section)
         self.wakeups.hot[section] = self.touched[section] = 0
         discard(node.section(section))
         discard(node.section_heat(section))
@@ -101,7 +101,7 @@ class RecordStore:
         """Yield node `nid`'s online sections with their records, in PFN order."""
         node = self._nodes.get(nid)
         if node is not None:
-            for section in sorted(node.sections):
+            for section in map(int, node.in_order()):
                 yield section, node.section(section)
 
     def raw(self, nid: int, offset: int, size: int) -> bytes:
@@ -111,9 +111,9 @@ class RecordStore:
             return b""
         per_section = PAGES_PER_SECTION * self.format.dtype.itemsize
         parts: list[bytes] = []
-        for section in sorted(node.sections)[offset // per_section :]:
+        for section in node.in_order()[offset // per_section :]:
             start = offset % per_section if not parts else 0
-            parts.append(node.section(section).view(np.uint8)[start : start + size].tobytes())
+            parts.append(node.section(int(section)).view(np.uint8)[start : start + size].tobytes())
             size -= len(parts[-1])
             if size <= 0:
                 break

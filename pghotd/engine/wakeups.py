@@ -80,8 +80,16 @@ class WakeUps:
             return None
         start = max(node.first_pfn >> SECTION_SHIFT, after + 1)
         end = (node.first_pfn + len(node.records)) >> SECTION_SHIFT
-        flagged = np.flatnonzero(self.hot[start:end]) + start
-        return next((section for section in flagged.tolist() if section in node.sections), None)
+        # argmax stops at the first flag that is set: looking at all of them for each section was quadratic.
+        flags = self.hot[:end].view(np.bool_)
+        while start < end:
+            found = start + int(flags[start:].argmax())
+            if not flags[found]:
+                return None
+            if found in node.sections:
+                return found
+            start = found + 1
+        return None
 
     def hot_sections(self, nid: int) -> NDArray[np.int64]:
         """Return node `nid`'s sections whose hot flag is set now, in order."""

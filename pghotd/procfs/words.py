@@ -16,10 +16,8 @@ Indices = NDArray[np.int64]
 WORD = 8
 #: Maximum number of words in one system call: 1 MiB.
 PIECE = 1 << 17
-#: Two words that are no farther apart are in one piece.
+#: Two words that are no farther apart are in one piece. In page tables a word takes 10 ns and a system call 600.
 _GAP = 64
-#: This many words looked up at a time need at most PIECE to be read, whatever their distances.
-_AT_ONCE = PIECE // _GAP
 
 
 def pieces(indices: Indices, gap: int = _GAP) -> Iterator[tuple[slice, int, int]]:
@@ -36,18 +34,19 @@ def pieces(indices: Indices, gap: int = _GAP) -> Iterator[tuple[slice, int, int]
             start = stop
 
 
-def read_words(fd: int, indices: Indices) -> Words:
-    """Return the words at sorted `indices`, 0 beyond the end of the file."""
+def read_words(fd: int, indices: Indices, gap: int = _GAP) -> Words:
+    """Return the words at sorted `indices`, 0 beyond the end of the file; those at most `gap` apart in one read."""
     found = np.zeros(len(indices), dtype=np.uint64)
-    for start in range(0, len(indices), _AT_ONCE):
-        some = slice(start, start + _AT_ONCE)
-        found[some] = _read_some(fd, indices[some])
+    at_once = PIECE // gap  # so many need at most PIECE to be read, whatever their distances
+    for start in range(0, len(indices), at_once):
+        some = slice(start, start + at_once)
+        found[some] = _read_some(fd, indices[some], gap)
     return found
 
 
-def _read_some(fd: int, indices: Indices) -> Words:
+def _read_some(fd: int, indices: Indices, gap: int) -> Words:
     """Read all pieces into one array, with only a system call for each: far-apart words are the rule."""
-    breaks = np.flatnonzero(indices[1:] - indices[:-1] > _GAP) + 1
+    breaks = np.flatnonzero(indices[1:] - indices[:-1] > gap) + 1
     starts, ends = np.append(0, breaks), np.append(breaks, len(indices))
     firsts = indices.take(starts)
     lengths = indices.take(ends - 1) - firsts + 1

@@ -57,9 +57,14 @@ def tracked_sections(pghot: Pghot) -> NDArray[np.bool_]:
 
 def only_tracked(pfns: NDArray[np.int64], tracked: NDArray[np.bool_]) -> NDArray[np.int64]:
     """Return the `pfns` (any numbers) that are in a section `tracked`, without duplicates and ascending."""
+    return np.unique(pfns[are_tracked(pfns, tracked)])
+
+
+def are_tracked(pfns: NDArray[np.int64], tracked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which of the `pfns` (any numbers) are in a section `tracked`."""
     sections = pfns >> SECTION_SHIFT
-    here = pfns[(pfns > 0) & (sections < len(tracked))]
-    return np.unique(here[tracked[here >> SECTION_SHIFT]])
+    inside = (pfns > 0) & (sections < len(tracked))
+    return inside & tracked.take(np.where(inside, sections, 0))
 
 
 def is_tracked(pghot: Pghot, section: int) -> bool:

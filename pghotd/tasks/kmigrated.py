@@ -6,7 +6,7 @@ pass or starts the next.
 """
 
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -14,11 +14,13 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
+from pghotd.engine.batches import Batch, settle
 from pghotd.engine.changes import Changes
 from pghotd.engine.competition import Contenders, choose
 from pghotd.engine.memory import Clock
 from pghotd.engine.pghot import Pghot
-from pghotd.engine.walk import Batch, Chosen, SectionWalk, settle
+from pghotd.engine.ready import Chosen, ReadySearch
+from pghotd.engine.walk import SECTIONS_PER_CALL, Walk
 from pghotd.geometry import SECTION_SHIFT
 
 #: How long kmigrated may work before it yields to other tasks; control tree clients would notice longer steps.
@@ -26,6 +28,8 @@ _STEP_S = 0.0005
 #: Ready folios are reread for this many batches at a time, and a reading stays valid for this long (ms).
 _REREAD_BATCHES = 4
 _REREAD_MS = 20
+#: A folio accessed within this time (ms) was looked up at the time of that.
+_RECENT_MS = 1000
 _NONE = np.zeros(0, dtype=np.int64)
 
 
@@ -99,19 +103,14 @@ class Kmigrated:
         # One slot per batch that may be in flight: with a single slot, as in the kernel, the walk waits for each batch.
         places = trio.Semaphore(pghot.memory.moves_at_once)
         async with trio.open_nursery() as moves:
-            section = -1
-            while (found := self._next_hot(section, hot)) is not None:
-                section = found
-                if pghot.paused:
-                    # The flags of the remaining sections are still set: walk those when the pause is over.
-                    pghot.store.wakeups.wake(self._nid)
-                    break
-                pghot.store.wakeups.hot[section] = 0
-                following = hot[bisect_right(hot, section) :][:_REREAD_BATCHES]
-                await self._walk(section, following, moves, places)
-                if trio.current_time() - stepped > _STEP_S:
-                    await trio.lowlevel.checkpoint()
-                    stepped = trio.current_time()
+            if pghot.memory.moves_at_once > 1:
+                await self._walk(self._reach(hot), moves, places)
+            else:
+                for section in self._reach(hot):
+                    await self._walk([section], moves, places)
+                    if trio.current_time() - stepped > _STEP_S:
+                        await trio.lowlevel.checkpoint()
+                        stepped = trio.current_time()
         for section in self._later:
             if pghot.store.has(self._nid, section):
                 pghot.store.wakeups.look_later(self._nid, section)
@@ -119,6 +118,18 @@ class Kmigrated:
         self.status.last_pass_us = round((trio.current_time() - started) * 1e6)
         self.status.changes.notify()
         await trio.lowlevel.checkpoint()
+
+    def _reach(self, competed: Sequence[int]) -> Iterator[int]:
+        """Yield the hot sections in order, each when the walk reaches it, and clear its flag before."""
+        pghot, section = self._pghot, -1
+        while (found := self._next_hot(section, competed)) is not None:
+            if pghot.paused:
+                # The flags of the remaining sections are still set: walk those when the pause is over.
+                pghot.store.wakeups.wake(self._nid)
+                return
+            section = found
+            pghot.store.wakeups.hot[section] = 0
+            yield section
 
     def _next_hot(self, section: int, competed: Sequence[int]) -> int | None:
         """Return the next section after `section` to walk; as in the kernel, its flag is tested when its turn comes.
@@ -139,18 +150,19 @@ class Kmigrated:
             return {}
         await pghot.memory.reread(_NONE)  # only the zones, for the room available
         any_heat = any(pghot.room(target).free > 0 for target in pghot.targets.with_memory)
-        parts, waiting = [], dict[int, int]()
-        for section in hot:
+        search, parts, waiting = ReadySearch(pghot, self._nid), [], [_NONE]
+        for start in range(0, len(hot), SECTIONS_PER_CALL):
             if self._nid in pghot.store:
-                part, waiting[section] = SectionWalk(pghot, self._nid, section).contenders(
-                    self._clock(), any_heat=any_heat
+                part, others = search.contenders(
+                    hot[start : start + SECTIONS_PER_CALL], self._clock(), any_heat=any_heat
                 )
                 parts.append(part)
+                waiting.append(others)
             if trio.current_time() - stepped > _STEP_S:
                 await trio.lowlevel.checkpoint()
                 stepped = trio.current_time()
-        contenders = Contenders.joined(parts) if parts else None
-        if contenders is None or not (len(contenders.heads) or any(waiting.values())):
+        contenders, others = Contenders.joined(parts) if parts else None, np.concatenate(waiting)
+        if contenders is None or not (len(contenders.heads) or len(others)):
             pghot.rests.waiting[self._nid] = 0
             return {}
         chosen: dict[int, NDArray[np.int64]] = {}
@@ -164,22 +176,24 @@ class Kmigrated:
         if chosen:
             pghot.heat.compared(self._clock())
         awake = contenders.heads[passed_over & ~contenders.resting]
-        pghot.rests.waiting[self._nid] = sum(waiting.values()) + len(awake)
-        self._later = [section for section, number in waiting.items() if number]
-        self._later += np.unique(contenders.heads[passed_over] >> SECTION_SHIFT).tolist()
+        pghot.rests.waiting[self._nid] = len(others) + len(awake)
+        self._later = np.unique(np.concatenate((others, contenders.heads[passed_over])) >> SECTION_SHIFT).tolist()
         return chosen
 
-    async def _walk(self, section: int, following: Sequence[int], moves: trio.Nursery, places: trio.Semaphore) -> None:
+    async def _walk(self, sections: Iterable[int], moves: trio.Nursery, places: trio.Semaphore) -> None:
         pghot = self._pghot
-        walk = SectionWalk(pghot, self._nid, section, self._chosen)
+        walk = Walk(pghot, self._nid, sections, self._chosen)
         try:
             while not pghot.paused:
-                ready = walk.ready(self._clock())
-                if not len(ready):
+                ready = walk.ready(self._clock(), pghot.tunables.kmigrated_batch_nr + 1)
+                if walk.finished:
                     return
+                if not len(ready):
+                    await trio.lowlevel.checkpoint()
+                    continue
                 await places.acquire()
                 try:
-                    await self._reread(ready, following)
+                    await self._reread(walk, ready)
                     batch = None if pghot.paused else walk.next_batch(self._clock())
                 except BaseException:
                     places.release()
@@ -189,9 +203,12 @@ class Kmigrated:
                 else:
                     moves.start_soon(self._move, batch, places)
                 await trio.lowlevel.checkpoint()
-            # The section may not have been walked to its end: look again when the pause is over.
-            pghot.store.wakeups.look_again(self._nid, section)
+            # Sections not reached yet keep their flags.
+            pghot.store.wakeups.wake(self._nid)
         finally:
+            for section in walk.reached:
+                # It may not have been walked to its end: look again when the pause is over.
+                pghot.store.wakeups.look_again(self._nid, section)
             # The folio that triggered a batch is in flight as well, even if this task was paused or cancelled.
             rest = walk.flush()
             if rest is not None:
@@ -200,22 +217,21 @@ class Kmigrated:
                     await places.acquire()
                 moves.start_soon(self._move, rest, places)
 
-    async def _reread(self, ready: NDArray[np.int64], following: Sequence[int]) -> None:
-        """Have the ready folios reread, along with the following ones in this section and the next hot sections.
+    async def _reread(self, walk: Walk, ready: NDArray[np.int64]) -> None:
+        """Have the ready folios reread, along with those that follow.
 
         Folios are reread in PFN order, a few batches at a time: a reading has a fixed cost of several hundred folios.
+        What was accessed within the last second is left out, as its state was read when that was recorded.
         """
-        batch_nr, now = self._pghot.tunables.kmigrated_batch_nr + 1, self._clock()
-        if ready[:batch_nr][-1] <= self._reread_to and now - self._reread_at <= _REREAD_MS:
+        now = self._clock()
+        if ready[-1] <= self._reread_to and now - self._reread_at <= _REREAD_MS:
             return
-        parts, most = [ready], batch_nr * _REREAD_BATCHES
-        for section in following:
-            if sum(map(len, parts)) >= most or self._nid not in self._pghot.store:
-                break
-            parts.append(SectionWalk(self._pghot, self._nid, section, self._chosen).ready(now))
-        heads = np.concatenate(parts)[:most]
+        heads = walk.ready(now, _REREAD_BATCHES * (self._pghot.tunables.kmigrated_batch_nr + 1))
+        if not len(heads):
+            return  # they were ready before a place was waited for
         self._reread_to, self._reread_at = int(heads[-1]), now
-        await self._pghot.memory.reread(heads)
+        ages_ms = self._pghot.format.age_ms(self._pghot.records_of(heads), now)
+        await self._pghot.memory.reread(heads[ages_ms > _RECENT_MS])
 
     async def _move(self, batch: Batch, place: trio.Semaphore) -> None:
         # Shielded from the start: a batch handed out is in flight and must be settled.

@@ -40,6 +40,6 @@ class Sweeper:
         pghot = self._pghot
         for nid in pghot.lower_nids:
             yield from pghot.ageing.sweep(nid, self._clock())
-            pghot.rests.count(nid, now)
+            yield from pghot.rests.count(nid, now)
             yield
         yield from pghot.heat.fade(now)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import trio
 
+from pghotd.engine.batches import settle
 from pghotd.engine.decisions import DECISIONS, Decisions
-from pghotd.engine.walk import SectionWalk, settle
+from pghotd.engine.walk import Walk
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.memory.model.spec import ProcessSpec
 from pghotd.tasks.kmigrated import Kmigrated, KmigratedStatus
@@ -100,7 +101,7 @@ def bench_pass_with_ready_pages(report, rig):
 
     async def promote():
         for section in rig.pghot.store.wakeups.hot_sections(1).tolist():
-            walk = SectionWalk(rig.pghot, 1, section)
+            walk = Walk(rig.pghot, 1, [section])
             while True:
                 begin = time.perf_counter()
                 batch = walk.next_batch(rig.clock())

@@ -102,7 +102,10 @@ def _promote(folder, pid, pages, call, status, note_time, rounds=ROUNDS):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(memory.run, pghot)
             await memory.freshen(pages.pfns)
+            await memory.page_tables.look_for_processes()
             for _ in range(rounds):
+                # As a source that knows addresses does; a page that was moved is in another frame.
+                memory.note_addresses(np.full(len(pages.pfns), pid), pages.vpns, pages.pfns)
                 pghot.recorder.record(pages.pfns, -1, PGTSCANS, clock(), 2)
                 note_time()
                 await task.walk_hot_sections()

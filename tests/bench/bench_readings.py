@@ -9,11 +9,10 @@ from statistics import median
 import numpy as np
 
 from pghotd.geometry import PAGES_PER_GB, PAGES_PER_SECTION
-from pghotd.memory.linux.readings.mapped import read_mapped
-from pghotd.memory.linux.settings import Watch
+from pghotd.memory.linux.readings.frame_words import FrameWords
+from pghotd.memory.linux.readings.page_tables import read_pieces
 from pghotd.procfs.maps import read_maps
 from pghotd.procfs.page_idle import PageIdle
-from pghotd.procfs.process_targets import Target
 from pghotd.sources.scan.idle_bits import SectionBits
 from pghotd.sources.scan.kpageflags import _look
 from tests.bench.owner import owner
@@ -42,14 +41,14 @@ def report_cost(report, what, ours, bare, pages, more):
 
 
 def bench_pagemap_resolution(report):
-    """Choose the process, read its mappings and page table, keep the tracked pages, and sort them by PFN."""
+    """Read a process's mappings and page table, and write a word for each page frame."""
     with owner(PAGES) as (pid, _):
         _resolve(report, pid)
 
 
 def _resolve(report, pid):
     tracked = np.ones(1 << 20, dtype=bool)
-    watches = (Watch(Target(pid=pid)),)
+    words = FrameWords(1 << 20)
     starts, ends = read_maps(pid).runs()
     runs = list(zip(starts.tolist(), ends.tolist(), strict=True))
     buffer = mmap.mmap(-1, 1 << 20)
@@ -61,11 +60,18 @@ def _resolve(report, pid):
                 os.preadv(fd, [memoryview(buffer)[: min(end - start, 1 << 17) * WORD]], start * WORD)
         os.close(fd)
 
-    mapped = read_mapped(watches, tracked, 0)
-    ours, limit = cpu_s(lambda: read_mapped(watches, tracked, 0)), cpu_s(bare)
-    report_cost(report, "page tables to owners by PFN", ours, limit, len(mapped.pfns), "; stay under 5")
-    pfns = np.random.default_rng(1).choice(mapped.pfns, 512)
-    report("owners of 512 page frames", f"{cpu_s(lambda: [mapped.find(pfns) for _ in range(100)]) / 100 * 1e6:.0f} us")
+    def read() -> int:
+        found = 0
+        for piece in read_pieces(pid, tracked):
+            words.put(3, piece.vpns, piece.pfns)
+            found += len(piece.pfns)
+        return found
+
+    pages = read()
+    ours, limit = cpu_s(read), cpu_s(bare)
+    report_cost(report, "page tables to words of frames", ours, limit, pages, "; stay under 5")
+    pfns = np.random.default_rng(1).choice(np.concatenate([piece.pfns for piece in read_pieces(pid, tracked)]), 512)
+    report("owners of 512 page frames", f"{cpu_s(lambda: [words.find(pfns) for _ in range(100)]) / 100 * 1e6:.0f} us")
 
 
 def bench_idle_bitmap(report, tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pghotd.engine.kinds import PGTSCANS
-from pghotd.geometry import PAGES_PER_SECTION
+from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 from tests.machines import Rig, two_nodes
 
 RANGE_MS = {"default": 4096, "precise": 16384}
@@ -228,3 +228,31 @@ def test_a_restored_record_is_cleared_when_it_would_have_wrapped():
     assert records[:2].all()
     rig.pghot.ageing.catch_up(1, begin + 4200)
     assert records[:2].astype(bool).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("mode", ["default", "precise"])
+def test_full_sections_are_swept_in_short_steps_and_as_all_at_once(mode):
+    rig = make_large(mode, sections=24)
+    fmt, store, now = rig.pghot.format, rig.pghot.store, rig.time.now
+    random = np.random.default_rng(1)
+    records = store.node(1).records
+    records[:] = random.integers(1, 1 << 8 * fmt.dtype.itemsize, len(records), dtype=np.int64)
+    records[: 4 * PAGES_PER_SECTION] = 0
+    records[5] = 1
+    first = rig.first_pfn(1) >> SECTION_SHIFT
+    store.touched[first : first + 24] = 1
+    store.wraps_at[first : first + 24] = now + 4096
+    outlived = fmt.outlived(records, now, rig.pghot.tunables.promote_freq_window_ms, -1)
+    expected = np.where(outlived, 0, records)
+    steps = sum(1 for _ in rig.pghot.ageing.sweep(1, now))
+    assert (records == expected).all()
+    assert steps >= 10
+    filled = expected.reshape(24, -1).any(axis=1)
+    assert store.touched_sections(1).tolist() == (first + np.flatnonzero(filled)).tolist()
+    assert rig.total("pghotd_aged") == np.count_nonzero(outlived)
+
+
+def make_large(mode: str, sections: int) -> Rig:
+    rig = Rig(two_nodes(2, sections), mode=mode)
+    rig.pghot.tunables.set("record_ageing", 1)
+    return rig

@@ -62,6 +62,54 @@ def test_among_equals_the_lowest_pfns_are_listed():
     assert take(rig).hot[:, 0].tolist() == list(range(rig.first_pfn(1), rig.first_pfn(1) + HOT_LINES))
 
 
+@pytest.mark.parametrize("frequency", ["equal", "rising", "random"])
+def test_a_step_takes_a_part_of_a_full_section_and_loses_none(monkeypatch, frequency):
+    rig = Rig(two_nodes(2, 2), [ProcessSpec("a", 2 * S, 1)], "precise")
+    random = np.random.default_rng(1)
+    pages = {"equal": 1, "rising": 1 + np.arange(2 * S) * 7 // (2 * S), "random": random.integers(1, 8, 2 * S)}[
+        frequency
+    ]
+    rig.pghot.recorder.record(np.repeat(rig.first_pfn(1) + np.arange(2 * S), pages), -1, HWHINTS, rig.time.now)
+    taken = []
+    count = Count._count
+    monkeypatch.setattr(Count, "_count", lambda self, *found: (taken.append(len(found[1])), count(self, *found)))
+    census = take(rig)
+    assert max(taken) <= 4096
+    assert sum(taken) == 2 * S
+    assert [tuple(row) for row in census.hot.tolist()] == by_hand(rig, 1)[:HOT_LINES]
+    assert census.histograms[1].sum() == 2 * S
+
+
+def test_of_equals_the_lowest_pfns_are_listed_whichever_node_comes_first(monkeypatch):
+    nodes = (node(0, 1, "top", (10, 20, 30)), node(1, 1, "lower", (20, 10, 30)), node(2, 1, "lower", (30, 30, 10)))
+    rig = Rig(nodes, [ProcessSpec("a", S, 1), ProcessSpec("b", S, 2)])
+    rig.pghot.recorder.record(S + np.arange(2 * S), -1, HWHINTS, rig.time.now)
+    monkeypatch.setattr(type(rig.pghot), "lower_nids", [2, 1])
+    assert take(rig).hot[:, 0].tolist() == list(range(S, S + HOT_LINES))
+
+
+def test_a_step_takes_a_part_of_many_sections():
+    rig = Rig(two_nodes(1, 100))
+    rig.pghot.store.node(1).records[::S] = rig.pghot.format.ready_bit + 1
+    count, steps = Count(rig.pghot, rig.time.now), 0
+    while (census := count.step()) is None:
+        steps += 1
+    assert steps >= 5
+    assert census.hot[:, 0].tolist() == [S + section * S for section in range(100)]
+
+
+def test_a_record_that_is_taken_meanwhile_is_counted_as_it_was():
+    rig = Rig(two_nodes(2, 1), [ProcessSpec("a", S, 1)])
+    rig.pghot.recorder.record(rig.first_pfn(1) + np.arange(S), -1, HWHINTS, rig.time.now)
+    count = Count(rig.pghot, rig.time.now)
+    assert count.step() is None
+    rig.pghot.store.node(1).records[:] = 0
+    while (census := count.step()) is None:
+        pass
+    assert census.histograms[1].sum() == S
+    assert census.histograms[1][0].sum() == 0
+
+
 def test_sections_and_nodes_that_go_away_during_a_census():
     nodes = (node(0, 3, "top", (10, 20, 30)), node(1, 2, "lower", (20, 10, 30)), node(2, 1, "lower", (30, 30, 10)))
     rig = Rig(nodes, [ProcessSpec("a", 2 * S, 1), ProcessSpec("b", S, 2)])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pghotd.engine.kinds import HWHINTS, PGTSCANS
-from pghotd.engine.walk import SectionWalk
+from pghotd.engine.ready import ReadySearch
 from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.memory.model.spec import ProcessSpec
 from tests.machines import Rig, two_nodes
@@ -146,6 +146,24 @@ def test_pages_not_hot_enough_compete_only_for_free_room(any_heat, compete, wait
         rig.pghot.heat.looked([section], rig.time.now)
         rig.pghot.recorder.record(pages if look % 2 else pages[:10], -1, PGTSCANS, rig.time.now)
         rig.time.now += 500
-    contenders, waiting = SectionWalk(rig.pghot, 1, section).contenders(rig.time.now, any_heat=any_heat)
+    contenders, waiting = ReadySearch(rig.pghot, 1).contenders([section], rig.time.now, any_heat=any_heat)
     assert contenders.heads.tolist() == pages[:compete].tolist()
-    assert waiting == wait
+    assert len(waiting) == wait
+
+
+def test_heat_fades_a_few_sections_at_a_time_and_each_once():
+    rig = Rig(two_nodes(1, 10), [ProcessSpec("p", 10 * PAGES_PER_SECTION, 1)])
+    rig.pghot.tunables.set("admit_by_heat", 1)
+    pages = rig.first_pfn(1) + np.arange(10) * PAGES_PER_SECTION
+    for _ in range(2):
+        rig.pghot.recorder.record(pages, -1, HWHINTS, rig.time.now)
+        rig.time.now += 1000
+        fading = rig.pghot.heat.fade(rig.time.now)
+        next(fading)
+        assert list(rig.pghot.heat._shifted_at.values()).count(rig.time.now) == 4
+        # Shifted in between by a look, which counts.
+        rig.pghot.heat.looked([int(pages[9]) >> SECTION_SHIFT], rig.time.now)
+        for _ in fading:
+            pass
+    rig.pghot.recorder.record(pages, -1, HWHINTS, rig.time.now)
+    assert rig.pghot.heat.of(1, pages).tolist() == [3] * 10

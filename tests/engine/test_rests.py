@@ -5,12 +5,13 @@ import errno
 import numpy as np
 import pytest
 
+from pghotd.engine.batches import settle
 from pghotd.engine.counters import REFUSED
 from pghotd.engine.kinds import PGTSCANS
 from pghotd.engine.memory import Moved, Refusal, Zone
 from pghotd.engine.rests import AWAKE, BRAKED, FOR_ROOM, TIMED
-from pghotd.engine.walk import SectionWalk, settle
-from pghotd.geometry import SECTION_SHIFT
+from pghotd.engine.walk import Walk
+from pghotd.geometry import PAGES_PER_SECTION, SECTION_SHIFT
 from pghotd.memory.model.spec import ProcessSpec
 from tests.books import balance
 from tests.machines import Rig, two_nodes
@@ -36,7 +37,7 @@ class Resting(Rig):
     def walk(self, result: int = 0, chosen=None) -> int:
         """Walk the section once, every move with the same result; return how many folios were taken."""
         taken = self.total("pghotd_taken")
-        walk = SectionWalk(self.pghot, 1, self.section, chosen)
+        walk = Walk(self.pghot, 1, [self.section], chosen)
         while (batch := walk.next_batch(self.time.now)) is not None:
             if len(batch.heads):
                 results = np.full(len(batch.heads), result)
@@ -46,7 +47,8 @@ class Resting(Rig):
         return self.total("pghotd_taken") - taken
 
     def resting(self) -> int:
-        self.pghot.rests.count(1, self.time.now)
+        for _ in self.pghot.rests.count(1, self.time.now):
+            pass
         return self.pghot.rests.resting(1)
 
 
@@ -163,6 +165,50 @@ def test_a_page_that_was_accessed_while_it_moved_stays_ready():
     assert rig.pghot.format.frequency(after).tolist() == [1, 2]
 
 
+def resting_in_two_sections() -> Resting:
+    rig = Resting()
+    rig.pass_over(Refusal.SHARED)
+    second = rig.base + PAGES_PER_SECTION
+    rig.pghot.recorder.record(np.repeat(np.arange(second, second + PAGES), 2), -1, PGTSCANS, rig.time.now)
+    rig.pghot.store.node(1).section(rig.section + 1)[:PAGES] = rig.pghot.format.ready_bit
+    verdicts = np.full(PAGES, REFUSED["shared"], dtype=np.uint8)
+    records = rig.pghot.store.node(1).section(rig.section + 1)[:PAGES].copy()
+    rig.pghot.rests.rest(1, second + np.arange(PAGES), verdicts, records, rig.time.now)
+    return rig
+
+
+def test_resting_folios_are_counted_a_section_at_a_time():
+    rig = resting_in_two_sections()
+    counting = rig.pghot.rests.count(1, rig.time.now)
+    next(counting)
+    next(counting)
+    assert rig.pghot.rests.resting(1) == 0
+    assert next(counting, "end") == "end"
+    assert rig.pghot.rests.resting(1) == 2 * PAGES
+
+
+def test_a_section_that_goes_while_folios_are_counted_does_not_count():
+    rig = resting_in_two_sections()
+    counting = rig.pghot.rests.count(1, rig.time.now)
+    next(counting)
+    rig.pghot.rests.forget(rig.section + 1)
+    assert next(counting, "end") == "end"
+    assert rig.pghot.rests.resting(1) == PAGES
+
+
+def test_ended_rests_are_looked_for_a_section_at_a_time():
+    rig = resting_in_two_sections()
+    flags = rig.pghot.store.wakeups
+    later = rig.time.now + 5000
+    looked: list[int] = []
+    flags.look_later = lambda nid, section: looked.append(section)
+    for number, _ in enumerate(rig.pghot.rests.due_in_steps(1, later), 1):
+        assert len(looked) == number
+    assert looked == [rig.section, rig.section + 1]
+    rig.pghot.rests.due(1, later)
+    assert len(looked) == 2  # nothing else has ended since
+
+
 def test_the_state_of_each_rest():
     rig = Resting()
     heads = rig.base + np.arange(4)
@@ -177,7 +223,7 @@ def test_the_state_of_each_rest():
 
 def test_a_record_that_outlived_the_window_in_flight_does_not_come_back():
     rig = Resting(record_ageing=1)
-    walk = SectionWalk(rig.pghot, 1, rig.section)
+    walk = Walk(rig.pghot, 1, [rig.section])
     batch = walk.next_batch(rig.time.now)
     rig.time.now += 3500
     results = np.full(len(batch.heads), Refusal.SHARED)

@@ -8,11 +8,12 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pghotd.engine.batches import settle
 from pghotd.engine.counters import VMSTAT
 from pghotd.engine.kinds import HWHINTS
 from pghotd.engine.memory import Moved
 from pghotd.engine.pghot import Pghot
-from pghotd.engine.walk import RUN, SectionWalk, settle
+from pghotd.engine.walk import RUN, Walk
 from pghotd.geometry import PAGES_PER_SECTION
 from pghotd.memory.model.frames import Flag
 from pghotd.memory.model.spec import ProcessSpec
@@ -42,8 +43,8 @@ PROCESS = st.builds(
 )
 
 
-def next_batch(walk: SectionWalk, now: int):
-    """Return the walk's next batch with folios, skipping its pauses."""
+def next_batch(walk: Walk, now: int):
+    """Return the walk's next batch that is none of its pauses."""
     while (batch := walk.next_batch(now)) is not None:
         if len(batch.heads):
             return batch
@@ -113,8 +114,8 @@ def test_a_walk_equals_a_walk_folio_by_folio(
     access(rig, scalar, random, pages, pages)
     rig.time.now += later
     events = iter(events)
-    for _ in range(3):  # What was kept is visited again, and then dropped.
-        walk, expected = SectionWalk(rig.pghot, 2, SECTION), scalar.walk(SECTION, rig.time)
+    for _ in range(3):  # what was kept is looked at again, and dropped then
+        walk, expected = Walk(rig.pghot, 2, [SECTION]), scalar.walk(SECTION, rig.time)
         while True:
             batch, wanted = next_batch(walk, rig.time.now), next(expected, None)
             assert (batch is None) == (wanted is None)
@@ -163,7 +164,7 @@ def hot_rig(processes: list[ProcessSpec]) -> Rig:
 def test_a_batch_is_flushed_at_one_folio_more_than_batch_nr(batch_nr):
     rig = hot_rig([ProcessSpec("a", 3 * 513, 2)])
     rig.pghot.tunables.kmigrated_batch_nr = batch_nr
-    walk = SectionWalk(rig.pghot, 2, SECTION)
+    walk = Walk(rig.pghot, 2, [SECTION])
     sizes = []
     while (batch := next_batch(walk, rig.time.now)) is not None:
         sizes.append(len(batch.heads))
@@ -175,7 +176,7 @@ def test_a_batch_is_flushed_at_one_folio_more_than_batch_nr(batch_nr):
 def test_the_folio_that_flushes_a_batch_is_taken_before_it_and_later_ones_after(batch_nr):
     rig = hot_rig([ProcessSpec("a", 5, 2, owner="/a"), ProcessSpec("b", 5, 2, owner="/b")])
     rig.pghot.tunables.kmigrated_batch_nr = batch_nr
-    walk = SectionWalk(rig.pghot, 2, SECTION)
+    walk = Walk(rig.pghot, 2, [SECTION])
     first = walk.next_batch(rig.time.now)
     assert first.heads.tolist() == list(range(BASE, BASE + 5))
     assert rig.total("pghotd_taken") == rig.total("pgpromote_candidate_nrl") == 6
@@ -188,7 +189,7 @@ def test_the_folio_that_flushes_a_batch_is_taken_before_it_and_later_ones_after(
 def test_a_folio_that_becomes_hot_behind_the_walk_waits_for_the_next(order):
     rig = hot_rig([ProcessSpec("a", 100 << order, 2, order)])
     rig.pghot.tunables.kmigrated_batch_nr = 64
-    walk = SectionWalk(rig.pghot, 2, SECTION)
+    walk = Walk(rig.pghot, 2, [SECTION])
     assert len(next_batch(walk, rig.time.now).heads) == 65
     behind = BASE + (np.arange(65) << order)
     rig.pghot.recorder.record(behind, -1, HWHINTS, rig.time.now, 2)
@@ -197,7 +198,7 @@ def test_a_folio_that_becomes_hot_behind_the_walk_waits_for_the_next(order):
 
 def test_a_refused_folio_of_another_owner_does_not_flush_a_batch():
     rig = hot_rig([ProcessSpec("a", 3, 2), ProcessSpec("b", 3, 2, owner="/b", pinned=True), ProcessSpec("c", 3, 2)])
-    batch = SectionWalk(rig.pghot, 2, SECTION).next_batch(rig.time.now)
+    batch = Walk(rig.pghot, 2, [SECTION]).next_batch(rig.time.now)
     assert (batch.heads - BASE).tolist() == [0, 1, 2, 6, 7, 8]
     assert rig.total("pghotd_refused_isolate") == 3
 
@@ -209,7 +210,7 @@ def test_a_page_that_left_the_lru_or_is_now_a_tail_keeps_its_record():
     machine.residency.populate(ProcessSpec("huge", 8, 2, folio_order=3))
     machine.frames.state[BASE + 12] &= 0xEF  # Off the LRU.
     before = kept[:16].copy()
-    batch = next_batch(SectionWalk(rig.pghot, 2, SECTION), rig.time.now)
+    batch = next_batch(Walk(rig.pghot, 2, [SECTION]), rig.time.now)
     # The huge folio's head finds the record of the page that was there before it.
     assert (batch.heads - BASE).tolist() == [0, 8, 9, 10, 11, 13, 14, 15]
     assert batch.pages.tolist() == [8] + [1] * 7
@@ -220,7 +221,7 @@ def test_a_page_that_left_the_lru_or_is_now_a_tail_keeps_its_record():
 def test_a_section_that_goes_away_ends_its_walk():
     for both in (False, True):
         rig = hot_rig([ProcessSpec("a", 2000, 2)])
-        walk = SectionWalk(rig.pghot, 2, SECTION)
+        walk = Walk(rig.pghot, 2, [SECTION])
         assert len(next_batch(walk, rig.time.now).heads) == 513
         for section in (SECTION + 1, SECTION)[not both :]:
             rig.machine.hotplug.set_online(section, False)
@@ -232,7 +233,7 @@ def test_a_section_that_goes_away_ends_its_walk():
 def test_a_walk_that_only_refuses_pauses_to_let_other_tasks_run(owners):
     processes = [ProcessSpec("a", 1, 2, owner=f"/{i % owners}", pinned=True) for i in range(40)]
     rig = hot_rig([*processes, ProcessSpec("b", 9 * RUN, 2, pinned=True)])
-    walk = SectionWalk(rig.pghot, 2, SECTION)
+    walk = Walk(rig.pghot, 2, [SECTION])
     steps = [rig.total("pghotd_taken")]
     while (batch := walk.next_batch(rig.time.now)) is not None:
         assert not len(batch.heads)
@@ -246,7 +247,7 @@ def test_alternating_targets_are_admitted_separately_and_in_steps():
     rig = Rig(NODES, [ProcessSpec("a", 1000, 2, pinned=True)], "precise")
     pages = np.arange(BASE, BASE + 1000)
     rig.pghot.recorder.record(np.repeat(pages, 2), np.repeat(np.arange(1000) % 2, 2), HWHINTS, rig.time.now)
-    walk, calls = SectionWalk(rig.pghot, 2, SECTION), 0
+    walk, calls = Walk(rig.pghot, 2, [SECTION]), 0
     while walk.next_batch(rig.time.now) is not None:
         calls += 1
     assert calls == (1000 - 1) // 4
@@ -257,14 +258,14 @@ def test_a_folio_already_on_its_target_is_refused_without_asking_admission(monke
     rig = hot_rig([ProcessSpec("a", 5, 2)])
     # No interface leads here, but a target that changed its tier would.
     monkeypatch.setattr(rig.pghot.targets, "stamp", lambda nids, target, length: np.full(length, 2))
-    assert SectionWalk(rig.pghot, 2, SECTION).next_batch(rig.time.now) is None
+    assert Walk(rig.pghot, 2, [SECTION]).next_batch(rig.time.now) is None
     assert rig.total("pghotd_refused_same_node") == 5
     assert rig.total("pgpromote_candidate") == rig.total("pgpromote_candidate_nrl") == 0
 
 
 def test_settle_counts_each_errno_in_pages_and_for_the_owner():
     rig = hot_rig([ProcessSpec("a", 12 << 2, 2, folio_order=2, owner="/a")])
-    batch = next_batch(SectionWalk(rig.pghot, 2, SECTION), rig.time.now)
+    batch = next_batch(Walk(rig.pghot, 2, [SECTION]), rig.time.now)
     codes = [0] * 6 + [errno.EBUSY] * 3 + [errno.ENOMEM] * 2 + [errno.EXDEV]
     settle(rig.pghot, 2, batch, Moved(np.array(codes), batch.heads), rig.time.now)
     expected = {"pghotd_failed_ebusy": 12, "pghotd_failed_enomem": 8, "pghotd_failed_other": 4, "pghotd_in_flight": 0}
@@ -283,7 +284,7 @@ def test_by_heat_a_batch_has_several_owners_and_counts_for_each():
     def batches(admit_by_heat) -> list[int]:
         rig = hot_rig(processes)
         rig.pghot.tunables.set("admit_by_heat", admit_by_heat)
-        walk, found = SectionWalk(rig.pghot, 2, SECTION), []
+        walk, found = Walk(rig.pghot, 2, [SECTION]), []
         while (batch := next_batch(walk, rig.time.now)) is not None:
             results = np.zeros(len(batch.heads), dtype=np.int64)
             results[:1] = errno.EBUSY if len(batch.heads) > 1 else 0
@@ -305,7 +306,7 @@ def test_no_space_wakes_kswapd_for_promotion(monkeypatch):
     rig.pghot.recorder.record(np.repeat([BASE, BASE + 1], 2), -1, HWHINTS, rig.time.now)
     woken = []
     monkeypatch.setattr(rig.machine, "make_room", lambda nid, pages, exchange: woken.append(nid))
-    assert SectionWalk(rig.pghot, 2, SECTION).next_batch(rig.time.now) is None
+    assert Walk(rig.pghot, 2, [SECTION]).next_batch(rig.time.now) is None
     assert woken == [1]
     assert rig.total("pghotd_refused_no_space") == 2
     assert rig.total("pgpromote_candidate") == 2
@@ -314,12 +315,12 @@ def test_no_space_wakes_kswapd_for_promotion(monkeypatch):
 def test_the_engine_of_a_machine_without_lower_tier_memory_has_nothing_to_walk():
     rig = Rig((node(0, 1, "top", (10,)),))
     assert isinstance(rig.pghot, Pghot)
-    assert SectionWalk(rig.pghot, 0, 0).next_batch(0) is None
+    assert Walk(rig.pghot, 0, [0]).next_batch(0) is None
 
 
 def test_readers_of_counters_are_notified_of_a_settled_batch():
     rig = hot_rig([ProcessSpec("a", 5, 2)])
-    batch = next_batch(SectionWalk(rig.pghot, 2, SECTION), rig.time.now)
+    batch = next_batch(Walk(rig.pghot, 2, [SECTION]), rig.time.now)
     before = rig.counters.changes.version
     settle(rig.pghot, 2, batch, Moved(np.zeros(5, dtype=np.int64), batch.heads), rig.time.now)
     assert rig.counters.changes.version > before
@@ -327,11 +328,11 @@ def test_readers_of_counters_are_notified_of_a_settled_batch():
 
 def test_a_batch_has_the_time_at_which_its_first_folio_was_taken():
     rig = hot_rig([ProcessSpec("a", 3, 2, owner="/a"), ProcessSpec("b", 3, 2, owner="/b")])
-    walk, began = SectionWalk(rig.pghot, 2, SECTION), rig.time.now
+    walk, began = Walk(rig.pghot, 2, [SECTION]), rig.time.now
     first = next_batch(walk, began)
     assert (len(first.heads), first.taken_at) == (3, began)
     # The folio that flushed the first batch was taken with it, the others of its own batch later.
     second = next_batch(walk, began + 10)
     assert (len(second.heads), second.taken_at) == (3, began)
     rig.pghot.recorder.record(BASE + 5 + np.arange(1), -1, HWHINTS, began + 20, 2)
-    assert next_batch(SectionWalk(rig.pghot, 2, SECTION), began + 30).taken_at == began + 30
+    assert next_batch(Walk(rig.pghot, 2, [SECTION]), began + 30).taken_at == began + 30

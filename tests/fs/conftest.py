@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fs.mounted import Daemon
+from tests.fs.mounted import Daemon, run
 from tests.requirements import require
 
 
@@ -57,3 +57,14 @@ def start(place: Path) -> Iterator[Callable[..., Daemon]]:
         yield start_daemon
     with contextlib.suppress(FileNotFoundError):
         (place / "own").rmdir()
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Iterator[Path]:
+    """Return a fusectl file system, which has a directory for each FUSE connection."""
+    path = tmp_path / "control"
+    path.mkdir()
+    mounted = run("mount", "-t", "fusectl", "none", str(path))
+    require(mounted.returncode == 0, f"no fusectl file system: {mounted.stderr}")
+    yield path
+    run("umount", str(path))

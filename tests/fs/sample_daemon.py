@@ -3,6 +3,7 @@
 Usage: `sample_daemon.py MOUNTPOINT LOCK_DIR`. Prints `ready` on stdout when mounted. Exit codes: 0 after SIGTERM; 1,
 with one line on stderr, for a user error; 2 when unmounted from outside. What was written to `stream` can be read from
 `taken` and `closed`.
+SIGUSR1 releases handlers that wait at the gate.
 """
 
 from __future__ import annotations
@@ -45,7 +46,11 @@ class Announcer:
 
 
 class Recorder:
-    """A stream that records its pieces. `refuse` at their beginning is EINVAL, `slow` waits, `hang` hangs."""
+    """A stream that records its pieces.
+
+    `refuse` at their beginning is EINVAL, `slow` waits, `gate` waits at the gate, `hang` hangs. After `gate end`,
+    closing waits at the gate.
+    """
 
     def __init__(self, sample: Sample) -> None:
         self.sample = sample
@@ -56,12 +61,16 @@ class Recorder:
         if data.startswith(b"hang"):
             self.sample.hanging += 1
             await trio.sleep_forever()
+        if data.startswith(b"gate") and data != b"gate end":
+            await self.sample.wait_at_gate()
         if data.startswith(b"slow"):
             for _ in range(50):
                 await trio.lowlevel.checkpoint()
         self.sample.taken.append(data)
 
     async def close(self) -> None:
+        if self.sample.taken and self.sample.taken[-1] == b"gate end":
+            await self.sample.wait_at_gate()
         self.sample.closed += 1
         if self.sample.taken and self.sample.taken[-1].startswith(b"bad end"):
             raise RuntimeError("a bug at the end")
@@ -77,9 +86,20 @@ class Sample:
         self.taken: list[bytes] = []
         self.closed = 0
         self.hanging = 0
+        self.gate = trio.Event()
+        self.at_gate = 0
         self.present = {"node0", "node1"}
         self.changed = Announcer()
         self.operations: TreeOperations | None = None
+
+    async def wait_at_gate(self) -> None:
+        self.at_gate += 1
+        await self.gate.wait()
+        self.at_gate -= 1
+
+    def open_gate(self) -> None:
+        self.gate.set()
+        self.gate = trio.Event()
 
     def store(self, data: bytes) -> None:
         self.stores += 1
@@ -137,11 +157,14 @@ class Sample:
                 "taken": Attr(lambda: b"|".join(self.taken), lambda data: self.taken.clear(), size=0),
                 "taken_lengths": Attr(lambda: " ".join(str(len(piece)) for piece in self.taken)),
                 "hanging": Attr(lambda: f"{self.hanging}\n"),
+                "at_gate": Attr(lambda: f"{self.at_gate}\n"),
                 "closed": Attr(lambda: f"{self.closed}\n"),
                 "window": Window(read_window),
                 "present": Attr(lambda: " ".join(sorted(self.present)), self.store_present),
                 "errors": Dir({name: Attr(None, self.refuse(number)) for name, number in sorted(errors().items())}),
                 "nodes": DynamicDir(lambda: sorted(self.present), self.node),
+                # Writes to one file come one after the other.
+                "streams": DynamicDir(tuple, lambda name: Stream(lambda: Recorder(self))),
                 "pfn": DynamicDir(tuple, self.pfn),
                 "sections": sections,
             }
@@ -165,13 +188,16 @@ async def main(mountpoint: Path, lock_dir: Path) -> int:
     options = MountOptions(mountpoint=mountpoint, allow_other=True, lock_dir=lock_dir)
     sample = Sample()
     sample.operations = operations = TreeOperations(sample.tree(), time_ns=time.time_ns())
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) as signals:
         code = 0
         try:
             async with trio.open_nursery() as nursery:
                 path = await nursery.start(serve, operations, options)
                 print("ready", path, flush=True)
-                async for _ in signals:
+                async for number in signals:
+                    if number == signal.SIGUSR1:
+                        sample.open_gate()
+                        continue
                     nursery.cancel_scope.cancel()
                     break
         except* MountError as group:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -102,17 +102,6 @@ def test_a_stop_frees_a_client_inside_a_handler(start: Callable[..., Daemon], pl
     assert daemon.stop() == (0, "")
     thread.join(DEADLINE_S)
     assert results in (["ENOTCONN"], ["ECONNABORTED"])
-
-
-@pytest.fixture
-def control(tmp_path: Path) -> Iterator[Path]:
-    """A fusectl file system, which has a directory for each FUSE connection."""
-    path = tmp_path / "control"
-    path.mkdir()
-    mounted = run("mount", "-t", "fusectl", "none", str(path))
-    require(mounted.returncode == 0, f"no fusectl file system: {mounted.stderr}")
-    yield path
-    run("umount", str(path))
 
 
 def test_aborted_connection_ends_the_daemon_and_leaves_nothing(

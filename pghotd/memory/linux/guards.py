@@ -12,7 +12,8 @@ import trio
 from pghotd.engine.counters import Counters
 from pghotd.engine.memory import Clock, Node, Pausable
 from pghotd.memory.linux.migrate.brakes import pressure_reason
-from pghotd.memory.linux.migrate.promotion import Promotion
+from pghotd.memory.linux.migrate.checks import Checks
+from pghotd.memory.linux.migrate.history import PromotionHistory
 from pghotd.memory.linux.other_movers import Mover, find_other_movers
 from pghotd.memory.linux.settings import LinuxSettings
 from pghotd.procfs.pressure import read_memory_pressure
@@ -33,7 +34,8 @@ class Guards:
     def __init__(
         self,
         settings: LinuxSettings,
-        promotion: Promotion,
+        checks: Checks,
+        history: PromotionHistory,
         nodes: Callable[[], Sequence[Node]],
         counters: Counters,
         clock: Clock,
@@ -41,7 +43,8 @@ class Guards:
         sys: str = "/sys",
     ) -> None:
         self._settings = settings
-        self._promotion = promotion
+        self._checks = checks
+        self._history = history
         self._nodes = nodes
         self._counters = counters
         self._clock = clock
@@ -70,13 +73,13 @@ class Guards:
 
     def _react_to(self, movers: list[Mover]) -> None:
         """Switch to a dry run while another mover is active, unless other movers are ignored."""
-        settings, promotion = self._settings, self._promotion
+        settings, checks = self._settings, self._checks
         dry_run = settings.dry_run or (bool(movers) and settings.other_movers != "ignore")
-        if dry_run and not promotion.dry_run:
+        if dry_run and not checks.dry_run:
             log.warning("%s; dry run until it stops; to stop it: %s", movers[0].what, movers[0].how_to_stop)
-        elif promotion.dry_run and not dry_run:
+        elif checks.dry_run and not dry_run:
             log.info("no other mover is active: moving pages again")
-        promotion.dry_run = dry_run
+        checks.dry_run = dry_run
 
     async def _watch_pressure(self, promotion: Pausable) -> None:
         while True:
@@ -113,5 +116,5 @@ class Guards:
             grown = vmstat.get(name, 0) - before.get(name, 0)
             if grown > 0:
                 self._counters.demoted(nid, grown, direct=name == "pgdemote_direct")
-                self._promotion.history.demoting(nid, self._clock())
+                self._history.demoting(nid, self._clock())
         self._seen[nid] = vmstat

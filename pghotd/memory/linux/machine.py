@@ -6,8 +6,7 @@ new ones, in a thread. The topology follows the kernel's uevents.
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar, TypeVarTuple
 
 import numpy as np
@@ -15,19 +14,26 @@ import trio
 from numpy.typing import NDArray
 
 from pghotd.engine.counters import Counters
-from pghotd.engine.memory import NO_SECTION, Clock, Moved, Node, PageState, Pausable, Pfns, Zone
+from pghotd.engine.memory import NEVER, NO_SECTION, Clock, Moved, Node, PageState, Pausable, Pfns, Refusal, Zone
+from pghotd.engine.returns import BACK_WITHIN_MS
 from pghotd.geometry import PAGE_SHIFT, SECTION_SHIFT, SECTION_SIZE
 from pghotd.memory.exchange import Reading
 from pghotd.memory.linux import kswapd
 from pghotd.memory.linux.capabilities import require as require_capabilities
 from pghotd.memory.linux.guards import Guards
-from pghotd.memory.linux.migrate.batch_part import Request
-from pghotd.memory.linux.migrate.calls import Calls
+from pghotd.memory.linux.migrate.backoff import Backoff
+from pghotd.memory.linux.migrate.checks import Checks
+from pghotd.memory.linux.migrate.folios import Group
+from pghotd.memory.linux.migrate.history import PromotionHistory
 from pghotd.memory.linux.migrate.move import MovePages
-from pghotd.memory.linux.migrate.promotion import Promotion
+from pghotd.memory.linux.migrate.move_queue import MoveQueue
+from pghotd.memory.linux.readings.allowed_places import PlacesCache
 from pghotd.memory.linux.readings.frame_states import FrameStates
-from pghotd.memory.linux.readings.mapped import Mapped, read_mapped
+from pghotd.memory.linux.readings.frame_words import FrameMappings, FrameWords
+from pghotd.memory.linux.readings.page_table_reader import PageTableReader
+from pghotd.memory.linux.readings.page_tables import frames_of
 from pghotd.memory.linux.readings.room import read_room
+from pghotd.memory.linux.readings.watched_processes import WatchedProcess, WatchedProcesses
 from pghotd.memory.linux.readings.zone_readings import ZoneReadings
 from pghotd.memory.linux.settings import LinuxSettings
 from pghotd.memory.linux.topology.tiers import LowerNodesError, require_lower_tier, with_lower_nodes
@@ -36,22 +42,11 @@ from pghotd.memory.linux.topology.uevents import Uevents, open_socket
 from pghotd.memory.room_keeper import RoomKeeper
 from pghotd.procfs.page_size import require_page_size
 from pghotd.procfs.proc_mount import require_whole
-from pghotd.procfs.process_targets import choose
-from pghotd.procfs.target_matches import TargetMatches
 from pghotd.syscalls import move_pages
+from pghotd.threads import ClockInThreads
 
 log = logging.getLogger(__name__)
 
-#: Maximum age of a reading of the watched processes' page tables, in ms.
-_MAPPED_AGE_MS = 1000
-#: The maximum age grows where a reading takes more than a tenth of it, since a batch waits for it. Pages missing from
-#: the reading are refused as unmapped or gone, rest for a second, and are looked up again.
-_MAPPED_STRETCH = 10
-#: Minimum age of a reading before it is renewed to find the watched sections, and that age per CPU time of reading.
-_WATCHED_AGE_MS = 10_000
-_WATCHED_STRETCH = 100
-#: Interval between two checks whether watch entries match a process.
-_MATCHES_S = 10
 #: Batches that one kmigrated may have in flight: a moving call is filled from several.
 _MOVES_AT_ONCE = 64
 #: Number of attempts, and the delay between them, to read a topology that is changing.
@@ -98,33 +93,54 @@ class LinuxMachine:
         self._section_nid = self._topology.section_nid()
         self._states = FrameStates(len(self._section_nid) - 1, proc)
         self._zones = ZoneReadings(proc)
-        self._mapped = Mapped()
-        self._mapped_age_ms = _MAPPED_AGE_MS
-        self._watched_age_ms = _WATCHED_AGE_MS
         self._owners: list[str] = []
-        self._owner_of_process: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._owner_index: dict[str, int] = {}
         self._notifiers: list[Notify] = []
-        self._calls = Calls(call, clock, settings.max_calls_per_s, self._zones.fitting, proc)
-        self.promotion = Promotion(settings, self._calls, self._zones, clock, proc)
+        self._processes = WatchedProcesses(self._owner)
+        self._words = FrameWords(len(self._section_nid) - 1)
+        places, clock_in_threads = PlacesCache(proc), ClockInThreads(clock)
+        self._clock_in_threads = clock_in_threads
+        self.page_tables = PageTableReader(
+            self._words,
+            self._processes,
+            places,
+            settings.watches,
+            settings.page_tables_share,
+            self._is_lower,
+            clock_in_threads,
+            proc,
+            sys,
+        )
+        self.checks = Checks(settings, places, self._zones, clock_in_threads, call, proc)
+        self.queue = MoveQueue(
+            self.checks,
+            self._processes,
+            call,
+            clock_in_threads,
+            settings.max_calls_per_s,
+            self._zones.fitting,
+            self._settled,
+            proc,
+        )
+        self._backoff = Backoff()
+        self.history = PromotionHistory()
         self._room = RoomKeeper(self._read_room, self._ask_for_room, clock)
         self._zones.exchanges = self._room.works
-        self._targets = tuple(watch.target for watch in settings.watches)
-        self._matches = TargetMatches(self._targets)
-        self._guards = Guards(settings, self.promotion, self.nodes, counters, clock, proc, sys)
+        self._guards = Guards(settings, self.checks, self.history, self.nodes, counters, clock, proc, sys)
 
     async def run(self, promotion: Pausable) -> None:
         """Make moving calls, make room on full targets, follow memory hotplug and guard, until cancelled.
 
         While promotion is paused no moving call starts and no room is requested, even for folios submitted earlier.
         """
-        self._calls.paused = self._room.paused = lambda: promotion.paused
+        self._clock_in_threads()
+        self.queue.paused = self._room.paused = lambda: promotion.paused
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._guards.run, promotion)
-            nursery.start_soon(self._calls.run)
+            nursery.start_soon(self.queue.run)
+            nursery.start_soon(self.page_tables.run)
             nursery.start_soon(self._room.run)
             nursery.start_soon(self._follow_uevents)
-            if self._targets:
-                nursery.start_soon(self._check_matches)
 
     @property
     def section_nid(self) -> NDArray[np.int16]:
@@ -155,10 +171,30 @@ class LinuxMachine:
         return self._states.of(pfns)
 
     def owner_of(self, heads: Pfns) -> NDArray[np.int64]:
-        rows, _ = self._mapped.find(heads)
-        owners = np.full(len(heads), -1, dtype=np.int64)
-        owners[rows >= 0] = self._owner_of_process[self._mapped.process[rows[rows >= 0]]]
+        slots = self._find(heads).slots
+        owners: NDArray[np.int64] = np.where(slots < 0, -1, self._processes.owners.take(slots, mode="clip"))
         return owners
+
+    def _find(self, heads: Pfns) -> FrameMappings:
+        """Return who maps the folios, as last seen; a process that has gone maps nothing."""
+        self.page_tables.used()
+        found = self._words.find(heads)
+        gone = (found.slots >= 0) & ~self._processes.alive.take(found.slots, mode="clip")
+        if gone.any():
+            found.slots[gone] = -1
+        return found
+
+    def note_addresses(self, pids: NDArray[np.int64], vpns: NDArray[np.int64], pfns: Pfns) -> None:
+        slots = self._processes.slots_of(pids)
+        known = slots >= 0
+        if not known.any():
+            return
+        slots, vpns, pfns = slots[known], vpns[known], pfns[known]
+        # Words are looked up for heads. A folio is mapped from its head on, but for parts of it, of which some sources
+        # see another page.
+        order = (self._states.of(pfns) & PageState.ORDER).astype(np.int64)
+        heads = pfns >> order << order
+        self._words.put(slots, vpns - (pfns - heads), heads)
 
     def mark_accessed(self, pfns: Pfns) -> None:
         # The kernel keeps the accessed bits of real pages.
@@ -182,19 +218,35 @@ class LinuxMachine:
         return self._room.makes(nid)
 
     def is_mapped(self, heads: Pfns) -> NDArray[np.bool_]:
-        rows, _ = self._mapped.find(heads)
-        return rows >= 0
+        return self._find(heads).slots >= 0
 
     def came_back(self, heads: Pfns) -> NDArray[np.bool_]:
-        if not self.settings.thrash_guard:
-            return np.zeros(len(heads), dtype=bool)
-        return self.promotion.came_back(heads, self._mapped)
+        back = np.zeros(len(heads), dtype=bool)
+        if self.settings.thrash_guard:
+            for own, one, vpns in self._by_process(heads):
+                back[own] = self.history.came_back(one.pid, one.start_ticks, vpns, BACK_WITHIN_MS, self._clock())
+        return back
+
+    def _by_process(self, heads: Pfns) -> Iterator[tuple[NDArray[np.int64], WatchedProcess, NDArray[np.int64]]]:
+        """Yield for each watched process the indices of the folios it maps, and their virtual pages."""
+        found = self._find(heads)
+        for slot in np.unique(found.slots).tolist():
+            process = self._processes.process(slot) if slot >= 0 else None
+            if process is not None:
+                own = np.flatnonzero(found.slots == slot)
+                yield own, process, found.vpns[own]
 
     def register_notifier(self, notify: Notify) -> None:
         self._notifiers.append(notify)
 
     def resolve(self, pid: int, address: int) -> int | None:
-        return self._mapped.pfn_at(pid, address >> PAGE_SHIFT)
+        if self._processes.slot_of(pid) < 0:
+            return None
+        try:
+            pfn = int(frames_of(pid, np.array([address >> PAGE_SHIFT]), self._proc)[0])
+        except OSError:
+            return None
+        return pfn if pfn > 0 and self._is_lower().take(pfn >> SECTION_SHIFT, mode="clip") else None
 
     async def freshen(self, pfns: Pfns, age_ms: int | None = None) -> float:
         now, cpu_s = self._clock(), 0.0
@@ -221,24 +273,15 @@ class LinuxMachine:
         return cpu_s
 
     async def watched_sections(self) -> tuple[NDArray[np.int64], float]:
-        """See the protocol; reading page tables for this takes less than 1 % of the time."""
-        cpu_s = 0.0
-        if self._clock() - self._mapped.at >= self._watched_age_ms:
-            cpu_s = await self._read_mapped()
-            self._watched_age_ms = max(_WATCHED_AGE_MS, round(cpu_s * 1000 * _WATCHED_STRETCH))
-        return np.flatnonzero(np.bincount(self._mapped.pfns >> SECTION_SHIFT)), cpu_s
+        self.page_tables.used()
+        return self._words.sections(), 0.0
 
-    async def _read_mapped(self) -> float:
-        """Read where the watched processes have their pages; return the CPU time it took, in s."""
-        tracked = np.isin(self._section_nid, self._topology.lower)
-        mapped, cpu_s = await _in_thread(read_mapped, self.settings.watches, tracked, self._clock(), self._proc)
-        self._owner_of_process = np.array([self._owner(one.cgroup) for one in mapped.processes], dtype=np.int64)
-        self._mapped = mapped
-        self._mapped_age_ms = max(_MAPPED_AGE_MS, round(cpu_s * 1000 * _MAPPED_STRETCH))
-        return cpu_s
+    def _is_lower(self) -> NDArray[np.bool_]:
+        """Return, by section number, whether it is of the lower tier; False for the last entry."""
+        return np.isin(self._section_nid, self._topology.lower)
 
     async def reread(self, pfns: Pfns) -> None:
-        """See the protocol; rereads the folios' states, and the mappings if their reading is over a second old."""
+        """See the protocol; who maps the folios is kept up to date in the background."""
         now = self._clock()
         heads = np.sort(pfns)
         if not len(heads):
@@ -247,8 +290,6 @@ class LinuxMachine:
             return
         same = await trio.to_thread.run_sync(self._read_again, heads, now)
         self._states.drop(heads[~same])
-        if now - self._mapped.at > self._mapped_age_ms:
-            await self._read_mapped()
 
     def _read_again(self, heads: Pfns, now: int) -> NDArray[np.bool_]:
         """Read the zones, if due, and the flags of folios in a single thread call."""
@@ -257,46 +298,53 @@ class LinuxMachine:
         return self._states.read_heads(heads)
 
     def since_demotion(self, heads: Pfns) -> NDArray[np.int64]:
-        return self.promotion.since_demotion(heads, self._mapped)
+        ages = np.full(len(heads), NEVER, dtype=np.int64)
+        for own, one, vpns in self._by_process(heads):
+            ages[own] = self.history.since_demotion(one.pid, one.start_ticks, vpns, self._clock())
+        return ages
 
     async def promote(self, heads: Pfns, nid: int) -> Moved:
         pages = np.int64(1) << (self._states.of(heads) & PageState.ORDER).astype(np.int64)
         sources = self._section_nid.take(heads >> SECTION_SHIFT)
-        return await self.promotion.promote(Request(heads, pages, sources, nid, self._mapped))
+        found = self._find(heads)
+        self.page_tables.want(heads[found.slots < 0])
+        resting, now = np.zeros(len(heads), dtype=bool), self._clock()
+        for own, one, vpns in self._by_process(heads):
+            addresses = vpns.astype(np.uint64) << np.uint64(PAGE_SHIFT)
+            resting[own] = self._backoff.resting(one.pid, one.start_ticks, addresses, now)
+        return await self.queue.promote(heads, pages, sources, nid, found, resting)
+
+    def _settled(self, group: Group) -> None:
+        """Remember the outcome of a group."""
+        process, now = group.process, self._clock()
+        self._backoff.note(process.pid, process.start_ticks, group.addresses, group.results, now)
+        moved = group.results == 0
+        self.history.promoted(process.pid, process.start_ticks, group.vpns[moved], group.nid, now)
+        self._words.drop(group.heads[moved | (group.results == Refusal.GONE)])
+        if group.others:
+            self._counters.add("pghotd_moved_other", group.others)
 
     def stat(self) -> dict[str, int | str]:
         """Return what `status` shows about this backend."""
         return {
-            "dry_run": int(self.promotion.dry_run),
-            "watched_processes": len(self._mapped.processes),
-            "watched_pages_lower": len(self._mapped.pfns),
-            "thp_splits": self.promotion.splits,
+            "dry_run": int(self.checks.dry_run),
+            "thp_splits": self.checks.splits,
             "left_out_bytes": sum(map(len, self._topology.shared.values())) * SECTION_SIZE,
             "left_out_reason": self._topology.left_out or "-",
             **self._room.stat(),
-            "unmatched": "; ".join(f"watch {one}" for one in self._matches.unmatched(self._clock())) or "-",
+            **self.page_tables.stat(),
         }
 
     def _read_topology(self) -> Topology:
         return with_lower_nodes(read_topology(self._sys), self.settings.lower_nodes)
 
     def _owner(self, cgroup: str) -> int:
-        if cgroup not in self._owners:
+        index = self._owner_index.get(cgroup)
+        if index is None:
+            index = self._owner_index[cgroup] = len(self._owners)
             self._owners.append(cgroup)
             self._counters.migrated_for(cgroup, 0)
-        return self._owners.index(cgroup)
-
-    async def _check_matches(self) -> None:
-        """Check periodically which watch entries match no process, even while nothing reads page tables."""
-        while True:
-            await self._match()
-            await trio.sleep(_MATCHES_S)
-
-    async def _match(self) -> None:
-        # If the processes cannot be listed, nothing is known of the targets either.
-        with suppress(OSError):
-            chosen, _ = await _in_thread(choose, self._targets, self._proc)
-            self._matches.update(chosen.matching, self._clock())
+        return index
 
     async def _follow_uevents(self) -> None:
         try:
@@ -336,11 +384,13 @@ class LinuxMachine:
         self._warn_of_left_out(left_out)
         self._zones.read(self._clock())
         self._states.grow(len(after) - 1)
+        self._words.grow(len(after) - 1)
         old = np.full(len(after), NO_SECTION, dtype=np.int16)
         old[: len(before)] = before
         for section in np.flatnonzero(old != after).tolist():
             if old[section] != NO_SECTION:
                 self._states.forget(section)
+                self._words.forget(section)
                 self._notify(section, int(old[section]), online=False)
             if after[section] != NO_SECTION:
                 self._notify(section, int(after[section]), online=True)

@@ -76,6 +76,14 @@ class LinuxSettings:
         int,
         Key(integer(1, 100_000), "Limit of all moving calls per second: each one drains the LRU caches of all CPUs."),
     ] = 100
+    page_tables_share: Annotated[
+        float,
+        Key(
+            number(0.0001, 1),
+            "CPU time for reading the page tables of the watched processes in the background, as a share of a core. A"
+            " round takes some 25 ms of CPU time for each watched GiB.",
+        ),
+    ] = 0.01
     kpageflags_age_ms: Annotated[
         int,
         Key(

@@ -127,6 +127,9 @@ class Machine:
         orders = self.frames.orders_of(pfns)
         self.residency.mark(pfns >> orders << orders)
 
+    def note_addresses(self, pids: NDArray[np.int64], vpns: NDArray[np.int64], pfns: Pfns) -> None:
+        pass
+
     def make_room(self, nid: int, pages: int, *, exchange: bool) -> None:
         if self._room is None:
             if pages:

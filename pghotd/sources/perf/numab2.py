@@ -33,7 +33,7 @@ from pghotd.settings.table import Key
 from pghotd.settings.values import integer, power_of_two
 from pghotd.sources.lower_folios import tracked_sections
 from pghotd.sources.perf.event import Event
-from pghotd.sources.perf.perf import accessing_nodes
+from pghotd.sources.perf.perf import accessing_nodes, addresses_of
 from pghotd.sources.perf.pmu import Sampled
 from pghotd.sources.perf.ring import Samples
 from pghotd.sources.perf.sampling import Sampling
@@ -207,10 +207,12 @@ class Numab2:
             self._cold += int(np.count_nonzero(keep & ~hot))
             keep &= hot
             pfns, cpus = pfns[keep], samples["cpu"][keep]
+            pids, vpns = addresses_of(samples[keep])
         if not len(pfns):
             return
         cpu.charge(await self._pghot.memory.freshen(pfns))
         with cpu.here():
+            self._pghot.memory.note_addresses(pids, vpns, pfns)
             nids = accessing_nodes(self._pghot, self._nodes, cpus)
             self._pghot.recorder.record(pfns, nids, HINTFAULTS, self._clock())
             self._hot += len(pfns)

@@ -142,12 +142,14 @@ class Perf:
             keep = usable & tracked[sections] & from_memory(samples["data_src"])
             self._count(samples, usable, keep)
             pfns, cpus = pfns[keep], samples["cpu"][keep]
+            pids, vpns = addresses_of(samples[keep])
             distinct = np.unique(pfns)
         if not len(pfns):
             return
         cpu.charge(await self._pghot.memory.freshen(distinct))
         with cpu.here():
             now, memory = self._clock(), self._pghot.memory
+            memory.note_addresses(pids, vpns, pfns)
             self._pghot.recorder.record(pfns, accessing_nodes(self._pghot, self._nodes, cpus), HWHINTS, now)
             self._used += len(pfns)
             self._distinct += len(distinct)
@@ -175,6 +177,11 @@ def accessing_nodes(pghot: Pghot, nodes: NDArray[np.int64], cpus: NDArray[np.uin
     nids = nodes[np.minimum(cpus, len(nodes) - 1).astype(np.int64)]
     found: NDArray[np.int64] = np.where(pghot.targets.accessing[nids], nids, NUMA_NO_NODE)
     return found
+
+
+def addresses_of(samples: Samples) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the process and the virtual page of each sample."""
+    return samples["pid"].astype(np.int64), (samples["addr"] >> np.uint64(PAGE_SHIFT)).astype(np.int64)
 
 
 def next_period(period: int, spent: float, allowed: float) -> int:

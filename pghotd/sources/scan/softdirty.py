@@ -26,7 +26,7 @@ from pghotd.settings.table import Key
 from pghotd.settings.values import integer, list_of, name_or_pid, size
 from pghotd.sources.clear_refs_limits import CLEAR_REFS_MAX, STRETCH, ClearRefsLimits, pause_ms, targets_of
 from pghotd.sources.cpu_account import CpuAccount
-from pghotd.sources.lower_folios import only_tracked, record_folios, tracked_sections
+from pghotd.sources.lower_folios import are_tracked, record_folios, tracked_sections
 from pghotd.sources.rule import Rule
 from pghotd.sources.source import failures
 from pghotd.sources.status import ALL_PPM, SourceStatus
@@ -77,9 +77,10 @@ class _Watched:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """Lower-tier pages written since the look before, and for how long the process was locked."""
+    """Lower-tier pages written since the previous look, where they are mapped, and how long the process was locked."""
 
     pfns: NDArray[np.int64] = field(default_factory=lambda: _NONE)
+    vpns: NDArray[np.int64] = field(default_factory=lambda: _NONE)
     locked_s: float = 0.0
     #: Whether its bits are cleared now, so that the next look shows something.
     cleared: bool = False
@@ -189,6 +190,7 @@ class Softdirty:
                 self._late += 1
             elif before is not None:
                 found.append(look.pfns)
+                self._pghot.memory.note_addresses(np.full(len(look.pfns), identity[0]), look.vpns, look.pfns)
                 latest = min(latest, before + rule.longest_gap_ms)
         pfns = await self._cpu.in_thread(_merge, found)
         self._written += await record_folios(self._pghot, pfns, PGTSCANS, self._clock, latest)
@@ -227,7 +229,9 @@ class Softdirty:
             want_pfns=True,
         )
         one.means = written.ended or "softdirty"
-        return _Look(only_tracked(written.pages.pfns, tracked), written.locked_s, not written.ended)
+        here = np.flatnonzero(are_tracked(written.pages.pfns, tracked))
+        pfns, vpns = written.pages.pfns[here], written.pages.vpns[here]
+        return _Look(pfns, vpns, written.locked_s, not written.ended)
 
 
 def _too_rare(pause_ms: int, rule: Rule) -> str:

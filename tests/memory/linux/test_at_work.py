@@ -29,6 +29,7 @@ from pghotd.settings.table import ConfigError
 from pghotd.tasks.kmigrated import Kmigrated, KmigratedStatus
 from tests.books import balance
 from tests.fake_world import HEAP, FakeProc
+from tests.memory.linux.driving import drive
 from tests.memory.linux.trees import machine, write
 
 S = PAGES_PER_SECTION
@@ -67,16 +68,19 @@ class AtWork:
         self.machine = LinuxMachine(
             LinuxSettings(**chosen), Counters(), clock, str(self.proc.root), str(self.sys), self.move_pages
         )
-        self.machine._calls._in_thread = inline
+        self.machine.page_tables._in_thread = inline
+        drive(self.machine.queue)
         self.pghot = Pghot(self.machine, self.machine._counters, clock(), "default", "v6")
         self.kmigrated = Kmigrated(self.pghot, 1, clock, KmigratedStatus())
 
     def guards(self) -> Guards:
         machine, roots = self.machine, (str(self.proc.root), str(self.sys))
-        return Guards(machine.settings, machine.promotion, machine.nodes, machine._counters, clock, *roots)
+        return Guards(
+            machine.settings, machine.checks, machine.history, machine.nodes, machine._counters, clock, *roots
+        )
 
-    def process(self, pages: int) -> None:
-        self.proc.process(PID, pages, comm=b"db", pfn=FIRST)
+    def process(self, pages: int, first: int = FIRST) -> None:
+        self.proc.process(PID, pages, comm=b"db", pfn=first)
         write(self.proc.root, f"{PID}/numa_maps", "00100000 default anon=1 N1=1 kernelpagesize_kB=4\n")
         write(self.proc.root, f"{PID}/status", "Name:\tx\nUid:\t0\t0\t0\t0\nMems_allowed_list:\t0-1\n")
 
@@ -110,11 +114,24 @@ class AtWork:
         self.moved += pages[status == 0].tolist()
         return int((status != 0).sum()), status
 
+    def hold_calls(self) -> None:
+        """Let no call be made, as if the rate were used up, until `release_calls`."""
+        self.wait_ms = self.machine.queue.wait_ms
+        self.machine.queue.wait_ms = lambda: 10
+
+    def release_calls(self) -> None:
+        self.machine.queue.wait_ms = self.wait_ms
+
     async def record(self, number: int, pages: int = 1) -> None:
         """Make this many folios hot."""
         heads = FIRST + np.arange(number) * pages
         await self.machine.freshen(heads)
         self.pghot.recorder.record(heads, -1, PGTSCANS, clock(), 2)
+
+    async def read_mappings(self) -> None:
+        """Wait for a round of page table reading that begins now."""
+        self.machine.page_tables.used()
+        await trio.sleep(2.1)
 
     async def walk(self) -> None:
         """Have kmigrated walk once."""
@@ -148,13 +165,13 @@ async def test_hot_pages_are_moved_and_counted_for_their_owner(autojump_clock, a
 
 async def test_pages_in_flight_when_a_pause_begins_are_refused_and_nothing_moves(autojump_clock, at_work):
     await at_work.record(64)
-    locate = at_work.machine._calls.locate
+    check = at_work.machine.checks.check
 
-    def then_paused(pid, addresses):
+    def then_paused(group):
         at_work.pghot.pause(True)
-        return locate(pid, addresses)
+        return check(group)
 
-    at_work.machine._calls.locate = then_paused
+    at_work.machine.checks.check = then_paused
     await at_work.walk()
     assert not at_work.moved
     assert at_work.count("pghotd_refused_not_tried") == 64
@@ -184,12 +201,14 @@ async def test_pages_in_flight_already_occupy_room_on_their_target(autojump_cloc
     heads = FIRST + np.arange(10)
     await at_work.machine.freshen(heads)
     await at_work.machine.reread(heads)
+    at_work.hold_calls()
     nursery.start_soon(at_work.machine.promote, heads[:6], 0)
-    await trio.sleep(0.03)  # The first ones wait for their call to be full.
-    # As a dry run, so that it is not the call itself that finds no room.
-    at_work.machine.promotion.dry_run = True
+    await trio.sleep(0.03)
+    # As a dry run, so that it is not the call that finds no room.
+    at_work.machine.checks.dry_run = True
     assert (await at_work.machine.promote(heads[6:], 0)).results.tolist() == [Refusal.DRY_RUN] * 3 + [Refusal.NO_SPACE]
-    at_work.machine.promotion.dry_run = False
+    at_work.machine.checks.dry_run = False
+    at_work.release_calls()
     await trio.sleep(1)
     # What has arrived is no longer in flight: the zone's own figures include it.
     at_work.moved = []
@@ -202,11 +221,22 @@ async def test_huge_pages_in_flight_already_occupy_free_blocks_of_their_target(a
     heads = FIRST + np.arange(4) * HUGE
     await at_work.machine.freshen(heads)
     await at_work.machine.reread(heads)
+    at_work.hold_calls()
     nursery.start_soon(at_work.machine.promote, heads[:2], 0)
     await trio.sleep(0.03)
-    # Of the two remaining blocks one stays free.
-    assert (await at_work.machine.promote(heads[2:], 0)).results.tolist() == [0, Refusal.NO_BLOCK]
+    second: list[int] = []
+
+    async def promote_more() -> None:
+        second.extend((await at_work.machine.promote(heads[2:], 0)).results.tolist())
+
+    nursery.start_soon(promote_more)
+    await trio.sleep(0.03)
+    at_work.release_calls()
+    await trio.sleep(0.1)
+    # Of two blocks that are left one stays free.
+    assert second == [0, Refusal.NO_BLOCK]
     at_work.moved = []
+    await at_work.read_mappings()
     assert (await at_work.machine.promote(heads[:3], 0)).results.tolist() == [0] * 3
 
 
@@ -224,14 +254,14 @@ async def test_pages_that_come_back_hot_halve_the_promotions_of_the_next_period(
 
 async def test_a_section_that_goes_offline_during_a_move_loses_its_records(autojump_clock, at_work):
     await at_work.record(64)
-    locate = at_work.machine._calls.locate
+    check = at_work.machine.checks.check
 
-    def goes(pid, addresses):
+    def goes(group):
         (at_work.sys / "devices/system/node/node1/memory2").unlink(missing_ok=True)
         at_work.machine._adopt(at_work.machine._read_topology())
-        return locate(pid, addresses)
+        return check(group)
 
-    at_work.machine._calls.locate = goes
+    at_work.machine.checks.check = goes
     await at_work.walk()
     assert at_work.count("pghotd_in_flight") == 0
     assert not at_work.pghot.store.has(1, 2)
@@ -306,6 +336,7 @@ async def test_states_are_kept_over_a_change_that_adds_no_sections(autojump_cloc
 
 async def test_folios_that_have_left_the_lru_are_not_taken(autojump_clock, at_work):
     await at_work.record(64)
+    await trio.sleep(1.1)  # What was accessed more recently was looked up at the time.
     at_work.flags[FIRST : FIRST + 16] = 0
     at_work.write_flags()
     await at_work.walk()
@@ -313,16 +344,24 @@ async def test_folios_that_have_left_the_lru_are_not_taken(autojump_clock, at_wo
     assert at_work.count("pghotd_taken") == 48
 
 
-async def test_page_tables_are_read_again_after_a_second(autojump_clock, at_work):
-    await at_work.machine.reread(np.array([FIRST]))
-    assert at_work.machine.is_mapped(np.array([FIRST, FIRST + S])).tolist() == [True, False]
-    at_work.proc.process(PID, 2048, comm=b"db", pfn=FIRST + S)
-    await trio.sleep(1)
-    await at_work.machine.reread(np.array([FIRST]))
-    assert at_work.machine.is_mapped(np.array([FIRST, FIRST + S])).tolist() == [True, False]
-    await trio.sleep(0.002)
-    await at_work.machine.reread(np.array([FIRST]))
-    assert at_work.machine.is_mapped(np.array([FIRST, FIRST + S])).tolist() == [False, True]
+async def test_mappings_are_read_again_each_second_while_they_are_used(autojump_clock, at_work):
+    here, there = np.array([FIRST]), np.array([FIRST + S])
+    assert at_work.machine.is_mapped(here).all()
+    at_work.process(2048, FIRST + S)
+    assert not at_work.machine.is_mapped(there).any()
+    await trio.sleep(1.1)
+    assert at_work.machine.is_mapped(there).all()
+
+
+async def test_a_word_that_is_out_of_date_is_noticed_before_the_move_and_dropped(autojump_clock, at_work):
+    """The pages have moved to other frames of their node: of 64 one is compared, the others would be moved."""
+    await at_work.record(64)
+    at_work.process(2048, FIRST + S)
+    await at_work.walk()
+    assert at_work.count("pghotd_refused_gone") == 1
+    assert at_work.count("pghotd_moved_other") == 1
+    assert len(at_work.moved) == 63
+    assert not at_work.machine.is_mapped(FIRST + np.arange(64)).any()
 
 
 async def test_memory_pressure_pauses_until_it_is_over(autojump_clock, at_work):
@@ -364,13 +403,13 @@ async def test_a_mover_that_starts_later_causes_a_dry_run_until_it_stops(autojum
     caplog.set_level("INFO")
     at_work.machine._guards._settings = replace(at_work.machine.settings, other_movers=configured)
     await trio.sleep(1)
-    assert not at_work.machine.promotion.dry_run
+    assert not at_work.machine.checks.dry_run
     balancing(at_work, 2)
     await trio.sleep(120)
-    assert at_work.machine.promotion.dry_run == (configured != "ignore")
+    assert at_work.machine.checks.dry_run == (configured != "ignore")
     balancing(at_work, 0)
     await trio.sleep(60)
-    assert not at_work.machine.promotion.dry_run
+    assert not at_work.machine.checks.dry_run
     messages = [record.message for record in caplog.records if record.name == "pghotd.memory.linux.guards"]
     assert len(messages) == (0 if configured == "ignore" else 2)
     for message, part in zip(
@@ -382,7 +421,7 @@ async def test_a_mover_that_starts_later_causes_a_dry_run_until_it_stops(autojum
 async def test_a_configured_dry_run_stays_one(autojump_clock, tmp_path, monkeypatch):
     at_work = AtWork(tmp_path, monkeypatch, dry_run=True, other_movers="dry_run")
     at_work.guards()
-    assert at_work.machine.promotion.dry_run
+    assert at_work.machine.checks.dry_run
 
 
 async def test_demotions_from_the_fast_node_are_counted_from_the_start(autojump_clock, at_work):

@@ -8,14 +8,12 @@ import pytest
 from pghotd.engine.counters import Counters
 from pghotd.engine.memory import PageState
 from pghotd.geometry import PAGES_PER_SECTION
-from pghotd.memory.linux import machine as linux_machine
 from pghotd.memory.linux.machine import LinuxMachine
-from pghotd.memory.linux.readings.mapped import Mapped
 from pghotd.memory.linux.settings import LinuxSettings, Watch
 from pghotd.procfs import page_size
-from pghotd.procfs.kpageflags import KPF_LRU
+from pghotd.procfs.kpageflags import KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL, KPF_LRU
 from pghotd.procfs.process_targets import Target
-from tests.fake_world import FakeProc
+from tests.fake_world import HEAP, FakeProc
 from tests.machines import Time
 from tests.memory.linux.trees import machine, write
 
@@ -38,6 +36,13 @@ class Bench:
 
     def write_flags(self) -> None:
         (self.proc.root / "kpageflags").write_bytes(self.flags.tobytes())
+
+    async def read_page_tables(self) -> None:
+        """Read the page tables of all processes that are new."""
+        reader = self.machine.page_tables
+        await reader.look_for_processes()
+        while (job := reader._next_job()) is not None:
+            await reader._step(job)
 
     def on_lru(self, pfn: int) -> bool:
         return bool(self.machine.states(np.array([pfn]))[0] & PageState.LRU)
@@ -79,55 +84,55 @@ async def test_watched_sections_are_those_with_pages_of_watched_processes(bench)
     bench.proc.process(10, 64, comm=b"db", pfn=3 * S - 32)
     bench.proc.process(11, 64, comm=b"other", pfn=5 * S)
     bench.proc.process(12, 64, comm=b"db", pfn=S)
-    sections, cpu_s = await bench.machine.watched_sections()
+    await bench.read_page_tables()
+    sections, _ = await bench.machine.watched_sections()
     assert sections.tolist() == [2, 3]
-    assert cpu_s > 0
 
 
 async def test_a_watch_that_has_matched_nothing_for_a_while_is_named(bench):
-    """Even if no page tables are read."""
     for later, unmatched in ((0, "-"), (29_999, "-"), (1, "watch name=db")):
         bench.time.now += later
-        await bench.machine._match()
+        await bench.machine.page_tables.look_for_processes()
         assert bench.machine.stat()["unmatched"] == unmatched
     bench.proc.process(10, 64, comm=b"db", pfn=3 * S)
-    await bench.machine._match()
+    await bench.machine.page_tables.look_for_processes()
     assert bench.machine.stat()["unmatched"] == "-"
 
 
 async def test_memory_of_no_memory_cgroup_belongs_to_the_root(bench):
     bench.proc.process(10, 64, comm=b"db", pfn=3 * S, cgroup=b"9:name=systemd:/s\n3:cpuset:/c\n")
     bench.proc.process(11, 64, comm=b"db", pfn=4 * S, cgroup=b"4:memory:/m\n3:cpuset:/c\n0::/u\n")
-    await bench.machine.watched_sections()
+    await bench.read_page_tables()
     assert [bench.machine.owners[owner] for owner in bench.machine.owner_of(np.array([3 * S, 4 * S]))] == ["/", "/m"]
 
 
-async def test_page_tables_are_read_now_and_then_for_watched_sections(bench, monkeypatch):
-    readings = []
-    read_mapped = linux_machine.read_mapped
-    monkeypatch.setattr(linux_machine, "read_mapped", lambda *given: readings.append(1) or read_mapped(*given))
+async def test_addresses_that_a_source_has_seen_are_known_at_once_by_the_heads_of_their_folios(bench):
+    bench.proc.process(10, 64, comm=b"db")
+    await bench.machine.page_tables.look_for_processes()
+    bench.flags[3 * S : 3 * S + 4] = KPF_LRU | KPF_COMPOUND_TAIL
+    bench.flags[3 * S] = KPF_LRU | KPF_COMPOUND_HEAD
+    bench.flags[3 * S + 9] = KPF_LRU
+    bench.write_flags()
+    pfns = np.array([3 * S + 2, 3 * S + 9, 3 * S + 9])
+    await bench.machine.freshen(pfns)
+    bench.machine.note_addresses(np.array([10, 10, 99]), np.array([HEAP + 2, HEAP + 40, 7]), pfns)
+    found = bench.machine._find(np.array([3 * S, 3 * S + 2, 3 * S + 9]))
+    assert found.slots.tolist() == [0, -1, 0]
+    assert found.vpns[[0, 2]].tolist() == [HEAP, HEAP + 40]
+    assert bench.machine.owner_of(np.array([3 * S])).tolist() == [0]
+
+
+async def test_an_address_is_resolved_for_a_watched_process_with_a_page_there_in_slow_memory(bench):
     bench.proc.process(10, 64, comm=b"db", pfn=3 * S)
-    for _ in range(9):
-        assert (await bench.machine.watched_sections())[0].tolist() == [3]
-        bench.time.now += 1000
-    assert len(readings) == 1
-    bench.proc.process(10, 64, comm=b"db", pfn=4 * S)
-    bench.time.now += 1000
-    assert (await bench.machine.watched_sections())[0].tolist() == [4]
-    assert len(readings) == 2
-
-    # The cost is at most a hundredth of the time.
-    async def read_slowly():
-        bench.machine._mapped = Mapped(at=bench.time.now)
-        return 0.5
-
-    monkeypatch.setattr(bench.machine, "_read_mapped", read_slowly)
-    bench.time.now += 1000_000
-    assert (await bench.machine.watched_sections())[1] == 0.5
-    bench.time.now += 49_999
-    assert (await bench.machine.watched_sections())[1] == 0.0
-    bench.time.now += 1
-    assert (await bench.machine.watched_sections())[1] == 0.5
+    bench.proc.process(11, 64, comm=b"other", pfn=4 * S)
+    bench.proc.process(12, 64, comm=b"db", pfn=S)
+    await bench.machine.page_tables.look_for_processes()
+    assert bench.machine.resolve(10, (HEAP + 5) << 12) == 3 * S + 5
+    assert bench.machine.resolve(10, (HEAP + 64) << 12) is None
+    assert bench.machine.resolve(11, HEAP << 12) is None
+    assert bench.machine.resolve(12, HEAP << 12) is None
+    bench.proc.end(10)
+    assert bench.machine.resolve(10, (HEAP + 5) << 12) is None
 
 
 @pytest.mark.parametrize("few", [1, 1000])

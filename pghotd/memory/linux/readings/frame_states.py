@@ -19,6 +19,8 @@ from pghotd.sparse import discard, sparse_array
 _NEVER = -(1 << 60)
 #: Page frames of one section that are read singly before the whole section is; their total cost is below its cost.
 _FEW = 128
+#: Words of kpageflags that are no farther apart are in one read: a word takes 0.1 to 0.2 us, a system call 0.6 to 1.5.
+_GAP = 8
 _LRU, _HEAD, _TAIL = (np.uint64(bit) for bit in (KPF_LRU, KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL))
 
 
@@ -81,7 +83,7 @@ class FrameStates:
         """
         fd = os.open(f"{self._proc}/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            flags = read_words(fd, pfns)
+            flags = read_words(fd, pfns, _GAP)
             large = flags & (_HEAD | _TAIL) != 0
             blocks = np.unique(pfns[large] >> MAX_FOLIO_ORDER << MAX_FOLIO_ORDER)
             around = (blocks[:, np.newaxis] + np.arange(MAX_FOLIO_PAGES)).reshape(-1)
@@ -98,7 +100,7 @@ class FrameStates:
         """Return which of the sorted folio heads still are heads of folios of the same kind, on an LRU list."""
         fd = os.open(f"{self._proc}/kpageflags", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            flags = read_words(fd, heads)
+            flags = read_words(fd, heads, _GAP)
         finally:
             os.close(fd)
         large = (self.of(heads) & PageState.ORDER) != 0
