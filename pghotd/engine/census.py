@@ -1,7 +1,7 @@
 """Census of the records: the hottest pages of all nodes, and a histogram for each node.
 
-A full count reads every record once, so it proceeds in short steps of a few thousand records; its consumers are the control
-files `hot` and `histogram`. Reading memory that was never written does not make it resident.
+A full count reads every record once, so it proceeds in short steps of a few thousand records; its consumers are the
+control files `hot` and `histogram`. Reading memory that was never written does not make it resident.
 """
 
 from collections.abc import Iterator
