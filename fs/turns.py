@@ -96,7 +96,7 @@ class Turns:
         if kind is None:
             self._serving = True
         else:
-            self._hand_over()
+            self._leave()
 
     async def _queue_up(self) -> None:
         task = trio.lowlevel.current_task()
@@ -108,14 +108,18 @@ class Turns:
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
-    def _hand_over(self) -> None:
-        """Let another worker wait for the next request: one in the queue, a new one, or the next that comes."""
+    def _leave(self) -> None:
+        """Give the turn to the next worker in the queue, or to whichever comes."""
         self._serving = False
         if self._queue:
             trio.lowlevel.reschedule(self._queue.popleft())
-            return
-        self._taken = False
-        if self._spare:
+        else:
+            self._taken = False
+
+    def _hand_over(self) -> None:
+        """Let another worker wait for the next request while this one waits, a new one if there is none."""
+        self._leave()
+        if not self._taken and self._spare:
             self._spare.pop()()
 
     def offer(self, start: Callable[[], None]) -> None:
@@ -144,7 +148,7 @@ class Turns:
             await self._steps(loop)
         finally:
             if self._serving:
-                self._hand_over()
+                self._leave()
 
     @types.coroutine
     def _steps(self, loop: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:

@@ -52,6 +52,7 @@ class Workers:
         self.started = 1
         self.exited = False
         self.running: set[str] = set()
+        self.ran: set[str] = set()
 
     def request(self, *names: bytes) -> None:
         os.write(self.client, b"".join(names))
@@ -75,6 +76,7 @@ class Workers:
     async def loop(self, nursery: _Nursery) -> None:
         name = trio.lowlevel.current_task().name
         self.running.add(name)
+        self.ran.add(name)
         try:
             await self._loop(name, nursery)
         finally:
@@ -270,6 +272,7 @@ async def test_a_worker_that_ends_leaves_its_turn(workers: Workers, nursery: tri
     workers.unmount()
     await trio.testing.wait_all_tasks_blocked()
     assert len(workers.running) == 2
+    assert len(workers.ran) == 4
     released.set()
     await trio.testing.wait_all_tasks_blocked()
     assert not workers.running
@@ -305,7 +308,9 @@ async def test_cancelled_workers_all_end(workers: Workers, requests: bytes) -> N
         if requests:
             workers.request(requests)
         await trio.testing.wait_all_tasks_blocked()
+        running = set(workers.running)
         nursery.cancel_scope.cancel()
+    assert workers.ran == running
     workers.unmount()
 
 
@@ -317,13 +322,13 @@ async def test_a_worker_cancelled_in_the_queue_is_not_handed_the_turn(nursery: t
     async def holds() -> None:
         async with turns:
             await held.wait()
-        turns._hand_over()
+        turns._leave()
 
     async def queues(number: int, scope: trio.CancelScope) -> None:
         with scope:
             async with turns:
                 took.append(number)
-            turns._hand_over()
+            turns._leave()
 
     scopes = [trio.CancelScope() for _ in range(3)]
     nursery.start_soon(holds)
