@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test lint bench fuzz mutants vm-test kernel-idle bare-test pip-test deb deb-test install put-in-place uninstall clean packages
+.PHONY: help run test lint bench bench-scale fuzz mutants vm-test kernel-idle bare-test pip-test deb deb-test install put-in-place uninstall clean packages
 
 help:
 	@echo 'make run     mount a demonstration at /run/pghot until Ctrl-C'
 	@echo 'make test    run the tests'
 	@echo 'make lint    check style, types and import contracts'
 	@echo 'make bench   print how fast it is, as ratios against limits measured in the same run'
+	@echo 'make bench-scale  the same of the control plane beside libfuse in C, and with 1 TiB of pages touched'
 	@echo 'make fuzz    write a million random texts through a mount, then a million operations by eight processes'
 	@echo 'make mutants SEED=N  change the program in 200 small ways, one at a time, and see which of them no test notices'
 	@echo 'make vm-test run pghotd in virtual machines with a node without CPUs (TESTS=... for some tests); needs no root'
@@ -34,8 +35,14 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# What `make bench` and `make bench-scale` run pytest with.
+BENCH = -o python_files='bench_*.py' -o python_functions='bench_*' --benchmark-disable-gc --benchmark-quiet -q
+
 bench: $(VENV)/dev
-	$(BIN)/pytest tests/bench -o python_files='bench_*.py' -o python_functions='bench_*' --benchmark-disable-gc --benchmark-quiet -q
+	$(BIN)/pytest tests/bench --ignore=tests/bench/scale $(BENCH)
+
+bench-scale: $(VENV)/dev
+	$(BIN)/pytest tests/bench/scale $(BENCH)
 
 fuzz: $(VENV)/dev
 	$(BIN)/python -m tests.fuzz

@@ -7,6 +7,9 @@ coroutine is driven step by step (`Turns._steps`), so no handler can wait and fo
 served a request looks at the device once more before it parks in the event loop: the next request of a client that
 opens, reads and closes is there by then.
 
+pyfuse3 starts another worker whenever it has read a request while none is idle, and ends idle ones: a worker, and its
+buffer of a MiB, for each write that takes its time. Here a worker is started when a turn is handed over to nobody.
+
 Other tasks wait for no longer than a burst: after that a worker parks even if there is a request, and the event loop
 makes a pass, in which timers, other files and cancelling are seen.
 
@@ -58,7 +61,7 @@ class Turns:
     the worker that is running.
     """
 
-    __slots__ = ("_look", "_now", "_queue", "_serving", "_since", "_taken", "_wait_stock")
+    __slots__ = ("_look", "_now", "_queue", "_serving", "_since", "_spare", "_taken", "_wait_stock")
 
     def __init__(self, wait_stock: Callable[[], Awaitable[bool]], now: Callable[[], float] = time.perf_counter) -> None:
         self._wait_stock = wait_stock
@@ -67,6 +70,8 @@ class Turns:
         self._serving = False
         #: Workers without a request, of which pyfuse3 keeps one.
         self._queue: deque[trio.lowlevel.Task] = deque()
+        #: Workers that pyfuse3 wanted started, and counts as started.
+        self._spare: list[Callable[[], None]] = []
         #: Return what is to be read without waiting; and when a worker parked last.
         self._look: Callable[[int], list[Any]] | None = None
         self._since = 0.0
@@ -91,7 +96,7 @@ class Turns:
         if kind is None:
             self._serving = True
         else:
-            self._hand_over()
+            self._leave()
 
     async def _queue_up(self) -> None:
         task = trio.lowlevel.current_task()
@@ -103,13 +108,30 @@ class Turns:
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
-    def _hand_over(self) -> None:
-        """Let another worker wait for the next request: one in the queue, or the next that comes."""
+    def _leave(self) -> None:
+        """Give the turn to the next worker in the queue, or to whichever comes."""
         self._serving = False
         if self._queue:
             trio.lowlevel.reschedule(self._queue.popleft())
         else:
             self._taken = False
+
+    def _hand_over(self) -> None:
+        """Let another worker wait for the next request while this one waits, a new one if there is none."""
+        self._leave()
+        if not self._taken and self._spare:
+            self._spare.pop()()
+
+    def offer(self, start: Callable[[], None]) -> None:
+        """Start a worker: the first one now, and one that pyfuse3 wants in the middle of a request if it is needed.
+
+        It wants one for every request that it reads while none is idle, until there are as many as there may be. So
+        there is one for whoever hands over to an empty queue.
+        """
+        if self._serving:
+            self._spare.append(start)
+        else:
+            start()
 
     async def wait_readable(self, fd: int) -> None:
         """Park until there is a request, in place of trio.lowlevel.wait_readable()."""
@@ -126,7 +148,7 @@ class Turns:
             await self._steps(loop)
         finally:
             if self._serving:
-                self._hand_over()
+                self._leave()
 
     @types.coroutine
     def _steps(self, loop: Coroutine[Any, Any, None]) -> Generator[Any, Any, None]:
@@ -162,7 +184,7 @@ class _Nursery:
             # The worker starts the next one in this nursery, so it is this one that it gets.
             await self._turns.work(worker(*arguments))
 
-        self._nursery.start_soon(work, name=name)
+        self._turns.offer(lambda: self._nursery.start_soon(work, name=name))
 
 
 @contextlib.contextmanager

@@ -24,6 +24,18 @@ async def at_once() -> None:
     pass
 
 
+async def for_a_moment() -> None:
+    await trio.lowlevel.checkpoint()
+
+
+async def one_queues(workers: Workers) -> None:
+    """Make one worker wait at the device, and another behind it."""
+    workers.handlers[b"m"] = for_a_moment
+    workers.request(b"m")
+    await trio.testing.wait_all_tasks_blocked()
+    assert workers.active_readers == 2
+
+
 class Workers:
     """pyfuse3's session loop (internal.pxi), with a byte of a pipe as a request, and a handler for each byte."""
 
@@ -39,6 +51,8 @@ class Workers:
         self.tasks = 1
         self.started = 1
         self.exited = False
+        self.running: set[str] = set()
+        self.ran: set[str] = set()
 
     def request(self, *names: bytes) -> None:
         os.write(self.client, b"".join(names))
@@ -61,6 +75,14 @@ class Workers:
 
     async def loop(self, nursery: _Nursery) -> None:
         name = trio.lowlevel.current_task().name
+        self.running.add(name)
+        self.ran.add(name)
+        try:
+            await self._loop(name, nursery)
+        finally:
+            self.running.remove(name)
+
+    async def _loop(self, name: str, nursery: _Nursery) -> None:
         while not self.exited:
             if self.active_readers > 1:
                 break
@@ -109,7 +131,7 @@ async def test_who_does_not_wait_keeps_the_turn(workers: Workers, nursery: trio.
         await trio.testing.wait_all_tasks_blocked()
     assert workers.requests() == b"abc" * 20
     assert set(workers.by()) == {"worker 1"}
-    assert workers.tasks == 2
+    assert workers.running == {"worker 1"}
     workers.unmount()
 
 
@@ -175,7 +197,7 @@ async def test_a_handler_that_waits_hands_over(workers: Workers, nursery: trio.N
     workers.request(b"d", b"e")
     await trio.testing.wait_all_tasks_blocked()
     assert workers.requests() == b"awbwcde"
-    assert workers.tasks == 2  # as many as before: one has the turn, one queues
+    assert len(workers.running) == 2  # one has the turn, one queues
     workers.unmount()
 
 
@@ -206,6 +228,22 @@ async def test_a_handler_that_waits_often_hands_over_once(workers: Workers, nurs
     workers.unmount()
 
 
+async def test_no_more_workers_are_started_than_wait_at_a_time(workers: Workers, nursery: trio.Nursery) -> None:
+    async def waits() -> None:
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+
+    workers.handlers[b"w"] = waits
+    nursery.start_soon(workers.main)
+    for _ in range(300):
+        workers.request(b"w", b"a", b"a")
+        await trio.testing.wait_all_tasks_blocked()
+    assert workers.requests() == b"waa" * 300
+    assert len(set(workers.by())) == 2
+    assert workers.tasks <= workers.max_tasks
+    workers.unmount()
+
+
 async def test_who_comes_back_leaves_the_request_to_who_has_the_turn(workers: Workers, nursery: trio.Nursery) -> None:
     released = trio.Event()
     workers.handlers[b"w"] = lambda: released.wait()
@@ -225,25 +263,28 @@ async def test_a_worker_that_ends_leaves_its_turn(workers: Workers, nursery: tri
     released = trio.Event()
     workers.handlers[b"w"] = released.wait
     nursery.start_soon(workers.main)
+    await one_queues(workers)
     workers.request(b"w", b"w", b"a")
     await trio.testing.wait_all_tasks_blocked()
+    await one_queues(workers)
+    assert len(workers.running) == 4
     # The device ends for the one that has the turn; the one in the queue has to learn of it, and the sleepers later.
     workers.unmount()
     await trio.testing.wait_all_tasks_blocked()
-    assert workers.tasks == 2
+    assert len(workers.running) == 2
+    assert len(workers.ran) == 4
     released.set()
     await trio.testing.wait_all_tasks_blocked()
-    assert workers.tasks == 0
+    assert not workers.running
 
 
 async def test_closing_the_device_ends_all(workers: Workers) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(workers.main)
-        workers.request(b"a")
-        await trio.testing.wait_all_tasks_blocked()
+        await one_queues(workers)
         workers.exited = True
         trio.lowlevel.notify_closing(workers.device)
-    assert workers.tasks == 0
+    assert not workers.running
     workers.unmount()
 
 
@@ -259,15 +300,17 @@ async def test_a_worker_that_fails_ends_all(workers: Workers) -> None:
     workers.unmount()
 
 
-@pytest.mark.parametrize("requests", [b"", b"a", b"w", b"wwa"])
+@pytest.mark.parametrize("requests", [b"", b"a", b"w", b"wwa", b"m", b"wwm"])
 async def test_cancelled_workers_all_end(workers: Workers, requests: bytes) -> None:
-    workers.handlers[b"w"] = trio.sleep_forever
+    workers.handlers |= {b"w": trio.sleep_forever, b"m": for_a_moment}
     async with trio.open_nursery() as nursery:
         nursery.start_soon(workers.main)
         if requests:
             workers.request(requests)
         await trio.testing.wait_all_tasks_blocked()
+        running = set(workers.running)
         nursery.cancel_scope.cancel()
+    assert workers.ran == running
     workers.unmount()
 
 
@@ -279,13 +322,13 @@ async def test_a_worker_cancelled_in_the_queue_is_not_handed_the_turn(nursery: t
     async def holds() -> None:
         async with turns:
             await held.wait()
-        turns._hand_over()
+        turns._leave()
 
     async def queues(number: int, scope: trio.CancelScope) -> None:
         with scope:
             async with turns:
                 took.append(number)
-            turns._hand_over()
+            turns._leave()
 
     scopes = [trio.CancelScope() for _ in range(3)]
     nursery.start_soon(holds)

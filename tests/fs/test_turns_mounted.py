@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fs.mounted import DEADLINE_S, Daemon, eventually, write
+from tests.fs.mounted import DEADLINE_S, Daemon, eventually, run, write
 
 #: How many workers pyfuse3 has at most.
 WORKERS = 99
@@ -117,6 +117,16 @@ def test_stop_while_clients_keep_it_busy(daemon: Daemon) -> None:
     eventually(lambda: int((daemon.mountpoint / "stores").read_text()) == 0)
     assert daemon.stop() == (0, "")
     assert set(readers.ended()) <= {"ENOTCONN", "ECONNABORTED", "ENOENT"}
+
+
+def test_unmounting_ends_the_worker_in_the_queue_too(daemon: Daemon) -> None:
+    stream = os.open(daemon.mountpoint / "stream", os.O_WRONLY)
+    for _ in range(5):
+        os.write(stream, b"slow")
+        (daemon.mountpoint / "fixed").read_bytes()
+    os.close(stream)
+    assert run("umount", str(daemon.mountpoint)).returncode == 0
+    assert daemon.ended() == (2, f"sample_daemon: {daemon.mountpoint} was unmounted from outside\n")
 
 
 @pytest.mark.parametrize("waiting", [0, 1, WORKERS - 1])
