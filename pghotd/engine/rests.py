@@ -136,13 +136,11 @@ class Rests:
         states[((states == TIMED) | (states == UNMAPPED)) & (resting.until[places] <= now)] = AWAKE
         return states
 
-    def due(self, nid: int, now: int) -> None:
-        """Flag those of node `nid`'s sections for another look where a rest has ended or waits for another decision."""
-        for _ in self.due_in_steps(nid, now):
-            pass
+    def due(self, nid: int, now: int) -> Iterator[None]:
+        """Flag those of node `nid`'s sections for another look where a rest has ended or waits for another decision.
 
-    def due_in_steps(self, nid: int, now: int) -> Iterator[None]:
-        """Do what `due` does, a section with an ended rest per iteration; other tasks may run in between."""
+        A section with an ended rest per iteration; other tasks may run in between.
+        """
         for number, section in self._of(nid):
             if now >= section.next_end:
                 timed = (section.state == TIMED) | (section.state == UNMAPPED)

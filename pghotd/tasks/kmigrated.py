@@ -79,7 +79,8 @@ class Kmigrated:
                 with trio.move_on_after(pghot.tunables.kmigrated_sleep_ms / 1000):
                     await self._woken.wait()
                     continue
-                pghot.rests.due(self._nid, self._clock())
+                for _ in pghot.rests.due(self._nid, self._clock()):
+                    await trio.lowlevel.checkpoint()
                 pghot.store.wakeups.interval_over(self._nid)
         finally:
             self._enter("sleeping")  # a node that lost its memory keeps its control file

@@ -167,7 +167,7 @@ def test_a_page_that_was_accessed_while_it_moved_stays_ready():
 
 def resting_in_two_sections() -> Resting:
     rig = Resting()
-    rig.pass_over(Refusal.SHARED)
+    rig.walk(Refusal.SHARED)
     second = rig.base + PAGES_PER_SECTION
     rig.pghot.recorder.record(np.repeat(np.arange(second, second + PAGES), 2), -1, PGTSCANS, rig.time.now)
     rig.pghot.store.node(1).section(rig.section + 1)[:PAGES] = rig.pghot.format.ready_bit
@@ -202,10 +202,10 @@ def test_ended_rests_are_looked_for_a_section_at_a_time():
     later = rig.time.now + 5000
     looked: list[int] = []
     flags.look_later = lambda nid, section: looked.append(section)
-    for number, _ in enumerate(rig.pghot.rests.due_in_steps(1, later), 1):
+    for number, _ in enumerate(rig.pghot.rests.due(1, later), 1):
         assert len(looked) == number
     assert looked == [rig.section, rig.section + 1]
-    rig.pghot.rests.due(1, later)
+    list(rig.pghot.rests.due(1, later))
     assert len(looked) == 2  # nothing else has ended since
 
 
