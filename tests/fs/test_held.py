@@ -142,7 +142,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Limits of ten names, and of three open files for each user, five in all."""
     monkeypatch.setattr(inodes_module, "MAX_NAMES", 10)
     monkeypatch.setattr(held_module, "MAX_OPEN", 3)
-    monkeypatch.setattr(held_module, "MAX_OPEN_IN_ALL", 5)
+    monkeypatch.setattr(held_module, "MAX_OPEN_TOTAL", 5)
 
 
 async def test_the_newest_names_and_open_ones_are_kept(few: None) -> None:
