@@ -59,6 +59,14 @@ def until(done: Callable[[Placement], bool], running: Target, program: Program) 
         time.sleep(0.1)
 
 
+def all_read(program: Program) -> None:
+    """Wait until the page tables of all watched processes have been read once."""
+    deadline = time.monotonic() + WAIT_S
+    while program.values("status")["page_tables_round_ms"] == "-":
+        assert time.monotonic() < deadline, program.read("status")
+        time.sleep(0.1)
+
+
 def counted(program: Program, done: Callable[[dict[str, int]], bool]) -> dict[str, int]:
     """Wait until the daemon's counters satisfy `done`, and return them."""
     deadline = time.monotonic() + WAIT_S

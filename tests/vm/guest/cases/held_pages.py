@@ -7,7 +7,7 @@ from tests.vm.guest.kernel_state import QUIET, growth, settings, vmstat
 from tests.vm.guest.measure import pghotd
 from tests.vm.guest.placement import nodes_of, placement
 from tests.vm.guest.targets import Target, target
-from tests.vm.guest.watched import config, counted, hot_pfns, inject, watching_all
+from tests.vm.guest.watched import all_read, config, counted, hot_pfns, inject, watching_all
 
 _SHARED, _PINNED, _FREE = 200, 64, 100
 
@@ -15,6 +15,8 @@ _SHARED, _PINNED, _FREE = 200, 64, 100
 def test_pages_that_two_watched_processes_map_stay_unless_shared_is_set():
     with settings(**QUIET), target("contiguous", "--share") as running:
         with pghotd(watching_all()) as program:
+            # That two processes map a page is known once both have been read; until then the kernel refuses it.
+            all_read(program)
             inject(program, hot_pfns(running.facts)[:_SHARED])
             counters = counted(program, lambda now: now["pghotd_refused_shared"] == _SHARED)
             assert balance(counters) == 0
