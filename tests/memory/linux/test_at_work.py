@@ -69,6 +69,7 @@ class AtWork:
             LinuxSettings(**chosen), Counters(), clock, str(self.proc.root), str(self.sys), self.move_pages
         )
         self.machine.page_tables._in_thread = inline
+        self.machine.page_tables.budget.share = 1.0  # its CPU time is not virtual
         drive(self.machine.queue)
         self.pghot = Pghot(self.machine, self.machine._counters, clock(), "default", "v6")
         self.kmigrated = Kmigrated(self.pghot, 1, clock, KmigratedStatus())

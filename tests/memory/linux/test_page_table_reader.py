@@ -134,6 +134,18 @@ async def test_it_stays_within_its_budget_and_says_how_long_a_round_takes(autoju
     assert stat["page_tables_cpu_us"] >= 27_000_000
 
 
+async def test_rounds_spend_nothing_of_what_was_saved_up(autojump_clock, reader, nursery):
+    reader.process(7, 64, S)
+    nursery.start_soon(reader.reader.run)
+    await trio.sleep(15)
+    reader.piece_s = 0.05
+    reader.read.clear()
+    for _ in range(60):
+        reader.reader.used()
+        await trio.sleep(1)
+    assert 11 <= len(reader.read) <= 14
+
+
 async def test_parts_near_wanted_frames_are_read_before_all_others(autojump_clock, reader, nursery):
     for pid in range(1, 51):
         reader.process(pid, 64, pid * 20 * S)

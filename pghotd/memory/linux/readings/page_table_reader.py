@@ -102,6 +102,7 @@ class PageTableReader:
         self._round_began = -_ROUND_UNUSED_MS
         self._in_round = False
         self._found_in_round = 0
+        self._round_cpu_s = 0.0
         self._used_at = -_UNUSED_AFTER_MS
         self._wanted: list[Pfns] = []
         self._wanted_nr = 0
@@ -193,6 +194,8 @@ class PageTableReader:
         self._stirred = trio.Event()
         now = self._clock()
         interval = _ROUND_MS if now - self._used_at < _UNUSED_AFTER_MS else _ROUND_UNUSED_MS
+        # What was saved up is for what is wanted and for new processes.
+        interval = max(interval, round(self._round_cpu_s * 1000 / self.budget.share))
         left_ms = self._round_began + interval - now
         with trio.move_on_after(max(left_ms, 0) / 1000):
             await self._stirred.wait()
@@ -202,6 +205,7 @@ class PageTableReader:
     def _begin_round(self) -> None:
         self._words.round += 1
         self._round_began, self._found_in_round, self._in_round = self._clock(), 0, True
+        self._round_cpu_s = 0.0
         self._round = deque(self._processes.slots)
 
     async def _end_round(self) -> None:
@@ -228,6 +232,8 @@ class PageTableReader:
         if process is not None:
             piece, cpu_s = await self._in_thread(self._read_piece, job, process)
         self.budget.spend(cpu_s, self._clock())
+        if job.of_round:
+            self._round_cpu_s += cpu_s
         if piece is None:
             self._ended(job)
             if job.of_round and not self._round:
