@@ -419,7 +419,6 @@ async def test_what_is_ready_is_read_again_for_several_sections_and_batches_at_o
 ):
     rig = make_rig((ProcessSpec("a", 3 * PAGES_PER_SECTION, 1),), two_nodes(4, 4))
     monkeypatch.setattr(type(rig.machine), "moves_at_once", 64)
-    monkeypatch.setattr("pghotd.tasks.kmigrated._RECENT_MS", -1)
     reread, real, moved = [], rig.machine.reread, rig.machine.promote
     seen_first = []
 
@@ -493,28 +492,7 @@ async def test_a_pause_in_the_middle_of_several_sections_loses_nothing(nursery, 
     assert balance(rig.counters.total) == 0
 
 
-async def test_what_was_accessed_within_the_last_second_is_not_read_again(nursery, autojump_clock):
-    rig = make_rig((ProcessSpec("a", 1200, 1),))
-    reread, real = [], rig.machine.reread
-
-    async def note(pfns):
-        reread.append((pfns - rig.first_pfn(1)).tolist())
-        await real(pfns)
-
-    rig.machine.reread = note
-    rig.pghot.pause(True)
-    await start(nursery, rig)
-    make_hot(rig, *range(10))
-    await trio.sleep(1.3)
-    make_hot(rig, *range(5, 20))
-    rig.pghot.pause(False)
-    await trio.sleep(0.3)
-    assert reread == [[0, 1, 2, 3, 4]]
-    assert rig.total("pgpromote_success") == 20
-
-
-async def test_a_reading_is_not_used_for_long(nursery, autojump_clock, monkeypatch):
-    monkeypatch.setattr("pghotd.tasks.kmigrated._RECENT_MS", -1)
+async def test_a_reading_is_not_used_for_long(nursery, autojump_clock):
     rig = make_rig((ProcessSpec("a", 1200, 1),))
     reread, real = [], rig.machine.reread
 

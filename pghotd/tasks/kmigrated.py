@@ -28,8 +28,6 @@ _STEP_S = 0.0005
 #: Ready folios are reread for this many batches at a time, and a reading stays valid for this long (ms).
 _REREAD_BATCHES = 4
 _REREAD_MS = 20
-#: A folio accessed within this time (ms) was looked up at the time of that.
-_RECENT_MS = 1000
 _NONE = np.zeros(0, dtype=np.int64)
 
 
@@ -222,7 +220,6 @@ class Kmigrated:
         """Have the ready folios reread, along with those that follow.
 
         Folios are reread in PFN order, a few batches at a time: a reading has a fixed cost of several hundred folios.
-        What was accessed within the last second is left out, as its state was read when that was recorded.
         """
         now = self._clock()
         if ready[-1] <= self._reread_to and now - self._reread_at <= _REREAD_MS:
@@ -231,8 +228,7 @@ class Kmigrated:
         if not len(heads):
             return  # they were ready before a place was waited for
         self._reread_to, self._reread_at = int(heads[-1]), now
-        ages_ms = self._pghot.format.age_ms(self._pghot.records_of(heads), now)
-        await self._pghot.memory.reread(heads[ages_ms > _RECENT_MS])
+        await self._pghot.memory.reread(heads)
 
     async def _move(self, batch: Batch, place: trio.Semaphore) -> None:
         # Shielded from the start: a batch handed out is in flight and must be settled.
