@@ -8,7 +8,8 @@ served a request looks at the device once more before it parks in the event loop
 opens, reads and closes is there by then.
 
 pyfuse3 starts another worker whenever it has read a request while none is idle, and ends idle ones: a worker, and its
-buffer of a MiB, for each write that takes its time. Here a worker is started when a turn is handed over to nobody.
+buffer of a MiB, for each write that takes its time. Here a worker is started when a turn is handed over and no worker
+waits for it.
 
 Other tasks wait for no longer than a burst: after that a worker parks even if there is a request, and the event loop
 makes a pass, in which timers, other files and cancelling are seen.
@@ -126,7 +127,7 @@ class Turns:
         """Start a worker: the first one now, and one that pyfuse3 wants in the middle of a request if it is needed.
 
         It wants one for every request that it reads while none is idle, until there are as many as there may be. So
-        there is one for whoever hands over to an empty queue.
+        there is one for each turn handed over to an empty queue.
         """
         if self._serving:
             self._spare.append(start)

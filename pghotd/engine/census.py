@@ -18,7 +18,7 @@ from pghotd.geometry import SECTION_SHIFT
 HOT_LINES = 1000
 
 #: A step takes this many records, of up to this many sections: a fifth of a millisecond. Arrays of more than 128 KiB
-#: are mapped anew each time, so the records of a whole section at once take twice as long each.
+#: are mapped again each time, so the records of a whole section at once take twice as long each.
 _RECORDS_PER_STEP = 4096
 _SECTIONS_PER_STEP = 16
 

@@ -152,7 +152,7 @@ class Rests:
                 self._store.wakeups.look_later(nid, number)
 
     def _of(self, nid: int) -> Iterator[tuple[int, _Section]]:
-        """Yield those sections of node `nid` that have been known since now and are not forgotten meanwhile."""
+        """Yield those sections of node `nid` known at this time that are not forgotten before their turn."""
         for number in list(self._sections):
             section = self._sections.get(number)
             if section is not None and self._store.has(nid, number):

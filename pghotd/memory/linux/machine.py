@@ -91,6 +91,8 @@ class LinuxMachine:
         require_lower_tier(self._topology)
         self._warn_of_left_out("")
         self._section_nid = self._topology.section_nid()
+        #: By section number: whether it is of the lower tier; False for the last entry.
+        self._is_lower = np.isin(self._section_nid, self._topology.lower)
         self._states = FrameStates(len(self._section_nid) - 1, proc)
         self._zones = ZoneReadings(proc)
         self._owners: list[str] = []
@@ -106,7 +108,7 @@ class LinuxMachine:
             places,
             settings.watches,
             settings.page_tables_share,
-            self._is_lower,
+            lambda: self._is_lower,
             clock_in_threads,
             proc,
             sys,
@@ -223,13 +225,14 @@ class LinuxMachine:
     def came_back(self, heads: Pfns) -> NDArray[np.bool_]:
         back = np.zeros(len(heads), dtype=bool)
         if self.settings.thrash_guard:
-            for own, one, vpns in self._by_process(heads):
+            for own, one, vpns in self._by_process(self._find(heads)):
                 back[own] = self.history.came_back(one.pid, one.start_ticks, vpns, BACK_WITHIN_MS, self._clock())
         return back
 
-    def _by_process(self, heads: Pfns) -> Iterator[tuple[NDArray[np.int64], WatchedProcess, NDArray[np.int64]]]:
+    def _by_process(
+        self, found: FrameMappings
+    ) -> Iterator[tuple[NDArray[np.int64], WatchedProcess, NDArray[np.int64]]]:
         """Yield for each watched process the indices of the folios it maps, and their virtual pages."""
-        found = self._find(heads)
         for slot in np.unique(found.slots).tolist():
             process = self._processes.process(slot) if slot >= 0 else None
             if process is not None:
@@ -246,7 +249,7 @@ class LinuxMachine:
             pfn = int(frames_of(pid, np.array([address >> PAGE_SHIFT]), self._proc)[0])
         except OSError:
             return None
-        return pfn if pfn > 0 and self._is_lower().take(pfn >> SECTION_SHIFT, mode="clip") else None
+        return pfn if pfn > 0 and self._is_lower.take(pfn >> SECTION_SHIFT, mode="clip") else None
 
     async def freshen(self, pfns: Pfns, age_ms: int | None = None) -> float:
         now, cpu_s = self._clock(), 0.0
@@ -276,10 +279,6 @@ class LinuxMachine:
         # What the reader knows anyway: where to look may be older than where a ready page is.
         return self._words.sections(), 0.0
 
-    def _is_lower(self) -> NDArray[np.bool_]:
-        """Return, by section number, whether it is of the lower tier; False for the last entry."""
-        return np.isin(self._section_nid, self._topology.lower)
-
     async def reread(self, pfns: Pfns) -> None:
         """See the protocol; who maps the folios is kept up to date in the background."""
         now = self._clock()
@@ -299,7 +298,7 @@ class LinuxMachine:
 
     def since_demotion(self, heads: Pfns) -> NDArray[np.int64]:
         ages = np.full(len(heads), NEVER, dtype=np.int64)
-        for own, one, vpns in self._by_process(heads):
+        for own, one, vpns in self._by_process(self._find(heads)):
             ages[own] = self.history.since_demotion(one.pid, one.start_ticks, vpns, self._clock())
         return ages
 
@@ -309,7 +308,7 @@ class LinuxMachine:
         found = self._find(heads)
         self.page_tables.want(heads[found.slots < 0])
         resting, now = np.zeros(len(heads), dtype=bool), self._clock()
-        for own, one, vpns in self._by_process(heads):
+        for own, one, vpns in self._by_process(found):
             addresses = vpns.astype(np.uint64) << np.uint64(PAGE_SHIFT)
             resting[own] = self._backoff.resting(one.pid, one.start_ticks, addresses, now)
         return await self.queue.promote(heads, pages, sources, nid, found, resting)
@@ -381,6 +380,7 @@ class LinuxMachine:
             after = np.concatenate([after, np.full(len(before) - len(after), NO_SECTION, dtype=np.int16)])
         left_out = self._topology.left_out
         self._topology, self._section_nid = topology, after
+        self._is_lower = np.isin(after, topology.lower)
         self._warn_of_left_out(left_out)
         self._zones.read(self._clock())
         self._states.grow(len(after) - 1)

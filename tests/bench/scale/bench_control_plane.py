@@ -67,7 +67,7 @@ def bench_open_read_close(report, place):
 
 @contextmanager
 def injecting(program):
-    """Write a million accesses a second to `inject` meanwhile; yield a list that gets the rate at the end."""
+    """Write a million accesses a second to `inject` for the duration; yield a list that gets the rate at the end."""
     stop, rate = threading.Event(), []
 
     def inject():

@@ -82,7 +82,7 @@ def _served(command: Sequence[str | Path], mountpoint: Path) -> Iterator[None]:
 
 @contextmanager
 def on_one_cpu() -> Iterator[None]:
-    """Keep this process, and what it starts meanwhile, on one CPU."""
+    """Keep this process, and the processes it starts, on one CPU."""
     before = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(before)})
     try:

@@ -1,8 +1,8 @@
 """Reverse mapping of page frames: one word each, with the watched process and the virtual page that map it.
 
-Words are written by whoever has seen a mapping: the background reader of page tables (page_table_rounds.py), and
-sources that know whose virtual page an access was to. A word may be out of date, so a move verifies it first. Arrays
-sorted by PFN, built anew by each reading of all page tables, were used before: promotion waited for them, 44 to 122 ms
+Words are written where a mapping is seen: by the background reader of page tables (page_table_reader.py), and by
+sources that know the process and address of an access. A word may be out of date, so a move verifies it first. Arrays
+sorted by PFN, rebuilt by each reading of all page tables, were used before: promotion waited for them, 44 to 122 ms
 for each watched GiB.
 
 Several processes that map one frame are noticed where both are met in the same round. A thread may write words while

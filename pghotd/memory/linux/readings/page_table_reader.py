@@ -100,7 +100,6 @@ class PageTableReader:
         self._urgent: deque[_Job] = deque()
         self._turn_of_round = False
         self._round_began = -_ROUND_UNUSED_MS
-        self._in_round = False
         self._found_in_round = 0
         self._round_cpu_s = 0.0
         self._used_at = -_UNUSED_AFTER_MS
@@ -204,12 +203,12 @@ class PageTableReader:
 
     def _begin_round(self) -> None:
         self._words.round += 1
-        self._round_began, self._found_in_round, self._in_round = self._clock(), 0, True
+        self._round_began, self._found_in_round = self._clock(), 0
         self._round_cpu_s = 0.0
         self._round = deque(self._processes.slots)
 
     async def _end_round(self) -> None:
-        self.round_ms, self.pages, self._in_round = self._clock() - self._round_began, self._found_in_round, False
+        self.round_ms, self.pages = self._clock() - self._round_began, self._found_in_round
         if self._processes.exhausted:
             gone = self._processes.gone()
             for section in self._words.written_sections().tolist():
