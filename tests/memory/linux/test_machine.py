@@ -106,6 +106,14 @@ async def test_memory_of_no_memory_cgroup_belongs_to_the_root(bench):
     assert [bench.machine.owners[owner] for owner in bench.machine.owner_of(np.array([3 * S, 4 * S]))] == ["/", "/m"]
 
 
+async def test_a_process_that_is_moved_to_another_cgroup_is_noticed(bench):
+    bench.proc.process(10, 64, comm=b"db", pfn=3 * S, cgroup=b"0::/u\n")
+    await bench.read_page_tables()
+    bench.proc.process(10, 64, comm=b"db", pfn=3 * S, cgroup=b"0::/v\n")
+    await bench.read_page_tables()
+    assert [bench.machine.owners[owner] for owner in bench.machine.owner_of(np.array([3 * S]))] == ["/v"]
+
+
 async def test_addresses_that_a_source_has_seen_are_known_at_once_by_the_heads_of_their_folios(bench):
     bench.proc.process(10, 64, comm=b"db")
     await bench.machine.page_tables.look_for_processes()

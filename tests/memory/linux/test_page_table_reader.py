@@ -172,7 +172,7 @@ async def test_a_process_in_the_cgroup_of_wanted_frames_comes_first(autojump_clo
     reader.piece_s = 1.0
     await trio.sleep(200)
     frame = 1100 * S + 5  # Far from all that was read.
-    reader.process(44, 64, frame)
+    reader.process(44, 64, frame, b"0::/group44\n")
     reader.charge(frame, "group44")
     reader.read.clear()
     reader.reader.want(np.array([frame]))

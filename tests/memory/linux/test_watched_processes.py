@@ -39,6 +39,15 @@ def test_another_process_with_its_pid_or_another_watch_gets_another_slot():
     assert processes.process(2).watch is OTHER
 
 
+def test_a_process_that_is_moved_to_another_cgroup_keeps_its_slot_and_has_another_owner():
+    processes = make()
+    watch(processes, (7, 1))
+    for cgroup, owner in ((None, 8), ("/elsewhere", 10), (None, 10)):
+        processes.update({(7, 1): WATCH}, lambda pid, cgroup=cgroup: cgroup)
+        assert processes.slot_of(7) == 0
+        assert processes.owners[0] == owner
+
+
 def test_a_process_whose_cgroup_cannot_be_read_is_left_out():
     processes = make()
     assert watch(processes, (95, 1), (5, 1)) == [0]

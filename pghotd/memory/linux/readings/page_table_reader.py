@@ -39,6 +39,8 @@ _UNUSED_AFTER_MS = 10_000
 _CHOOSE_S = 1.0
 _CHOOSE_MAX_S = 10.0
 _CHOOSE_STRETCH = 200
+#: Watched processes whose cgroup is read again at each look.
+_CGROUPS_AT_ONCE = 64
 #: Wanted frames remembered until they are acted upon, and those whose cgroups are looked up.
 _WANTED_NR = 4096
 _CGROUPS_OF_NR = 64
@@ -46,6 +48,8 @@ _CGROUPS_OF_NR = 64
 _UNIT_SHIFT = SECTION_SHIFT + 4
 
 _Range = tuple[int, int]
+#: Virtual pages [first, end), and the units in which their frames were.
+_Part = tuple[_Range, NDArray[np.int64]]
 
 
 @dataclass
@@ -61,8 +65,8 @@ class _Job:
 class _Parts:
     """Virtual pages [first, end) of one process, and the units in which their frames were in the last round."""
 
-    known: list[tuple[_Range, NDArray[np.int64]]] = field(default_factory=list)
-    fresh: list[tuple[_Range, NDArray[np.int64]]] = field(default_factory=list)
+    known: list[_Part] = field(default_factory=list)
+    fresh: list[_Part] = field(default_factory=list)
 
 
 class PageTableReader:
@@ -95,6 +99,7 @@ class PageTableReader:
         self.budget = CpuBudget(share)
         self._parts: dict[int, _Parts] = {}
         self._inodes: dict[str, int] = {}
+        self._cgroup_turn = 0
         self._round: deque[int] = deque()
         self._round_job: _Job | None = None
         self._urgent: deque[_Job] = deque()
@@ -151,12 +156,17 @@ class PageTableReader:
         return cpu_s
 
     def _choose(self) -> tuple[Chosen, dict[int, str], float]:
-        """Return the processes that match, and the memory cgroup of each one that is new; runs in a thread."""
+        """Return the processes that match, and the memory cgroups of new ones and of some others; runs in a thread.
+
+        A process may be moved to another cgroup, as by systemd right after its start: all are read again in turns.
+        """
         began = time.thread_time()
         found = choose(self._targets, self._proc)
         cgroups: dict[int, str] = {}
-        for pid, start_ticks in found.processes:
-            if self._is_watched((pid, start_ticks)):
+        turns = -(-len(found.processes) // _CGROUPS_AT_ONCE)
+        self._cgroup_turn += 1
+        for number, (pid, start_ticks) in enumerate(found.processes):
+            if self._is_watched((pid, start_ticks)) and (number + self._cgroup_turn) % turns:
                 continue
             try:
                 # Where no hierarchy has the memory controller all memory is the root's.
@@ -283,14 +293,11 @@ class PageTableReader:
         heads = heads[self._words.find(heads).slots < 0]
         if not len(heads):
             return
-        units = np.unique(heads >> _UNIT_SHIFT)
-        jobs = [
-            self._job(slot, ranges)
-            for slot, parts in self._parts.items()
-            if (ranges := [where for where, theirs in parts.known if np.isin(theirs, units).any()])
-        ]
+        # In a thread: there are four parts for each GiB that is watched.
+        parts = [(slot, parts.known) for slot, parts in self._parts.items()]
+        near = await self._in_thread(_near, parts, np.unique(heads >> _UNIT_SHIFT))
         in_cgroups = await self._in_thread(self._slots_in_cgroups_of, heads)
-        self._urgent = deque(jobs + [self._job(slot) for slot in in_cgroups])
+        self._urgent = deque([self._job(*one) for one in near] + [self._job(slot) for slot in in_cgroups])
 
     def _slots_in_cgroups_of(self, heads: Pfns) -> list[int]:
         """Return the slots of the watched processes in the cgroups that some of the frames are charged to."""
@@ -322,3 +329,12 @@ class PageTableReader:
             "page_tables_cpu_us": round(self.budget.spent_s * 1_000_000),
             "unmatched": "; ".join(f"watch {one}" for one in self.matches.unmatched(self._clock())) or "-",
         }
+
+
+def _near(parts: Sequence[tuple[int, list[_Part]]], units: NDArray[np.int64]) -> list[tuple[int, list[_Range]]]:
+    """Return by slot the ranges that had frames in any of the `units`."""
+    return [
+        (slot, ranges)
+        for slot, known in parts
+        if (ranges := [where for where, theirs in known if np.isin(theirs, units).any()])
+    ]

@@ -5,7 +5,7 @@ it the first one's pages.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,8 +64,9 @@ class WatchedProcesses:
     def update(self, found: Mapping[Identity, Watch], cgroup_of: Callable[[int], str | None]) -> list[int]:
         """Take over which processes are watched now; return the slots of the new ones.
 
-        A process whose cgroup cannot be read, as it is gone already, is left out; one without a slot, since all are
-        taken, waits until `reclaim`.
+        `cgroup_of` returns the cgroup of a process as just read, None if it was not: a process that is watched keeps
+        the one it has. A new process whose cgroup cannot be read, since it has exited, is left out; one that finds no
+        free slot waits until `reclaim`.
         """
         for pid, slot in list(self._slot_by_pid.items()):
             process = self._in_slot[slot]
@@ -73,9 +74,10 @@ class WatchedProcesses:
                 self._remove(pid, slot)
         new: list[int] = []
         for (pid, start_ticks), watch in found.items():
-            if pid in self._slot_by_pid:
-                continue
             cgroup = cgroup_of(pid)
+            if pid in self._slot_by_pid:
+                self._move(self._slot_by_pid[pid], cgroup)
+                continue
             free = self._take_slot() if cgroup is not None else None
             if cgroup is not None and free is not None:
                 self._in_slot[free] = WatchedProcess(pid, start_ticks, cgroup, watch)
@@ -97,6 +99,13 @@ class WatchedProcesses:
     def reclaim(self, slots: Iterable[int]) -> None:
         """Make slots of processes that had gone available again: no word refers to them any more."""
         self._free += slots
+
+    def _move(self, slot: int, cgroup: str | None) -> None:
+        """Take over the cgroup that a process is in now."""
+        process = self._in_slot[slot]
+        if process is not None and cgroup is not None and cgroup != process.cgroup:
+            self._in_slot[slot] = replace(process, cgroup=cgroup)
+            self.owners[slot] = self._owner_of(cgroup)
 
     def _remove(self, pid: int, slot: int) -> None:
         del self._slot_by_pid[pid]
