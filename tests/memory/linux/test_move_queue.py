@@ -110,7 +110,7 @@ class Queue:
         """Promote `number` folios, and return the reason or errno of each, `moved` for those that did."""
         self.world.moved = []  # all are on node 1 again
         heads = FIRST + np.arange(number, dtype=np.int64) * pages
-        self.processes.update({(PID, 1): watch, (OTHER, 1): watch}, {PID: "/a", OTHER: "/b"}.get)
+        self.processes.apply(self.processes.changes({(PID, 1): watch, (OTHER, 1): watch}, {PID: "/a", OTHER: "/b"}.get))
         slots = np.full(number, -1 if mapped == "nowhere" else self.processes.slot_of(PID))
         if mapped == "by two":
             slots[1::2] = self.processes.slot_of(OTHER)
@@ -361,7 +361,7 @@ def threads(world):
     """Return a queue in threads over a slow kernel, with a process in slot 0."""
     world.call = SlowKernel()
     queue = Threads(world)
-    queue.processes.update({(PID, 1): WATCH}, {PID: "/a"}.get)
+    queue.processes.apply(queue.processes.changes({(PID, 1): WATCH}, {PID: "/a"}.get))
     return queue
 
 

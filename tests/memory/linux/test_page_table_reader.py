@@ -59,7 +59,7 @@ class Reader:
                 self.read.append(arguments[1].pid)
             return result[0], self.piece_s if result[0] is not None else 0.0
         # The clock is virtual, the CPU time of a look at the fake /proc is not.
-        return (*result[:2], 0.0) if function == self.reader._choose else result
+        return (*result[:3], 0.0) if function == self.reader._choose else result
 
     def process(self, pid: int, pages: int, pfn: int, cgroup: bytes = b"0::/work\n") -> None:
         self.proc.process(pid, pages, comm=b"db", pfn=pfn, cgroup=cgroup)

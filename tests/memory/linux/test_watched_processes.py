@@ -13,8 +13,12 @@ def make(slots: int = 100) -> WatchedProcesses:
     return WatchedProcesses(lambda cgroup: len(cgroup), slots)
 
 
+def update(processes: WatchedProcesses, *watched) -> list[int]:
+    return processes.apply(processes.changes(*watched))
+
+
 def watch(processes: WatchedProcesses, *identities: tuple[int, int], under: Watch = WATCH) -> list[int]:
-    return processes.update(dict.fromkeys(identities, under), lambda pid: "/" + "x" * pid if pid < 90 else None)
+    return update(processes, dict.fromkeys(identities, under), lambda pid: "/" + "x" * pid if pid < 90 else None)
 
 
 def test_a_process_keeps_its_slot_while_it_is_watched():
@@ -43,7 +47,7 @@ def test_a_process_that_is_moved_to_another_cgroup_keeps_its_slot_and_has_anothe
     processes = make()
     watch(processes, (7, 1))
     for cgroup, owner in ((None, 8), ("/elsewhere", 10), (None, 10)):
-        processes.update({(7, 1): WATCH}, lambda pid, cgroup=cgroup: cgroup)
+        update(processes, {(7, 1): WATCH}, lambda pid, cgroup=cgroup: cgroup)
         assert processes.slot_of(7) == 0
         assert processes.owners[0] == owner
 

@@ -1,7 +1,7 @@
 """Background reader of the watched processes' page tables, which fills the words of page frames.
 
-It goes round all watched processes, a few ms at a time, within its budget; nothing waits for it. A round takes what it
-takes: some 25 ms of CPU for each watched GiB, and so 40 minutes for a TiB at 1 % of a core. Where a ready page has no
+It reads all watched processes in rounds, a few ms at a time, within its budget; nothing waits for it. A round takes
+some 25 ms of CPU time for each watched GiB: 40 minutes for a TiB at 1 % of a core. Where a ready page has no
 word, the parts that had pages near it in an earlier round are read first, then the processes in its cgroup; and so is
 a process that has just been found. Every other piece is of the round, so that it comes to its end.
 """
@@ -9,7 +9,6 @@ a process that has just been found. Every other piece is of the round, so that i
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,12 +21,12 @@ from pghotd.memory.linux.readings.allowed_places import PlacesCache
 from pghotd.memory.linux.readings.cpu_budget import CpuBudget
 from pghotd.memory.linux.readings.frame_words import FrameWords
 from pghotd.memory.linux.readings.page_tables import Piece, read_pieces
-from pghotd.memory.linux.readings.watched_processes import WatchedProcess, WatchedProcesses
+from pghotd.memory.linux.readings.watched_processes import Changes, WatchedProcess, WatchedProcesses
 from pghotd.memory.linux.settings import Watch
 from pghotd.procfs.cgroup import read_cgroup
 from pghotd.procfs.kpagecgroup import memory_cgroup_inode, read_cgroup_inodes
 from pghotd.procfs.names import one_column
-from pghotd.procfs.process_targets import Chosen, Identity, choose
+from pghotd.procfs.process_targets import Identity, choose
 from pghotd.procfs.target_matches import TargetMatches
 from pghotd.threads import InThread, in_thread
 
@@ -141,24 +140,24 @@ class PageTableReader:
 
     async def look_for_processes(self) -> float:
         """Take over which processes are watched now; return the CPU time it took, in s."""
-        began, found = time.thread_time(), None
-        with suppress(OSError):  # where processes cannot be listed, nothing is known of the targets, either
-            found, cgroups, cpu_s = await self._in_thread(self._choose)
-        if found is None:
-            return time.thread_time() - began
-        self.errnos.update(found.errnos)
-        self.matches.update(found.matching, self._clock())
-        watched = {identity: self._watches[id(target)] for identity, (_, target) in found.processes.items()}
-        for slot in self._processes.update(watched, cgroups.get):
+        try:
+            changes, matching, errnos, cpu_s = await self._in_thread(self._choose)
+        except OSError:
+            return 0.0  # where processes cannot be listed, nothing is known of the targets, either
+        self.errnos.update(errnos)
+        self.matches.update(matching, self._clock())
+        for pid in changes.gone:
+            self._parts.pop(self._processes.slot_of(pid), None)
+        for slot in self._processes.apply(changes):
             self._urgent.append(self._job(slot))
             self._stirred.set()
-        self._parts = {slot: parts for slot, parts in self._parts.items() if self._processes.process(slot) is not None}
         return cpu_s
 
-    def _choose(self) -> tuple[Chosen, dict[int, str], float]:
-        """Return the processes that match, and the memory cgroups of new ones and of some others; runs in a thread.
+    def _choose(self) -> tuple[Changes, Sequence[int], Counter[int], float]:
+        """Return what has changed, the number of processes that match each target, errnos, and CPU time; in a thread.
 
-        A process may be moved to another cgroup, as by systemd right after its start: all are read again in turns.
+        A process may be moved to another cgroup, as by systemd right after its start: those of new processes are read,
+        and those of all others in turns.
         """
         began = time.thread_time()
         found = choose(self._targets, self._proc)
@@ -173,7 +172,9 @@ class PageTableReader:
                 cgroups[pid] = one_column(read_cgroup(pid, self._proc).memory or b"/")
             except OSError as error:
                 found.errnos[error.errno or 0] += 1
-        return found, cgroups, time.thread_time() - began
+        watched = {identity: self._watches[id(target)] for identity, (_, target) in found.processes.items()}
+        changes = self._processes.changes(watched, cgroups.get)
+        return changes, found.matching, found.errnos, time.thread_time() - began
 
     def _is_watched(self, identity: Identity) -> bool:
         slot = self._processes.slot_of(identity[0])

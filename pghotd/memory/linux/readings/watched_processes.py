@@ -27,6 +27,15 @@ class WatchedProcess:
     watch: Watch
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Changes of the watched processes: pids that are not watched any more, new ones, and cgroups by pid."""
+
+    gone: list[int]
+    new: list[WatchedProcess]
+    cgroups: dict[int, str]
+
+
 class WatchedProcesses:
     """Slots of the processes watched now; `owner_of` gives the owner index of a cgroup."""
 
@@ -61,28 +70,41 @@ class WatchedProcesses:
         distinct, inverse = np.unique(pids, return_inverse=True)
         return np.array([self.slot_of(pid) for pid in distinct.tolist()], dtype=np.int64)[inverse]
 
-    def update(self, found: Mapping[Identity, Watch], cgroup_of: Callable[[int], str | None]) -> list[int]:
-        """Take over which processes are watched now; return the slots of the new ones.
+    def changes(self, found: Mapping[Identity, Watch], cgroup_of: Callable[[int], str | None]) -> "Changes":
+        """Return what is to be changed where the processes in `found` are watched now; may be called in a thread.
 
         `cgroup_of` returns the cgroup of a process as just read, None if it was not: a process that is watched keeps
-        the one it has. A new process whose cgroup cannot be read, since it has exited, is left out; one that finds no
-        free slot waits until `reclaim`.
+        the one it has. A new process whose cgroup cannot be read, since it has exited, is left out.
         """
-        for pid, slot in list(self._slot_by_pid.items()):
+        gone: list[int] = []
+        stay: set[int] = set()
+        for pid, slot in self._slot_by_pid.items():
             process = self._in_slot[slot]
             if process is None or found.get((pid, process.start_ticks)) is not process.watch:
-                self._remove(pid, slot)
+                gone.append(pid)
+            else:
+                stay.add(pid)
+        read = [(identity, watch, cgroup_of(identity[0])) for identity, watch in found.items()]
+        new = [
+            WatchedProcess(pid, start_ticks, cgroup, watch)
+            for (pid, start_ticks), watch, cgroup in read
+            if cgroup is not None and pid not in stay
+        ]
+        return Changes(gone, new, {pid: cgroup for (pid, _), _, cgroup in read if cgroup is not None and pid in stay})
+
+    def apply(self, changes: "Changes") -> list[int]:
+        """Take over changes; return the slots of new processes. One that finds no free slot waits until `reclaim`."""
+        for pid in changes.gone:
+            self._remove(pid)
+        for pid, cgroup in changes.cgroups.items():
+            self._move(self._slot_by_pid[pid], cgroup)
         new: list[int] = []
-        for (pid, start_ticks), watch in found.items():
-            cgroup = cgroup_of(pid)
-            if pid in self._slot_by_pid:
-                self._move(self._slot_by_pid[pid], cgroup)
-                continue
-            free = self._take_slot() if cgroup is not None else None
-            if cgroup is not None and free is not None:
-                self._in_slot[free] = WatchedProcess(pid, start_ticks, cgroup, watch)
-                self._slot_by_pid[pid] = free
-                self.alive[free], self.owners[free] = True, self._owner_of(cgroup)
+        for process in changes.new:
+            free = self._take_slot()
+            if free is not None:
+                self._in_slot[free] = process
+                self._slot_by_pid[process.pid] = free
+                self.alive[free], self.owners[free] = True, self._owner_of(process.cgroup)
                 new.append(free)
         return new
 
@@ -100,15 +122,15 @@ class WatchedProcesses:
         """Make slots of processes that had gone available again: no word refers to them any more."""
         self._free += slots
 
-    def _move(self, slot: int, cgroup: str | None) -> None:
+    def _move(self, slot: int, cgroup: str) -> None:
         """Take over the cgroup that a process is in now."""
         process = self._in_slot[slot]
-        if process is not None and cgroup is not None and cgroup != process.cgroup:
+        if process is not None and cgroup != process.cgroup:
             self._in_slot[slot] = replace(process, cgroup=cgroup)
             self.owners[slot] = self._owner_of(cgroup)
 
-    def _remove(self, pid: int, slot: int) -> None:
-        del self._slot_by_pid[pid]
+    def _remove(self, pid: int) -> None:
+        slot = self._slot_by_pid.pop(pid)
         self._in_slot[slot] = None
         self.alive[slot], self.owners[slot] = False, -1
 
